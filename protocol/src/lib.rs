@@ -1,0 +1,13 @@
+//! Frames and conversations of the SQLRsync page stream.
+//!
+//! No I/O, no SQLite, no clock and no randomness: input goes in, output is asked for, and pages are
+//! asked for and handed over as data. So every conversation can be driven from a test, a fuzzer or a
+//! recording.
+
+pub mod block;
+pub mod canonical;
+pub mod exchange;
+pub mod hash;
+pub mod page;
+pub mod sponge;
+pub mod tree;
