@@ -234,7 +234,7 @@ impl BlockBuilder {
         match self.runs.last_mut() {
             Some((first, len)) if first.checked_add(u32::from(*len)) == Some(number.get()) => *len += 1,
             last => {
-                debug_assert!(last.is_none_or(|(first, len)| *first < number.get()));
+                debug_assert!(last.is_none_or(|(first, _)| *first < number.get()));
                 self.runs.push((number.get(), 1));
             }
         }
