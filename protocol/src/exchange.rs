@@ -45,6 +45,26 @@ pub enum Since {
     },
 }
 
+/// What the pages sent are a difference to, as [`ReplicaPages::accept`] is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ground {
+    /// To nothing: every page comes.
+    Nothing {
+        /// Whether the origin knows the content that [`ReplicaPages::begin`] named for one of its
+        /// own (and sends everything for another reason, such as another page size). False where
+        /// `begin` named none.
+        recognised: bool,
+    },
+    /// To what [`ReplicaPages::begin`] named, which the origin knows for one of its own.
+    Held,
+    /// To the base that the origin last agreed on, which is not what `begin` named.
+    Proposed(Base),
+    /// To what is there, which the origin does not know: hashes were compared. A replica that must
+    /// not lose changes of its own refuses here. Versions 1 and 2 always end up here unless there
+    /// was nothing.
+    Compared,
+}
+
 /// A block that an earlier, cut push left with the replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StagedBlock {
@@ -97,8 +117,8 @@ pub struct Proof {
 /// Something that has pages.
 ///
 /// ```text
-/// geometry → base → ( group_hash* | knows* , node* )
-///          → begin → ( next_page* | reused, next_block* ) → proof → acknowledged
+/// geometry → base → push_id → ( group_hash* | knows? , node* )
+///          → begin → ( next_page* | reused, pages_to_send, next_block* ) → proof → acknowledged
 /// ```
 pub trait OriginPages {
     /// Why it cannot; says itself what the peer is told.
@@ -129,8 +149,14 @@ pub trait OriginPages {
     fn begin(&mut self, wanted: Wanted) -> Result<(), Self::Error>;
 
     /// Which of the staged blocks are, whole, what would be sent: their places in [`Wanted::staged`].
-    /// Version 3, once, before the first block.
+    /// Version 3, once, before the first block, where [`Wanted::staged`] is not empty.
     fn reused(&mut self) -> Result<Vec<u32>, Self::Error>;
+
+    /// How many pages will be sent, where that is known once `begin` has run: for progress bars on
+    /// both sides, and nothing else.
+    fn pages_to_send(&mut self) -> Result<Option<u32>, Self::Error> {
+        Ok(None)
+    }
 
     /// The next page, ascending, put into `page` (one page long), with the header fields as in the
     /// file; `None` after the last. The lock page is never given. [`Form::Pages`] only.
@@ -201,12 +227,13 @@ pub trait ReplicaPages {
     /// As [`OriginPages::node`], of what the replica has.
     fn node(&mut self, node: NodeId) -> Result<Vec<PageHash>, Self::Error>;
 
-    /// What the pages that follow are a difference to: a base, [`None`] for nothing at all. False
-    /// where it does not have that base; the origin then proposes another. In versions 1 and 2, and
-    /// after tree rounds, it is what [`ReplicaPages::begin`] said is there.
-    fn accept(&mut self, base: Option<&Base>, push: Option<PushId>) -> Result<bool, Self::Error>;
+    /// What the pages that follow are a difference to. False, for [`Ground::Proposed`] only, where
+    /// it does not have that base; the origin then finds another ground, and this is called again.
+    /// It comes before the first page or block: an error here is the way to refuse what would be lost.
+    fn accept(&mut self, ground: Ground, push: Option<PushId>) -> Result<bool, Self::Error>;
 
-    /// Takes these of the staged blocks for pages received.
+    /// Takes these of the staged blocks for pages received: places in what
+    /// [`ReplicaPages::staged`] gave, ascending. Once, where that was not empty.
     fn reuse(&mut self, staged: &[u32]) -> Result<(), Self::Error>;
 
     /// A page as it is in the origin's file. In no particular order; the last one given counts.
