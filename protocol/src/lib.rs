@@ -6,8 +6,15 @@
 
 pub mod block;
 pub mod canonical;
+pub mod control;
+pub mod cutter;
+pub mod duration;
 pub mod exchange;
 pub mod hash;
+pub mod key;
 pub mod page;
+pub mod remote;
 pub mod sponge;
+pub mod subscription;
+pub mod text;
 pub mod tree;
