@@ -1,1 +1,30 @@
-//! server
+//! The SQLRsync server: keys, replicas and their versions, over WebSocket and HTTP.
+//!
+//! ```text
+//! listener   accepts, TLS, time limits            gate      counts connections
+//! http       routes and thin handlers             access    who may do what
+//! backend    what the server does, without HTTP   catalog   namespaces, replicas, key hashes
+//! sessions   the open WebSockets                  revocations, first_start, data_folder, settings
+//! ```
+//!
+//! Async code is at the edge only: whatever reads or writes a disk runs on threads of its own.
+//! [`server::Server::start`] runs a server inside another program, as the tests do.
+
+pub mod access;
+pub mod backend;
+pub mod catalog;
+pub mod cli;
+pub mod data_folder;
+pub mod first_start;
+pub mod gate;
+pub mod http;
+pub mod listener;
+pub mod logging;
+pub mod new_key;
+pub mod refused;
+pub mod revocations;
+pub mod server;
+pub mod sessions;
+pub mod settings;
+pub mod size;
+pub mod tls;

@@ -1,0 +1,246 @@
+//! Replicas in the catalog: which id stands behind a path, and who may see it.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{Catalog, Error, namespace_id, now};
+
+/// Who may pull a replica without a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Visibility {
+    /// Nobody.
+    Private = 0,
+    /// Who knows its path.
+    Unlisted = 1,
+    /// Everybody; it may be listed.
+    Public = 2,
+}
+
+impl Visibility {
+    /// From its number in the catalog and in `X-Visibility`.
+    pub const fn from_number(number: u8) -> Option<Visibility> {
+        match number {
+            0 => Some(Visibility::Private),
+            1 => Some(Visibility::Unlisted),
+            2 => Some(Visibility::Public),
+            _ => None,
+        }
+    }
+
+    /// As a word for people and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Visibility::Private => "private",
+            Visibility::Unlisted => "unlisted",
+            Visibility::Public => "public",
+        }
+    }
+}
+
+/// A replica as the catalog has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReplicaRecord {
+    /// Its id in the repository.
+    pub id: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its path in the namespace.
+    pub path: String,
+    /// Who may pull it without a key.
+    pub visibility: Visibility,
+    /// When it was registered, RFC 3339.
+    pub created: String,
+}
+
+impl ReplicaRecord {
+    /// `NAMESPACE/PATH`.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.namespace, self.path)
+    }
+}
+
+/// A replica to be registered.
+#[derive(Clone, Debug)]
+pub struct NewReplica<'a> {
+    /// Its id in the repository.
+    pub id: &'a str,
+    /// Its namespace, which exists.
+    pub namespace: &'a str,
+    /// Its path, checked by the caller.
+    pub path: &'a str,
+    /// Who may pull it without a key.
+    pub visibility: Visibility,
+    /// Client id of its first pusher, empty where there is none.
+    pub client_id: &'a str,
+    /// Host name that the pusher gave.
+    pub host: &'a str,
+    /// Path of the database on that host.
+    pub local_path: &'a str,
+}
+
+/// Whether a name was free.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// It was: this replica was registered under it.
+    Made(ReplicaRecord),
+    /// It belongs to this replica.
+    Existing(ReplicaRecord),
+}
+
+impl Found {
+    /// The replica, whether it was there before or not.
+    pub fn into_record(self) -> ReplicaRecord {
+        match self {
+            Found::Made(record) | Found::Existing(record) => record,
+        }
+    }
+}
+
+const SELECT: &str = "SELECT replica.id, namespace.name, path, visibility, replica.created
+     FROM replica JOIN namespace ON namespace.id = replica.namespace ";
+
+impl Catalog {
+    /// The replica at a path.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub fn replica(&self, namespace: &str, path: &str) -> Result<Option<ReplicaRecord>, Error> {
+        one(&self.lock(), "WHERE namespace.name = ? AND path = ?", params![namespace, path])
+    }
+
+    /// The replica of an id.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub fn replica_by_id(&self, id: &str) -> Result<Option<ReplicaRecord>, Error> {
+        one(&self.lock(), "WHERE replica.id = ?", params![id])
+    }
+
+    /// The replica that this client first pushed from this file, in this namespace.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub fn replica_pushed_from(
+        &self,
+        namespace: &str,
+        client_id: &str,
+        host: &str,
+        local_path: &str,
+    ) -> Result<Option<ReplicaRecord>, Error> {
+        one(
+            &self.lock(),
+            "WHERE namespace.name = ? AND client_id = ? AND host = ? AND local_path = ?
+             ORDER BY replica.created, replica.id LIMIT 1",
+            params![namespace, client_id, host, local_path],
+        )
+    }
+
+    /// Registers a replica, unless its path is taken.
+    ///
+    /// # Errors
+    /// [`Error::NoNamespace`], [`Error::Database`].
+    pub fn create_replica(&self, new: &NewReplica<'_>) -> Result<Found, Error> {
+        let connection = self.lock();
+        let namespace = namespace_id(&connection, new.namespace)?;
+        let made = connection.execute(
+            "INSERT INTO replica (id, namespace, path, visibility, client_id, host, local_path, created)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (namespace, path) DO NOTHING",
+            params![
+                new.id,
+                namespace,
+                new.path,
+                new.visibility as u8,
+                new.client_id,
+                new.host,
+                new.local_path,
+                now()
+            ],
+        )?;
+        let record = one(&connection, "WHERE namespace.id = ? AND path = ?", params![namespace, new.path])?
+            .ok_or(Error::Damaged("replica"))?;
+        Ok(if made == 1 { Found::Made(record) } else { Found::Existing(record) })
+    }
+
+    /// Takes back a registration of which nothing came: false where a key refers to it meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub fn forget_replica(&self, id: &str) -> Result<bool, Error> {
+        let gone = self.lock().execute(
+            "DELETE FROM replica WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM key WHERE replica = ?1)",
+            [id],
+        )?;
+        Ok(gone == 1)
+    }
+
+    /// The replicas of a namespace whose path comes after `after`, in order of path.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub fn replicas(&self, namespace: &str, after: &str, limit: u32) -> Result<Vec<ReplicaRecord>, Error> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached(&format!(
+            "{SELECT} WHERE namespace.name = ? AND path > ? ORDER BY path LIMIT ?"
+        ))?;
+        let mut rows = statement.query(params![namespace, after, limit])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push(record(row)?);
+        }
+        Ok(found)
+    }
+}
+
+fn one(
+    connection: &Connection,
+    condition: &str,
+    parameters: &[&dyn rusqlite::ToSql],
+) -> Result<Option<ReplicaRecord>, Error> {
+    let mut statement = connection.prepare_cached(&format!("{SELECT} {condition}"))?;
+    statement.query_row(parameters, |row| Ok(record(row))).optional()?.transpose()
+}
+
+fn record(row: &Row<'_>) -> Result<ReplicaRecord, Error> {
+    let visibility = Visibility::from_number(row.get(3)?).ok_or(Error::Damaged("visibility"))?;
+    Ok(ReplicaRecord {
+        id: row.get(0)?,
+        namespace: row.get(1)?,
+        path: row.get(2)?,
+        visibility,
+        created: row.get(4)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn new<'a>(id: &'a str, path: &'a str) -> NewReplica<'a> {
+        NewReplica {
+            id,
+            namespace: "team",
+            path,
+            visibility: Visibility::Unlisted,
+            client_id: "client",
+            host: "host",
+            local_path: "/srv/app.db",
+        }
+    }
+
+    #[test]
+    fn a_path_belongs_to_the_first_that_takes_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(&folder.path().join("catalog.db")).unwrap();
+        assert!(matches!(catalog.create_replica(&new("a", "app.db")), Err(Error::NoNamespace(_))));
+        catalog.create_namespace("team").unwrap();
+        let Found::Made(made) = catalog.create_replica(&new("a", "app.db")).unwrap() else { panic!() };
+        assert_eq!((made.name().as_str(), made.visibility), ("team/app.db", Visibility::Unlisted));
+        assert_eq!(catalog.create_replica(&new("b", "app.db")).unwrap(), Found::Existing(made.clone()));
+        assert_eq!(catalog.replica("team", "app.db").unwrap(), Some(made.clone()));
+        assert_eq!(catalog.replica_by_id("a").unwrap(), Some(made.clone()));
+        let pushed_from = catalog.replica_pushed_from("team", "client", "host", "/srv/app.db").unwrap();
+        assert_eq!(pushed_from, Some(made));
+        assert_eq!(catalog.replica_pushed_from("team", "other", "host", "/srv/app.db").unwrap(), None);
+        assert!(catalog.forget_replica("a").unwrap());
+        assert_eq!(catalog.replica("team", "app.db").unwrap(), None);
+    }
+}

@@ -1,0 +1,63 @@
+//! The catalog's tables and how an older catalog becomes today's.
+//!
+//! `PRAGMA user_version` counts the steps that were taken. A step, once released, is never changed:
+//! the next change is a new step at the end of [`STEPS`].
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::Error;
+
+/// Each step takes a catalog from the version that is its index to the next.
+const STEPS: &[&str] = &["
+    CREATE TABLE namespace (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        created TEXT NOT NULL
+    ) STRICT;
+
+    CREATE TABLE replica (
+        id TEXT PRIMARY KEY,
+        namespace INTEGER NOT NULL REFERENCES namespace (id),
+        path TEXT NOT NULL,
+        visibility INTEGER NOT NULL CHECK (visibility BETWEEN 0 AND 2),
+        -- Who pushed it first: a push that names no path finds its replica again by these.
+        client_id TEXT NOT NULL,
+        host TEXT NOT NULL,
+        local_path TEXT NOT NULL,
+        created TEXT NOT NULL,
+        UNIQUE (namespace, path)
+    ) STRICT;
+
+    CREATE TABLE key (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        kind TEXT NOT NULL CHECK (kind IN ('admin', 'pull', 'replica-push', 'replica-pull')),
+        namespace INTEGER NOT NULL REFERENCES namespace (id),
+        replica TEXT REFERENCES replica (id),
+        -- BLAKE3 of the key. The key itself is nowhere.
+        hash BLOB NOT NULL UNIQUE CHECK (length(hash) = 32),
+        label TEXT NOT NULL,
+        -- The key that asked for this one over the wire.
+        parent INTEGER REFERENCES key (id),
+        created TEXT NOT NULL,
+        revoked TEXT,
+        CHECK ((replica IS NOT NULL) = (kind IN ('replica-push', 'replica-pull')))
+    ) STRICT;
+
+    CREATE INDEX key_by_replica ON key (replica) WHERE replica IS NOT NULL;
+    CREATE INDEX key_by_parent ON key (parent) WHERE parent IS NOT NULL;
+"];
+
+/// Brings the catalog up to date, in one transaction: two programs that open a new catalog at the
+/// same time take the steps once.
+pub(super) fn migrate(connection: &mut Connection) -> Result<(), Error> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found: u32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = STEPS.len() as u32;
+    let Some(missing) = STEPS.get(found as usize..) else { return Err(Error::Newer { found, known }) };
+    for step in missing {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "user_version", known)?;
+    transaction.commit()?;
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! `key` and `namespace`: what an operator with access to the data folder may do, whether a server
+//! runs or not.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use serde_json::json;
+use sqlrsync_protocol::remote::RemoteName;
+
+use super::args::{KeyCommand, KeyCreate, NamespaceCommand};
+use super::error::Error;
+use crate::catalog::{Catalog, KeyId, KeyRecord, NewReplica, ReplicaRecord, Visibility, kind_word};
+use crate::data_folder::DataFolder;
+use crate::new_key::{self, Wish};
+
+/// The namespace that is made where the first key is asked for before there is any.
+const FIRST_NAMESPACE: &str = "team";
+
+/// Longest label of a key, in bytes.
+const LABEL_BYTES_MAX: usize = 200;
+
+/// `key ...`
+pub fn key(folder: &DataFolder, command: KeyCommand) -> Result<ExitCode, Error> {
+    let catalog = Catalog::open(&folder.catalog())?;
+    match command {
+        KeyCommand::Create(wish) => create_key(&catalog, &wish)?,
+        KeyCommand::List { json } => list_keys(&catalog, json)?,
+        KeyCommand::Revoke { id, derived } => revoke_key(&catalog, id, derived)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `namespace ...`
+pub fn namespace(folder: &DataFolder, command: NamespaceCommand) -> Result<ExitCode, Error> {
+    let catalog = Catalog::open(&folder.catalog())?;
+    match command {
+        NamespaceCommand::Create { name } => {
+            if !catalog.create_namespace(name.as_str())? {
+                eprintln!("the namespace {name} was there already");
+            }
+        }
+        NamespaceCommand::List { json } => {
+            let mut out = io::stdout().lock();
+            for name in catalog.namespaces()? {
+                if json {
+                    writeln!(out, "{}", json!({"namespace": name}))?;
+                } else {
+                    writeln!(out, "{name}")?;
+                }
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn create_key(catalog: &Catalog, wish: &KeyCreate) -> Result<(), Error> {
+    let kind = wish.kind.kind(wish.replica.is_some()).ok_or_else(|| {
+        Error::Usage(match wish.replica {
+            Some(_) => "an admin key is for a namespace: use --namespace in place of --replica".to_owned(),
+            None => "a push key is for one replica: name it with --replica NS/PATH".to_owned(),
+        })
+    })?;
+    let label = wish.label.as_deref().unwrap_or(kind_word(kind));
+    if label.len() > LABEL_BYTES_MAX || label.chars().any(char::is_control) {
+        return Err(Error::Usage(format!("a label is one line of {LABEL_BYTES_MAX} bytes at most")));
+    }
+    let replica = wish.replica.as_ref().map(|name| replica_named(catalog, name)).transpose()?;
+    let namespace = match (&replica, &wish.namespace) {
+        (Some(replica), _) => replica.namespace.clone(),
+        (None, Some(name)) => {
+            if catalog.create_namespace(name.as_str())? {
+                eprintln!("made the namespace {name}");
+            }
+            name.as_str().to_owned()
+        }
+        (None, None) => only_namespace(catalog)?,
+    };
+    let replica = replica.as_ref().map(|replica| replica.id.as_str());
+    let wish_ = Wish { kind, namespace: &namespace, replica, label, parent: None };
+    let (id, key) = new_key::create(catalog, &wish_)?;
+    let mut out = io::stdout().lock();
+    if wish.json {
+        writeln!(out, "{}", json!({"key": key.secret(), "id": id.to_string(), "kind": kind_word(kind)}))?;
+    } else {
+        writeln!(out, "{}", key.secret())?;
+    }
+    Ok(())
+}
+
+/// The namespace that is meant where none is named.
+fn only_namespace(catalog: &Catalog) -> Result<String, Error> {
+    let mut names = catalog.namespaces()?;
+    match (names.pop(), names.is_empty()) {
+        (Some(name), true) => Ok(name),
+        (None, _) => {
+            catalog.create_namespace(FIRST_NAMESPACE)?;
+            eprintln!("made the namespace {FIRST_NAMESPACE}");
+            Ok(FIRST_NAMESPACE.to_owned())
+        }
+        _ => Err(Error::Usage("there are several namespaces: say which with --namespace".to_owned())),
+    }
+}
+
+/// The replica at a path; it is registered where there is none yet, so that a key can be handed out
+/// before the first push.
+fn replica_named(catalog: &Catalog, name: &RemoteName) -> Result<ReplicaRecord, Error> {
+    let (namespace, path) = (name.namespace().as_str(), name.path().as_str());
+    if let Some(found) = catalog.replica(namespace, path)? {
+        return Ok(found);
+    }
+    let id = new_key::replica_id()?;
+    let new = NewReplica {
+        id: &id,
+        namespace,
+        path,
+        visibility: Visibility::Private,
+        client_id: "",
+        host: "",
+        local_path: "",
+    };
+    let found = catalog.create_replica(&new)?.into_record();
+    eprintln!("registered {name}, which has no version yet");
+    Ok(found)
+}
+
+fn list_keys(catalog: &Catalog, json: bool) -> Result<(), Error> {
+    let keys = catalog.keys()?;
+    let mut out = io::stdout().lock();
+    if json {
+        for key in &keys {
+            writeln!(out, "{}", key_json(key))?;
+        }
+        return Ok(());
+    }
+    let width = keys.iter().map(|key| key.scope.to_string().chars().count()).max().unwrap_or(0).max(5);
+    writeln!(
+        out,
+        "{:<6} {:<13} {:<width$} {:<20} {:<20} LABEL",
+        "ID", "KIND", "SCOPE", "CREATED", "REVOKED"
+    )?;
+    for key in &keys {
+        let revoked = key.revoked.as_deref().unwrap_or("-");
+        let (id, kind, scope) = (key.id.to_string(), kind_word(key.kind), key.scope.to_string());
+        writeln!(out, "{id:<6} {kind:<13} {scope:<width$} {:<20} {revoked:<20} {}", key.created, key.label)?;
+    }
+    Ok(())
+}
+
+fn key_json(key: &KeyRecord) -> serde_json::Value {
+    json!({
+        "id": key.id.to_string(),
+        "kind": kind_word(key.kind),
+        "scope": key.scope.to_string(),
+        "label": key.label,
+        "made_with": key.parent.map(|id| id.to_string()),
+        "created": key.created,
+        "revoked": key.revoked,
+    })
+}
+
+fn revoke_key(catalog: &Catalog, id: KeyId, derived: bool) -> Result<(), Error> {
+    let revoked = catalog.revoke_key(id, derived)?;
+    if revoked.is_empty() {
+        eprintln!("key {id} was revoked before");
+    }
+    for id in revoked {
+        eprintln!("revoked key {id}");
+    }
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use sqlrsync_protocol::key::Kind;
+use sqlrsync_protocol::remote::{Namespace, RemoteName};
+
+use crate::catalog::KeyId;
+use crate::settings::Given;
+
+/// A server that keeps versions of SQLite databases and hands them out.
+///
+/// Settings: flag over environment over configuration file over default; `config show` says what holds.
+///
+/// Exit codes: 0 done, 1 error, 2 usage, 10 not found, 12 stored data is not what it should be.
+#[derive(Parser, Debug)]
+#[command(name = "sqlrsync-server", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub files: Files,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Where things are; for every command.
+#[derive(Args, Debug)]
+pub struct Files {
+    /// Data folder [default: sqlrsync-server in the XDG data folder].
+    #[arg(long, global = true, value_name = "DIR", env = "SQLRSYNC_SERVER_DATA", hide_env_values = true)]
+    pub data: Option<PathBuf>,
+    /// Configuration file [default: sqlrsync-server/config.toml in the XDG configuration folder].
+    #[arg(long, global = true, value_name = "FILE", env = "SQLRSYNC_SERVER_CONFIG", hide_env_values = true)]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Serve a data folder. The first start makes it, with a namespace and an admin key.
+    Serve(Box<Given>),
+    /// Make, list and revoke keys; a running server heeds it at once.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Make and list namespaces.
+    #[command(subcommand)]
+    Namespace(NamespaceCommand),
+    /// Show the settings.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write manual pages into a folder.
+    Man {
+        /// The folder, which exists.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum KeyCommand {
+    /// Make a key and print it. It is not kept: nobody can print it again.
+    Create(KeyCreate),
+    /// List keys, without the keys themselves.
+    List {
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Revoke a key, and the keys that were made with it over the wire. A server that runs ends its
+    /// connections within a second.
+    Revoke {
+        /// As `key list` shows it.
+        id: KeyId,
+        /// Also what an admin key has made.
+        #[arg(long)]
+        derived: bool,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct KeyCreate {
+    /// What the key allows.
+    #[arg(long, value_enum)]
+    pub kind: KeyWord,
+    /// Its namespace [default: the only one there is].
+    #[arg(long, value_name = "NS", conflicts_with = "replica")]
+    pub namespace: Option<Namespace>,
+    /// Its replica; it need not have been pushed yet.
+    #[arg(long, value_name = "NS/PATH")]
+    pub replica: Option<RemoteName>,
+    /// A word for the listing and for the versions that are pushed with it.
+    #[arg(long, value_name = "TEXT")]
+    pub label: Option<String>,
+    /// Print {"key": ..., "id": ...}.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Kinds of keys as they are typed: with `--replica` a key is for that replica only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum KeyWord {
+    /// Everything in a namespace.
+    Admin,
+    /// Pull: everything in a namespace, or one replica.
+    Pull,
+    /// Push and pull one replica.
+    Push,
+}
+
+impl KeyWord {
+    /// The kind of key; `None` where there is no such.
+    pub const fn kind(self, of_replica: bool) -> Option<Kind> {
+        match (self, of_replica) {
+            (KeyWord::Admin, false) => Some(Kind::AccountAdmin),
+            (KeyWord::Pull, false) => Some(Kind::AccountPull),
+            (KeyWord::Pull, true) => Some(Kind::ReplicaPull),
+            (KeyWord::Push, true) => Some(Kind::ReplicaPush),
+            (KeyWord::Admin, true) | (KeyWord::Push, false) => None,
+        }
+    }
+}
+
+#[derive(Subcommand, Debug)]
+pub enum NamespaceCommand {
+    /// Make a namespace.
+    Create {
+        /// Its name.
+        name: Namespace,
+    },
+    /// List the namespaces.
+    List {
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum ConfigCommand {
+    /// Show each setting of `serve`, and where its value comes from.
+    Show {
+        #[command(flatten)]
+        given: Box<Given>,
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

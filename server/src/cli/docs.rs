@@ -1,0 +1,23 @@
+//! Completions and manual pages, from the command line's own definition.
+
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use super::args::Cli;
+use super::error::Error;
+
+/// Prints completions for `shell`.
+pub fn completions(shell: Shell) -> Result<ExitCode, Error> {
+    clap_complete::generate(shell, &mut Cli::command(), "sqlrsync-server", &mut io::stdout());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a manual page for each command into `folder`.
+pub fn man(folder: &Path) -> Result<ExitCode, Error> {
+    clap_mangen::generate_to(Cli::command(), folder)?;
+    Ok(ExitCode::SUCCESS)
+}

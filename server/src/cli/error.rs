@@ -1,0 +1,45 @@
+//! Why a command fails, and with which exit code.
+
+use std::io;
+
+use crate::{catalog, data_folder, logging, new_key, server, settings};
+
+/// Why a command fails.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What was typed makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// Settings.
+    #[error(transparent)]
+    Settings(#[from] settings::Error),
+    /// The data folder.
+    #[error(transparent)]
+    DataFolder(#[from] data_folder::Error),
+    /// The catalog.
+    #[error(transparent)]
+    Catalog(#[from] catalog::Error),
+    /// Making a key.
+    #[error(transparent)]
+    Key(#[from] new_key::Error),
+    /// The server does not start.
+    #[error(transparent)]
+    Server(#[from] server::Error),
+    /// The logs cannot be set up.
+    #[error(transparent)]
+    Logging(#[from] logging::Error),
+    /// Standard output, a file, or a thread.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+impl Error {
+    /// 2 for usage, 10 for what is not there, 1 for the rest.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Usage(_) | Error::Settings(_) | Error::Logging(_) => 2,
+            Error::Catalog(catalog::Error::NoNamespace(_) | catalog::Error::NoKey(_)) => 10,
+            _ => 1,
+        }
+    }
+}

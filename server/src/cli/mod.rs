@@ -1,0 +1,51 @@
+//! The command line: what can be typed, and which command runs it.
+
+mod admin;
+mod args;
+mod config;
+mod docs;
+mod error;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches};
+
+use crate::data_folder::DataFolder;
+use args::{Cli, Command, ConfigCommand};
+use error::Error;
+
+/// Runs the program; the whole of `main`.
+pub fn run() -> ExitCode {
+    let matches = Cli::command().get_matches();
+    let outcome = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => act(cli, &matches),
+        Err(error) => error.exit(),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("sqlrsync-server: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn act(cli: Cli, matches: &clap::ArgMatches) -> Result<ExitCode, Error> {
+    let files = &cli.files;
+    match cli.command {
+        Command::Serve(given) => serve::serve(files, given),
+        Command::Key(command) => admin::key(&folder(files)?, command),
+        Command::Namespace(command) => admin::namespace(&folder(files)?, command),
+        Command::Config(ConfigCommand::Show { given, json }) => config::show(files, &given, matches, json),
+        Command::Completions { shell } => docs::completions(shell),
+        Command::Man { folder } => docs::man(&folder),
+    }
+}
+
+/// The data folder of the commands that manage one; made where there is none, so that keys can be
+/// made before the first start.
+fn folder(files: &args::Files) -> Result<DataFolder, Error> {
+    let file = config::read_file(files)?;
+    Ok(DataFolder::create(&config::data_path(files, &file)?)?)
+}

@@ -1,0 +1,146 @@
+//! The data folder: what stands where in it, and who may use it.
+//!
+//! ```text
+//! catalog.db      namespaces, replica paths, key hashes
+//! repository/     the versions
+//! serve.lock      held by the server that serves this folder
+//! ```
+//!
+//! It is for its owner only (0700): the catalog has hashes of keys, the repository everything else.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use etcetera::BaseStrategy;
+use rustix::fs::FlockOperation;
+
+/// Why the data folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be made or read.
+    #[error("cannot use the data folder {}: {source}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another server serves it.
+    #[error("another server serves the data folder {}: stop it first, or use another --data", .0.display())]
+    InUse(PathBuf),
+    /// There is no such folder.
+    #[error("there is no data folder {}: `sqlrsync-server serve` makes one, or name it with --data", .0.display())]
+    Missing(PathBuf),
+    /// Without a home folder there is no default for it.
+    #[error("there is no home folder to keep the data in: name a folder with --data")]
+    NoHome,
+}
+
+/// A data folder that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataFolder(PathBuf);
+
+/// Held while a server serves the folder; the system lets go of it when the process ends, however.
+#[derive(Debug)]
+pub struct Lock(#[allow(dead_code, reason = "the lock lasts as long as the file is open")] File);
+
+impl DataFolder {
+    /// Where the data is where nobody says otherwise: `sqlrsync-server` in the XDG data folder.
+    ///
+    /// # Errors
+    /// [`Error::NoHome`].
+    pub fn default_path() -> Result<PathBuf, Error> {
+        let base = etcetera::choose_base_strategy().map_err(|_| Error::NoHome)?;
+        Ok(base.data_dir().join("sqlrsync-server"))
+    }
+
+    /// Opens the folder, and makes it (0700) where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Folder`].
+    pub fn create(path: &Path) -> Result<DataFolder, Error> {
+        let fail = |source| Error::Folder { path: path.to_owned(), source };
+        if !path.is_dir() {
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent).map_err(fail)?;
+            }
+            match DirBuilder::new().mode(0o700).create(path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+                made => made.map_err(fail)?,
+            }
+        }
+        DataFolder::open(path)
+    }
+
+    /// Opens a folder that is there.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], [`Error::Folder`].
+    pub fn open(path: &Path) -> Result<DataFolder, Error> {
+        match path.metadata() {
+            Ok(found) if found.is_dir() => {
+                if found.permissions().mode() & 0o077 != 0 {
+                    tracing::warn!(folder = %path.display(), "other users can look into the data folder: chmod 700 it");
+                }
+                Ok(DataFolder(path.to_owned()))
+            }
+            Ok(_) => {
+                Err(Error::Folder { path: path.to_owned(), source: io::ErrorKind::NotADirectory.into() })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::Missing(path.to_owned())),
+            Err(source) => Err(Error::Folder { path: path.to_owned(), source }),
+        }
+    }
+
+    /// Takes the folder for one server.
+    ///
+    /// # Errors
+    /// [`Error::InUse`], [`Error::Folder`].
+    pub fn lock(&self) -> Result<Lock, Error> {
+        let fail = |source| Error::Folder { path: self.0.clone(), source };
+        let path = self.0.join("serve.lock");
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(fail)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Lock(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::InUse(self.0.clone())),
+            Err(error) => Err(fail(error.into())),
+        }
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The catalog's file.
+    pub fn catalog(&self) -> PathBuf {
+        self.0.join("catalog.db")
+    }
+
+    /// The repository's folder.
+    pub fn repository(&self) -> PathBuf {
+        self.0.join("repository")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_folder_is_for_its_owner_only_and_for_one_server() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("a/b");
+        assert!(matches!(DataFolder::open(&path), Err(Error::Missing(_))));
+        let folder = DataFolder::create(&path).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        let lock = folder.lock().unwrap();
+        assert!(matches!(DataFolder::create(&path).unwrap().lock(), Err(Error::InUse(_))));
+        drop(lock);
+        folder.lock().unwrap();
+        std::fs::write(parent.path().join("file"), "").unwrap();
+        assert!(matches!(DataFolder::create(&parent.path().join("file")), Err(Error::Folder { .. })));
+    }
+}

@@ -1,0 +1,69 @@
+//! Every route of the server.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::middleware::{Next, from_fn_with_state, map_response};
+use axum::response::Response;
+use axum::routing::get;
+
+use super::{answer, handlers, request};
+use crate::backend::Backend;
+use crate::gate::Gate;
+use crate::listener::{Peer, address_full};
+
+/// Says that this is a sqlrsync server, and its version.
+pub const SERVER_HEADER: HeaderName = HeaderName::from_static("x-sqlrsync-server");
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct App {
+    /// All that is not HTTP.
+    pub backend: Arc<Backend>,
+    /// Counts what a proxy forwards, by address.
+    pub gate: Arc<Gate>,
+    /// Whether a proxy says who the client is.
+    pub behind_proxy: bool,
+}
+
+/// The routes.
+pub fn router(app: App) -> Router {
+    Router::new()
+        .route("/", get(handlers::index))
+        .route("/livez", get(handlers::live))
+        .route("/readyz", get(handlers::ready))
+        .fallback(handlers::nothing_here)
+        .method_not_allowed_fallback(handlers::wrong_method)
+        .layer(from_fn_with_state(app.clone(), count_forwarded))
+        .layer(map_response(say_who_answers))
+        .with_state(app)
+}
+
+/// Behind a proxy the client's address counts, and not the proxy's.
+async fn count_forwarded(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    if app.behind_proxy {
+        let Some(address) = request::forwarded_for(request.headers()) else {
+            // A proxy's own probe, or a proxy that says nothing: only the limit for all applies.
+            return next.run(request).await;
+        };
+        match app.gate.admit_forwarded(address) {
+            Ok(permit) => request.extensions_mut().insert(Peer { address, permit: Arc::new(permit) }),
+            Err(_) => return answer::refusal(&address_full()),
+        };
+    }
+    next.run(request).await
+}
+
+async fn say_who_answers(mut response: Response) -> Response {
+    response.headers_mut().insert(SERVER_HEADER, HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
+    if response.status() == StatusCode::UNAUTHORIZED {
+        // RFC 9110 wants it; the scheme is the bare key that the public client sends.
+        response.headers_mut().insert(
+            axum::http::header::WWW_AUTHENTICATE,
+            HeaderValue::from_static("SQLRsync realm=\"replicas\""),
+        );
+    }
+    response
+}

@@ -1,0 +1,7 @@
+//! The program `sqlrsync-server`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sqlrsync_server::cli::run()
+}

@@ -1,0 +1,186 @@
+//! A running server: bound, serving, and stopped in good order.
+//!
+//! Stopping: no new connection is taken; sessions without a transfer end at once (close code 1001);
+//! transfers may finish for [`FINISH_TIME`], then they are cut; after [`STOP_TIME`] more the server
+//! is done, whatever still runs. Ten seconds in all are promised.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::backend::Backend;
+use crate::catalog::{self, Catalog};
+use crate::data_folder::{self, DataFolder, Lock};
+use crate::first_start;
+use crate::gate::Gate;
+use crate::http::router::{App, router};
+use crate::listener::{Listener, Timeouts};
+use crate::new_key;
+use crate::revocations;
+use crate::sessions::{Sessions, Signal};
+use crate::settings::Settings;
+use crate::tls::{self, Tls};
+
+/// How long transfers may go on after the server was told to stop.
+const FINISH_TIME: Duration = Duration::from_secs(7);
+
+/// How long what was cut may take to end.
+const STOP_TIME: Duration = Duration::from_secs(2);
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The data folder.
+    #[error(transparent)]
+    DataFolder(#[from] data_folder::Error),
+    /// The catalog.
+    #[error(transparent)]
+    Catalog(#[from] catalog::Error),
+    /// The first admin key.
+    #[error(transparent)]
+    Key(#[from] new_key::Error),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    /// The namespace of the first start has a name that none may have.
+    #[error("{name:?} cannot be the first namespace: {error}")]
+    Namespace {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        error: sqlrsync_protocol::remote::NameError,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// As it was given.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Keys would travel in the clear.
+    #[error(
+        "{0} can be reached from other machines, and keys would travel in the clear: use --tls-cert and \
+         --tls-key, or --behind-proxy where a proxy does TLS"
+    )]
+    PlainHttp(SocketAddr),
+}
+
+/// What a server serves, and how.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The data folder; it is made where there is none.
+    pub data: PathBuf,
+    /// Everything else.
+    pub settings: Settings,
+}
+
+/// A running server. Dropped without [`Server::shutdown`] it goes on until the runtime ends.
+pub struct Server {
+    address: SocketAddr,
+    tls: Option<Tls>,
+    first_key: Option<first_start::FirstKey>,
+    sessions: Arc<Sessions>,
+    stop: watch::Sender<bool>,
+    listener: JoinHandle<()>,
+    revocations: JoinHandle<()>,
+    _lock: Lock,
+}
+
+impl Server {
+    /// Opens the data folder, listens, and serves on the current runtime from now on.
+    ///
+    /// # Errors
+    /// See [`Error`]; nothing is left running.
+    pub async fn start(config: Config) -> Result<Server, Error> {
+        let settings = &config.settings;
+        let tls = match (&settings.tls_cert, &settings.tls_key) {
+            (Some(certificate), Some(key)) => {
+                Some(Tls::load(tls::Files { certificate: certificate.clone(), key: key.clone() })?)
+            }
+            _ => None,
+        };
+        let plain_is_safe = tls.is_some() || settings.behind_proxy;
+        let socket = listen(&settings.listen, plain_is_safe).await?;
+        let address = socket
+            .local_addr()
+            .map_err(|source| Error::Listen { address: settings.listen.clone(), source })?;
+        let folder = DataFolder::create(&config.data)?;
+        let lock = folder.lock()?;
+        let catalog = Catalog::open(&folder.catalog())?;
+        let first_key = first_start::prepare(&catalog, &settings.namespace)?;
+
+        let sessions = Arc::new(Sessions::default());
+        let revocations = revocations::watch(Catalog::open(&folder.catalog())?, sessions.clone());
+        let backend = Arc::new(Backend { catalog, sessions: sessions.clone() });
+        let gate = Gate::new(settings.connections_max, settings.connections_per_address_max);
+        let behind_proxy = settings.behind_proxy;
+        let router = router(App { backend, gate: gate.clone(), behind_proxy });
+        let timeouts = Timeouts {
+            handshake: settings.handshake_timeout.duration(),
+            header: settings.header_timeout.duration(),
+        };
+        let (stop, stopped) = watch::channel(false);
+        let listener = Listener { socket, tls: tls.clone(), gate, behind_proxy, timeouts, router };
+        let listener = tokio::spawn(listener.run(stopped));
+        Ok(Server { address, tls, first_key, sessions, stop, listener, revocations, _lock: lock })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where it listens, as a URL.
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// The key that the first start of a data folder makes, once.
+    pub fn take_first_key(&mut self) -> Option<first_start::FirstKey> {
+        self.first_key.take()
+    }
+
+    /// Reads certificate and key again, for connections from now on.
+    pub fn reload_tls(&self) {
+        match self.tls.as_ref().map(Tls::reload) {
+            None => tracing::info!("nothing to read again: there is no TLS"),
+            Some(Ok(())) => tracing::info!("read the certificate and the key again"),
+            Some(Err(error)) => tracing::error!(%error, "the old certificate stays in use"),
+        }
+    }
+
+    /// Stops as the module says.
+    pub async fn shutdown(self) {
+        tracing::info!(sessions = self.sessions.count(), "stopping");
+        self.stop.send_replace(true);
+        self.sessions.signal_all(Signal::Stopping);
+        if timeout(FINISH_TIME, self.sessions.none_left()).await.is_err() {
+            tracing::warn!(sessions = self.sessions.count(), "cutting what has not finished");
+            self.sessions.signal_all(Signal::Stop);
+            let _ = timeout(STOP_TIME, self.sessions.none_left()).await;
+        }
+        // Requests without a WebSocket are short; who is slow to read an answer is not waited for.
+        let _ = timeout(Duration::from_millis(500), self.listener).await;
+        self.revocations.abort();
+        tracing::info!("stopped");
+    }
+}
+
+/// Binds the first address of `text` that can be bound.
+async fn listen(text: &str, plain_is_safe: bool) -> Result<TcpListener, Error> {
+    let fail = |source| Error::Listen { address: text.to_owned(), source };
+    let addresses: Vec<SocketAddr> = text.to_socket_addrs().map_err(fail)?.collect();
+    if let Some(open) = addresses.iter().find(|address| !plain_is_safe && !address.ip().is_loopback()) {
+        return Err(Error::PlainHttp(*open));
+    }
+    TcpListener::bind(&addresses[..]).await.map_err(fail)
+}

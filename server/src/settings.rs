@@ -1,0 +1,330 @@
+//! Settings of `serve`: flag over environment over file over default.
+//!
+//! One table below has them all: name, type, environment variable, default and what it is for. The
+//! flags, the file's keys, `config show` and the defaults come from it.
+
+use std::path::{Path, PathBuf};
+
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+use sqlrsync_protocol::duration::Seconds;
+
+use crate::size::ByteSize;
+
+/// Largest configuration file that is read, in bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration file cannot be read.
+    #[error("cannot read the configuration file {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The configuration file is not what it should be.
+    #[error("the configuration file {} is wrong: {problem}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// Where a setting came from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// The command line.
+    Flag,
+    /// The environment.
+    Environment,
+    /// The configuration file.
+    File,
+    /// Nobody said anything.
+    Default,
+}
+
+impl Source {
+    /// As `config show` says it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Source::Flag => "flag",
+            Source::Environment => "environment",
+            Source::File => "file",
+            Source::Default => "default",
+        }
+    }
+}
+
+/// A line of `config show`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Shown {
+    /// The setting's name in the file.
+    pub name: &'static str,
+    /// Its value; `None` where it is not set and has no default.
+    pub value: Option<String>,
+    /// Where it came from.
+    pub source: Source,
+}
+
+/// How the format of the logs is chosen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum LogFormat {
+    /// A line for people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+impl std::str::FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<LogFormat, String> {
+        <LogFormat as clap::ValueEnum>::from_str(text, false)
+    }
+}
+
+impl std::fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        })
+    }
+}
+
+fn seconds(seconds: u32) -> Seconds {
+    Seconds::new(seconds).unwrap_or_else(|| unreachable!("a default of the table below is not zero"))
+}
+
+macro_rules! settings {
+    (
+        defaulted { $(
+            $(#[doc = $doc:literal])* $(#[arg($($arg:tt)*)])?
+            $name:ident: $type:ty, $env:literal, $default:expr;
+        )* }
+        optional { $(
+            $(#[doc = $optional_doc:literal])* $(#[arg($($optional_arg:tt)*)])?
+            $optional:ident: $optional_type:ty, $optional_env:literal;
+        )* }
+    ) => {
+        /// What flags, environment or file said; `None` where they did not.
+        #[derive(clap::Args, Clone, Debug, Default)]
+        pub struct Given {
+            $(
+                $(#[doc = $doc])*
+                #[arg(long, env = $env, hide_env_values = true $(, $($arg)*)?)]
+                pub $name: Option<$type>,
+            )*
+            $(
+                $(#[doc = $optional_doc])*
+                #[arg(long, env = $optional_env, hide_env_values = true $(, $($optional_arg)*)?)]
+                pub $optional: Option<$optional_type>,
+            )*
+        }
+
+        /// The settings as they hold.
+        #[derive(Clone, Debug)]
+        pub struct Settings {
+            $( $(#[doc = $doc])* pub $name: $type, )*
+            $( $(#[doc = $optional_doc])* pub $optional: Option<$optional_type>, )*
+        }
+
+        impl Default for Settings {
+            fn default() -> Settings {
+                Given::default().over(Given::default())
+            }
+        }
+
+        impl Given {
+            /// Reads one setting of the file.
+            fn set(&mut self, name: &str, text: &str) -> Result<(), String> {
+                match name {
+                    $( stringify!($name) => {
+                        self.$name = Some(text.parse().map_err(|error| format!("{name}: {error}"))?);
+                    } )*
+                    $( stringify!($optional) => {
+                        self.$optional = Some(text.parse().map_err(|error| format!("{name}: {error}"))?);
+                    } )*
+                    _ => return Err(format!("there is no setting {name:?}")),
+                }
+                Ok(())
+            }
+
+            /// These settings, then those of the file, then the defaults.
+            pub fn over(self, file: Given) -> Settings {
+                Settings {
+                    $( $name: self.$name.or(file.$name).unwrap_or_else(|| $default), )*
+                    $( $optional: self.$optional.or(file.$optional), )*
+                }
+            }
+
+            /// What holds, and why. `matches` are those that `self` was made from.
+            pub fn show(&self, file: &Given, matches: &ArgMatches) -> Vec<Shown> {
+                let settings = self.clone().over(file.clone());
+                let source = |name: &str, in_file: bool| match matches.value_source(name) {
+                    Some(ValueSource::CommandLine) => Source::Flag,
+                    Some(ValueSource::EnvVariable) => Source::Environment,
+                    _ if in_file => Source::File,
+                    _ => Source::Default,
+                };
+                vec![
+                    $( Shown {
+                        name: stringify!($name),
+                        value: Some(settings.$name.to_string()),
+                        source: source(stringify!($name), file.$name.is_some()),
+                    }, )*
+                    $( Shown {
+                        name: stringify!($optional),
+                        value: settings.$optional.map(|value| value.display().to_string()),
+                        source: source(stringify!($optional), file.$optional.is_some()),
+                    }, )*
+                ]
+            }
+        }
+    };
+}
+
+settings! {
+    defaulted {
+        /// Address and port to listen on; port 0 picks a free one.
+        #[arg(value_name = "HOST:PORT")]
+        listen: String, "SQLRSYNC_SERVER_LISTEN", "127.0.0.1:7777".to_owned();
+        /// Namespace that the first start makes.
+        #[arg(value_name = "NS")]
+        namespace: String, "SQLRSYNC_SERVER_NAMESPACE", "team".to_owned();
+        /// A proxy in front of this server does TLS: plain HTTP on any address, and the client's
+        /// address is the last of X-Forwarded-For.
+        #[arg(num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
+        behind_proxy: bool, "SQLRSYNC_SERVER_BEHIND_PROXY", false;
+        /// Connections in all.
+        connections_max: usize, "SQLRSYNC_SERVER_CONNECTIONS_MAX", 1024;
+        /// Connections from one address.
+        connections_per_address_max: usize, "SQLRSYNC_SERVER_CONNECTIONS_PER_ADDRESS_MAX", 128;
+        /// Pushes and pulls at the same time.
+        transfers_max: usize, "SQLRSYNC_SERVER_TRANSFERS_MAX", 32;
+        /// How long a TLS handshake may take.
+        handshake_timeout: Seconds, "SQLRSYNC_SERVER_HANDSHAKE_TIMEOUT", seconds(10);
+        /// How long a request's head may take, also on a connection that is kept open.
+        header_timeout: Seconds, "SQLRSYNC_SERVER_HEADER_TIMEOUT", seconds(10);
+        /// How long a transfer may stand still because of the peer.
+        idle_timeout: Seconds, "SQLRSYNC_SERVER_IDLE_TIMEOUT", seconds(60);
+        /// How often a WebSocket that has nothing to say is pinged; it is dropped when it was silent
+        /// for three times as long.
+        ping_interval: Seconds, "SQLRSYNC_SERVER_PING_INTERVAL", seconds(30);
+        /// How long a push waits for another push to the same replica, or for its turn.
+        busy_wait: Seconds, "SQLRSYNC_SERVER_BUSY_WAIT", seconds(10);
+        /// Longest WebSocket message that is taken (from 8KiB to 64KiB).
+        message_bytes_max: ByteSize, "SQLRSYNC_SERVER_MESSAGE_BYTES_MAX", ByteSize(64 << 10);
+        /// Bytes that wait in memory for one peer, in each direction.
+        queue_bytes_max: ByteSize, "SQLRSYNC_SERVER_QUEUE_BYTES_MAX", ByteSize(1 << 20);
+        /// Largest database that may be pushed.
+        database_bytes_max: ByteSize, "SQLRSYNC_SERVER_DATABASE_BYTES_MAX", ByteSize(256 << 30);
+        /// Most that a cut push may leave behind, to be continued later.
+        stage_bytes_max: ByteSize, "SQLRSYNC_SERVER_STAGE_BYTES_MAX", ByteSize(16 << 30);
+        /// How often what nothing needs any more is removed from the repository.
+        sweep_interval: Seconds, "SQLRSYNC_SERVER_SWEEP_INTERVAL", seconds(6 * 3600);
+        /// Format of the logs on standard error.
+        log_format: LogFormat, "SQLRSYNC_SERVER_LOG_FORMAT", LogFormat::Text;
+        /// What is logged: a level, or directives as in `info,sqlrsync_server=debug`.
+        #[arg(value_name = "FILTER")]
+        log: String, "SQLRSYNC_SERVER_LOG", "info".to_owned();
+    }
+    optional {
+        /// Certificate chain (PEM) for TLS; read again on SIGHUP.
+        #[arg(value_name = "FILE", requires = "tls_key")]
+        tls_cert: PathBuf, "SQLRSYNC_SERVER_TLS_CERT";
+        /// Private key (PEM) for TLS; read again on SIGHUP.
+        #[arg(value_name = "FILE", requires = "tls_cert")]
+        tls_key: PathBuf, "SQLRSYNC_SERVER_TLS_KEY";
+    }
+}
+
+/// What the configuration file says.
+#[derive(Debug, Default)]
+pub struct File {
+    /// The data folder.
+    pub data: Option<PathBuf>,
+    /// All the rest.
+    pub given: Given,
+}
+
+impl File {
+    /// Reads the file; an absent one says nothing, unless it was `named` by the user.
+    ///
+    /// # Errors
+    /// [`Error::Read`], [`Error::File`] with the setting that is wrong.
+    pub fn read(path: &Path, named: bool) -> Result<File, Error> {
+        let text = match read_bounded(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => {
+                return Ok(File::default());
+            }
+            Err(source) => return Err(Error::Read { path: path.to_owned(), source }),
+        };
+        File::parse(&text).map_err(|problem| Error::File { path: path.to_owned(), problem })
+    }
+
+    fn parse(text: &str) -> Result<File, String> {
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
+        let mut file = File::default();
+        for (name, value) in table {
+            let text = match value {
+                toml::Value::String(text) => text,
+                toml::Value::Integer(number) => number.to_string(),
+                toml::Value::Boolean(value) => value.to_string(),
+                _ => return Err(format!("{name}: a text, a whole number, true or false is expected")),
+            };
+            match name.as_str() {
+                "data" => file.data = Some(text.into()),
+                name => file.given.set(name, &text)?,
+            }
+        }
+        Ok(file)
+    }
+}
+
+fn read_bounded(path: &Path) -> std::io::Result<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(FILE_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_goes_over_the_file_and_the_file_over_the_default() {
+        let file =
+            File::parse("data = \"/srv\"\nlisten = \"[::1]:1\"\nconnections_max = 7\nbehind_proxy = true")
+                .unwrap();
+        assert_eq!(file.data.as_deref(), Some(Path::new("/srv")));
+        let flags = Given { connections_max: Some(9), ..Given::default() };
+        let settings = flags.over(file.given);
+        assert_eq!(settings.connections_max, 9);
+        assert_eq!(settings.listen, "[::1]:1");
+        assert!(settings.behind_proxy);
+        assert_eq!(settings.transfers_max, 32);
+    }
+
+    #[test]
+    fn a_wrong_file_names_the_setting() {
+        for (text, part) in [
+            ("connection_max = 1", "connection_max"),
+            ("idle_timeout = \"10\"", "idle_timeout"),
+            ("queue_bytes_max = \"1 GB\"", "queue_bytes_max"),
+            ("log_format = \"xml\"", "log_format"),
+            ("listen = []", "listen"),
+            ("listen", "expected"),
+        ] {
+            let error = File::parse(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+}
