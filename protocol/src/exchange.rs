@@ -193,7 +193,7 @@ pub enum End {
 }
 
 /// How a transfer ended at the replica.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Committed {
     /// The version that holds the content, where the replica keeps versions.
     pub version: Option<VersionNumber>,

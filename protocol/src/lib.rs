@@ -7,11 +7,13 @@
 pub mod block;
 pub mod canonical;
 pub mod control;
+pub mod conversation;
 pub mod cutter;
 pub mod duration;
 pub mod exchange;
 pub mod hash;
 pub mod key;
+pub mod message;
 pub mod page;
 pub mod remote;
 pub mod sponge;
