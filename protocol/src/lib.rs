@@ -11,6 +11,8 @@ pub mod conversation;
 pub mod cutter;
 pub mod duration;
 pub mod exchange;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod hash;
 pub mod key;
 pub mod message;

@@ -1,0 +1,152 @@
+//! Runs every target over its corpus, and writes the seeds that a corpus begins with.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{TARGETS, Target};
+use crate::block::{BlockBuilder, Codec};
+use crate::control;
+use crate::key::{Key, Kind, SECRET_LEN};
+use crate::page::{PageNumber, PageSize};
+
+fn corpus(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target)
+}
+
+fn run((name, body): Target) {
+    let folder = corpus(name);
+    let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut count = 0;
+    for file in files {
+        let path = file.unwrap().path();
+        // Shown only where the test fails: which input it was.
+        println!("{}", path.display());
+        body(&fs::read(&path).unwrap());
+        count += 1;
+    }
+    assert!(count > 0, "{} is empty", folder.display());
+}
+
+#[test]
+fn every_target_holds_over_its_corpus() {
+    TARGETS.iter().copied().for_each(run);
+}
+
+/// Writes the seeds: `cargo test -p sqlrsync-protocol -- --ignored write_seeds`. What a fuzzer found is
+/// added to the folders by hand and stays.
+#[test]
+#[ignore = "writes into fuzz/corpus"]
+fn write_seeds() {
+    for (target, seeds) in seeds() {
+        let folder = corpus(target);
+        fs::create_dir_all(&folder).unwrap();
+        for (name, bytes) in seeds {
+            fs::write(folder.join(format!("seed-{name}")), bytes).unwrap();
+        }
+    }
+}
+
+type Seeds = Vec<(String, Vec<u8>)>;
+
+fn seeds() -> Vec<(&'static str, Seeds)> {
+    vec![
+        ("block", blocks()),
+        ("control", connections()),
+        ("cutter", runs()),
+        ("duration", texts(&["90s", "1h30m", "1w2d", "4294967295s", "0s", "1.5h", "7102w"])),
+        ("key", keys()),
+        ("remote", texts(REMOTES)),
+        ("subscription", texts(SUBSCRIPTIONS)),
+        ("text", texts(TEXTS)),
+    ]
+}
+
+const REMOTES: &[&str] = &[
+    "team/app.db",
+    "team/folder/app (1).db@latest-2",
+    "team/ü/データ.db@v7",
+    "me@host:/srv/app.db",
+    "me@[::1]:~/app.db",
+    "./a/../b",
+    "team/../x",
+    "-2",
+    "C:\\data\\app.db",
+];
+
+const SUBSCRIPTIONS: &[&str] = &[
+    "PING",
+    r#"{"type":"SUBSCRIBE","data":{"replicaID":"abc-1"},"timestamp":"2026-03-01T12:00:00Z"}"#,
+    r#"{"type":"LATEST_VERSION","data":{"version":"7"}}"#,
+    r#"{"type":"ERROR","data":{"message":"a\u001b[2J\ud83e\udd80"}}"#,
+    r#"{"type":"PONG","data":null}"#,
+];
+
+const TEXTS: &[&str] = &[
+    r#"CONFIG={"replicaID":"abc","replicaPath":"team/app.db","committedVersionID":"7","keyType":"PUSH","newPullKey":"k","newPushKey":"k"}"#,
+    r#"CONFIG={"keyType":"PULL","more":[1,{}]}"#,
+    "MESSAGE=a\x1b[31m\u{202e}b",
+    "ABORT=VERSION_CONFLICT:9",
+    "ABORT=no",
+];
+
+fn texts(texts: &[&str]) -> Seeds {
+    texts.iter().enumerate().map(|(n, text)| (n.to_string(), text.as_bytes().to_vec())).collect()
+}
+
+fn keys() -> Seeds {
+    let keys =
+        Kind::ALL.map(|kind| Key::new(kind, std::array::from_fn::<u8, SECRET_LEN, _>(|i| i as u8)).secret());
+    texts(&keys.each_ref().map(String::as_str))
+}
+
+/// Page size, then a block without its checksum.
+fn blocks() -> Seeds {
+    [Codec::Stored, Codec::Zstd, Codec::Lz4]
+        .map(|codec| (format!("{codec:?}").to_lowercase(), block(codec)))
+        .to_vec()
+}
+
+fn block(codec: Codec) -> Vec<u8> {
+    let mut builder = BlockBuilder::new(PageSize::MIN);
+    for number in [1, 2, 9] {
+        let page: Vec<u8> = (0..512u32).map(|i| (i * i * number / 64) as u8).collect();
+        builder.push(PageNumber::new(number).unwrap(), &page);
+    }
+    let block = builder.finish(codec).unwrap();
+    [&[0], &block.as_bytes()[16..]].concat()
+}
+
+/// Direction, then messages with their lengths before them.
+fn connection(direction: u8, messages: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = vec![direction];
+    for message in messages {
+        bytes.push(message.len() as u8);
+        bytes.extend_from_slice(message);
+    }
+    bytes
+}
+
+fn connections() -> Seeds {
+    let begin: &[u8] = &[0x41, 2, 12, 0, 0, 0, 9];
+    let message = control::commit_message("first").unwrap();
+    let hash = [0x64; 21];
+    let named = |name: &str, bytes| (name.to_owned(), bytes);
+    vec![
+        named("push", connection(0, &[begin, &control::config(), &control::key_request(), b"D\0\0\0\x01x"])),
+        named("message", connection(0, &[&message, &control::config(), begin, b"\x51"])),
+        named("changed", connection(0, &[&control::changed(5), &control::changed(1), begin])),
+        named("pull", connection(1, &[&hash, &control::key_request(), &control::config(), &hash, b"\x53"])),
+        named("new-version", connection(1, &[&control::new_replica_version(), b"\x42"])),
+    ]
+}
+
+/// Rows of equal bytes, see [`super::cutter`]: a page of 8,192 bytes, and one that cannot be cut.
+fn runs() -> Seeds {
+    let begin = [[0x41, 0, 1], [2, 0, 1], [13, 0, 1], [0, 0, 4], [0x44, 0, 1], [1, 0, 4]];
+    let page = |rows: &[[u8; 3]]| [begin.as_flattened(), rows.as_flattened(), &[[0x42, 0, 1]; 1][0]].concat();
+    vec![
+        ("page".to_owned(), page(&[[0x42, 0x0f, 0xff], [7, 0x10, 0x01]])),
+        ("refused".to_owned(), page(&[[0x42, 0x20, 0x00]])),
+        ("hashes".to_owned(), [[0x64, 0, 21]; 60].concat()),
+    ]
+}
