@@ -161,30 +161,28 @@ mod tests {
     fn a_length_of_four_gigabytes_is_refused_at_its_fifth_byte() {
         let mut decoder = Decoder::<OriginMessage>::new();
         decoder.feed(Bytes::from_static(&[0x4c, 0xff, 0xff, 0xff]));
-        assert_eq!(decoder.next_message(), Ok(None));
+        assert!(decoder.next_message().unwrap().is_none());
         decoder.feed(Bytes::from_static(&[0xff]));
         let max = limits::BATCH_LEN_MAX;
-        assert_eq!(
-            decoder.next_message(),
-            Err(MessageError::TooLong { name: "ORIGIN_BATCH", len: u32::MAX, max })
-        );
+        let too_long = MessageError::TooLong { name: "ORIGIN_BATCH", len: u32::MAX, max };
+        assert_eq!(decoder.next_message().unwrap_err(), too_long);
     }
 
     #[test]
     fn a_code_of_another_direction_or_version_is_refused_at_once() {
         let mut decoder = Decoder::<OriginMessage>::new();
         decoder.feed(Bytes::from_static(&[0x64]));
-        assert_eq!(decoder.next_message(), Err(MessageError::UnknownCode(0x64)));
+        assert_eq!(decoder.next_message().unwrap_err(), MessageError::UnknownCode(0x64));
         let mut decoder = Decoder::<OriginMessage>::new();
         decoder.agreed(2);
         decoder.feed(Bytes::from_static(&[0x4c]));
-        assert_eq!(decoder.next_message(), Err(MessageError::OtherVersion("ORIGIN_BATCH")));
+        assert_eq!(decoder.next_message().unwrap_err(), MessageError::OtherVersion("ORIGIN_BATCH"));
     }
 
     #[test]
     fn a_page_before_the_page_size_is_refused() {
         let mut decoder = Decoder::<OriginMessage>::new();
         decoder.feed(Bytes::from_static(&[0x44, 0, 0, 0, 1]));
-        assert_eq!(decoder.next_message(), Err(MessageError::PageBeforeBegin));
+        assert_eq!(decoder.next_message().unwrap_err(), MessageError::PageBeforeBegin);
     }
 }
