@@ -1,0 +1,184 @@
+//! Who may do what, and names that cannot be.
+
+use serde_json::Value;
+use sqlrsync_tests::client::Client;
+use sqlrsync_tests::server::Server;
+use sqlrsync_tests::{sample, trace};
+
+use crate::REMOTE;
+
+/// A server with one version of `team/app.db`.
+fn with_one_version() -> (Server, Client) {
+    let server = Server::start();
+    let client = Client::admin(&server);
+    sample::create(&client.path("app.db"));
+    client.run(&["app.db", REMOTE]).ok();
+    (server, client)
+}
+
+fn pusher(server: &Server, key: &str) -> Client {
+    let client = Client::guest(server).with_env("SQLRSYNC_AUTH_TOKEN", key);
+    sample::create(&client.path("app.db"));
+    sample::change(&client.path("app.db"), 1, "mine");
+    client
+}
+
+#[test]
+fn keys_that_are_wrong_or_missing_move_nothing() {
+    let (server, _) = with_one_version();
+    let before = trace::of_repository(&server.data());
+    let foreign = Server::start();
+    let mut flipped = server.admin_key();
+    flipped.pop();
+    for key in ["nonsense", &foreign.admin_key(), &flipped] {
+        let client = pusher(&server, key);
+        client.run(&["app.db", REMOTE]).code(4);
+        client.run(&[REMOTE, "pulled.db"]).code(4);
+        client.run(&["log", REMOTE]).code(4);
+        assert!(!client.path("pulled.db").exists());
+    }
+    let guest = Client::guest(&server);
+    guest.run(&[REMOTE, "pulled.db"]).code(4);
+    assert!(trace::of_repository(&server.data()) == before);
+}
+
+#[test]
+fn a_pull_key_pulls_and_cannot_push() {
+    let (server, _) = with_one_version();
+    let before = trace::of_repository(&server.data());
+    for scope in [["--replica", REMOTE], ["--namespace", "team"]] {
+        let key = server.create_key(&[&["--kind", "pull"], &scope[..]].concat());
+        let client = pusher(&server, &key);
+        client.run(&[REMOTE, "pulled.db"]).ok();
+        client.run(&["app.db", REMOTE]).code(4);
+        client.run(&["app.db", "team/new.db"]).code(4);
+        let flags = ["app.db", REMOTE, "--pushKey", &key];
+        let other = Client::guest(&server).with_env("SQLRSYNC_ADMIN_KEY", &key);
+        sample::create(&other.path("app.db"));
+        other.run(&flags[..2]).code(4);
+        client.run(&flags).code(4);
+    }
+    assert!(trace::of_repository(&server.data()) == before);
+}
+
+#[test]
+fn a_push_key_is_for_its_replica_only() {
+    let (server, _) = with_one_version();
+    let key = server.create_key(&["--kind", "push", "--replica", REMOTE]);
+    let client = pusher(&server, &key);
+    assert_eq!(client.json(&["app.db", REMOTE])["version"], 2);
+    client.run(&["app.db", "team/other.db"]).code(4);
+    client.run(&["team/other.db", "x.db"]).code(4);
+}
+
+#[test]
+fn a_revoked_key_is_refused_at_once_while_the_server_runs() {
+    let (server, _) = with_one_version();
+    let key = server.create_key(&["--kind", "push", "--replica", REMOTE]);
+    let client = pusher(&server, &key);
+    client.run(&["app.db", REMOTE]).ok();
+    let listed = server.command(&["key", "list", "--json"]);
+    let text = String::from_utf8_lossy(&listed.stdout);
+    let keys: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let keys =
+        keys.iter().flat_map(|value| value.as_array().map_or(vec![value], |list| list.iter().collect()));
+    let id = keys
+        .filter(|entry| entry["kind"].as_str().is_some_and(|kind| kind.contains("push")))
+        .filter_map(|entry| {
+            entry["id"].as_str().map(str::to_owned).or(entry["id"].as_u64().map(|id| id.to_string()))
+        })
+        .next_back()
+        .unwrap_or_else(|| panic!("no push key in {text}"));
+    assert!(!text.contains(&key), "a key is shown once, when it is made");
+    assert!(server.command(&["key", "revoke", &id]).status.success());
+    sample::change(&client.path("app.db"), 2, "after");
+    client.run(&["app.db", REMOTE]).code(4);
+    client.run(&[REMOTE, "pulled.db"]).code(4);
+}
+
+#[test]
+fn key_create_prints_the_key_alone_or_as_json() {
+    let server = Server::start();
+    let key = server.create_key(&["--kind", "pull", "--namespace", "team"]);
+    assert!(!key.contains(char::is_whitespace), "{key:?}");
+    let json = server.create_key(&["--kind", "pull", "--namespace", "team", "--json"]);
+    let value: Value = serde_json::from_str(&json).unwrap();
+    assert!(value["key"].as_str().is_some_and(|key| key.len() > 20), "{json}");
+}
+
+#[test]
+fn no_key_is_in_a_log_or_in_the_data_folder() {
+    let (server, client) = with_one_version();
+    let key = server.create_key(&["--kind", "push", "--replica", REMOTE]);
+    pusher(&server, &key).run(&["app.db", REMOTE]).ok();
+    client.run(&[REMOTE, "pulled.db"]).ok();
+    let log = server.log();
+    assert!(!log.is_empty() && !log.contains(&key));
+    for (path, bytes) in trace::of_folder(&server.data(), |_| false) {
+        let found = bytes.windows(key.len()).any(|window| window == key.as_bytes());
+        assert!(!found, "the key stands in {}", path.display());
+    }
+}
+
+#[test]
+fn who_may_not_look_learns_nothing_about_what_is_there() {
+    let (server, _) = with_one_version();
+    let client = Client::guest(&server).with_env("SQLRSYNC_AUTH_TOKEN", "nonsense");
+    let there = client.run(&[REMOTE, "x.db"]);
+    let not_there = client.run(&["team/not-there.db", "x.db"]);
+    assert_eq!(there.code, not_there.code);
+}
+
+#[test]
+fn public_and_unlisted_replicas_are_pulled_without_a_key() {
+    let server = Server::start();
+    let client = Client::admin(&server);
+    sample::create(&client.path("app.db"));
+    client.run(&["app.db", "team/public.db", "--public"]).ok();
+    client.run(&["app.db", "team/unlisted.db", "--unlisted"]).ok();
+    client.run(&["app.db", "team/private.db"]).ok();
+    let guest = Client::guest(&server);
+    guest.run(&["team/public.db"]).ok();
+    guest.run(&["team/unlisted.db"]).ok();
+    guest.run(&["team/private.db"]).code(4);
+    sample::assert_same(&client.path("app.db"), &guest.path("public.db"));
+}
+
+#[test]
+fn hostile_names_are_refused_on_both_sides() {
+    let server = Server::start();
+    let client = Client::admin(&server);
+    sample::create(&client.path("app.db"));
+    let long = format!("team/{}.db", "n".repeat(300));
+    for name in ["team/../../etc/x.db", "team//x.db", "team/a\u{7}b.db", "team/./x.db", "team/", &long] {
+        let outcome = client.run(&["app.db", name]);
+        assert!([1, 2].contains(&outcome.code), "{name:?}: {} {}", outcome.code, outcome.stderr);
+        let outcome = client.run(&[name, "./out.db"]);
+        assert!([1, 2].contains(&outcome.code), "{name:?}: {} {}", outcome.code, outcome.stderr);
+    }
+    // Past the client's own check.
+    let key = server.admin_key();
+    for path in [
+        "push/team/%2e%2e/x.db",
+        "push/team//x.db",
+        "push/team/a%00b",
+        "push/team/a%0ab",
+        "pull/..%2f..%2fetc",
+    ] {
+        let refused = sqlrsync_tests::raw::RawSocket::connect(server.url(), path, &key).err();
+        let status = refused.unwrap_or_else(|| panic!("{path} was let in")).status;
+        assert!((400..500).contains(&status), "{path}: {status}");
+    }
+    let path = format!("push/team/{}", "n".repeat(300));
+    let refused = sqlrsync_tests::raw::RawSocket::connect(server.url(), &path, &key).err();
+    assert!(refused.is_some_and(|refused| (400..500).contains(&refused.status)));
+    assert!(trace::of_repository(&server.data()).keys().all(|path| !path.to_string_lossy().contains("nnnn")));
+}
+
+#[test]
+fn what_is_unknown_is_not_found() {
+    let server = Server::start();
+    let client = Client::admin(&server);
+    client.run(&["team/none.db", "x.db"]).code(10);
+    assert!(!client.path("x.db").exists());
+}

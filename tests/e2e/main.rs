@@ -1,0 +1,48 @@
+//! End to end tests: the real programs, on real databases, over real sockets. One binary.
+//!
+//! | what is shown | in |
+//! |---|---|
+//! | what a user does, line by line as the README has it | `story` |
+//! | any version pulled; `log`; a dry run; nothing changed | `versions` |
+//! | what scripts rely on: `--json`, exit codes, quiet outputs, files and flags | `scripts` |
+//! | keys: kinds, scopes, revoked, foreign; names that cannot be | `keys` |
+//! | servers that are not there, not ours, or break off | `servers` |
+//! | a server beside a hostile client | `hostile_client` |
+//! | a client beside a hostile server | `hostile_server` |
+//! | processes killed at any moment, connections cut at any byte | `crash` |
+//! | writers and readers that go on during a push and a pull | `live` |
+//! | two clients at once, replicas changed locally | `together` |
+//! | page sizes, encodings, journal modes, odd files; copies without a server | `formats` |
+//! | ssh, and `sqlite3_rsync` on the other side | `peers` |
+//! | the public client's protocol over the WebSocket | `public_client` |
+//! | TLS | `tls` |
+//! | disks that fill up | `disk` |
+//!
+//! A test that needs a program that may be missing (`sqlite3_rsync`, `sshd`) or a right that it may not
+//! have (root) says loudly what it did not show, see [`not_shown`].
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is a failed test, with its place")]
+
+mod crash;
+mod disk;
+mod formats;
+mod hostile_client;
+mod hostile_server;
+mod keys;
+mod live;
+mod peers;
+mod public_client;
+mod scripts;
+mod servers;
+mod story;
+mod tls;
+mod together;
+mod versions;
+
+/// The replica that most tests push to.
+const REMOTE: &str = "team/app.db";
+
+/// Says that a test could not show what it is for.
+fn not_shown(what: &str, because: &str) {
+    eprintln!("\n*** NOT SHOWN: {what}, because {because} ***\n");
+}
