@@ -17,6 +17,7 @@ use sqlrsync_tests::server::Server;
 
 use crate::limits::Limits;
 use crate::rivals::{self, Took};
+use crate::sparse;
 use crate::table::{Check, Row, bytes, median, seconds};
 
 /// How many versions the job `versions` makes.
@@ -322,6 +323,38 @@ impl Lab {
         let row = Row {
             time: pair.established.times.iter().chain(&series.times).sum(),
             ..pair.established.row(&job, None)
+        };
+        self.report(&row);
+    }
+
+    /// One page of a very large database, told to the server, beside the same of a small one.
+    pub fn sparse(&mut self, pages: u32) {
+        let small = sparse::pushes(&self.server, &self.key, 24_600, self.runs);
+        let large = sparse::pushes(&self.server, &self.key, pages, self.runs);
+        let size = bytes(u64::from(pages) * 4096);
+        let (time, small_time) = (median(&large.times), median(&small.times));
+        let ratio = time.as_secs_f64() / small_time.as_secs_f64();
+        let memory = large.server_bytes_max as f64 / small.server_bytes_max as f64;
+        let row = Row {
+            job: format!("{size}: push of one page that the client knows"),
+            time,
+            wire_bytes: median(&large.wire),
+            server_bytes_max: large.server_bytes_max,
+            checks: vec![
+                Check::at_most(
+                    format!("{ratio:.2} × the same into S ({})", seconds(small_time)),
+                    ratio,
+                    2.0,
+                    "2",
+                ),
+                Check::at_most(
+                    format!("{memory:.2} × the memory ({})", bytes(small.server_bytes_max)),
+                    memory,
+                    2.0,
+                    "2",
+                ),
+            ],
+            ..Row::default()
         };
         self.report(&row);
     }

@@ -9,7 +9,7 @@
 //! if none is named. `--small` takes the 100 MB database instead of the gigabyte, to see that everything
 //! works. The databases are made once, from a seed, and kept in `target/bench`.
 //!
-//! What belongs where: `jobs` does what is measured, `rivals` runs the programs to compare with,
+//! What belongs where: `jobs` and `sparse` do what is measured, `rivals` runs the programs to compare with,
 //! `limits` measures what the machine can do, `table` prints.
 
 #![allow(
@@ -21,6 +21,7 @@
 mod jobs;
 mod limits;
 mod rivals;
+mod sparse;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -35,6 +36,9 @@ const SMALL: Events = Events { name: "S", bytes: 100_000_000, seed: 1 };
 const LARGE: Events = Events { name: "L", bytes: 1_000_000_000, seed: 2 };
 /// 4 GB, for the memory that it must not take.
 const HUGE: Events = Events { name: "XL", bytes: 4_000_000_000, seed: 3 };
+
+/// 20 GB of pages.
+const SPARSE_PAGES: u32 = 20_000_000_000_u64.div_ceil(4096) as u32;
 
 const JOBS: [&str; 9] = ["first", "new", "row", "percent", "unchanged", "v2", "versions", "memory", "sparse"];
 
@@ -104,6 +108,9 @@ fn run(plan: &Plan) {
     }
     if plan.wants("memory") {
         lab.memory(&plan.memory, &database(&plan.memory, &folder));
+    }
+    if plan.wants("sparse") {
+        lab.sparse(if plan.database.name == LARGE.name { SPARSE_PAGES } else { SPARSE_PAGES / 20 });
     }
     lab.finish();
 }

@@ -67,7 +67,7 @@ impl Row {
                 }
             }
         }
-        if self.client_bytes_max > 0 {
+        if self.client_bytes_max + self.server_bytes_max > 0 {
             let most = self.client_bytes_max.max(self.server_bytes_max);
             let found =
                 format!("memory: client {}, server {}", mb(self.client_bytes_max), mb(self.server_bytes_max));

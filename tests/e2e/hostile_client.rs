@@ -1,9 +1,12 @@
 //! A server beside clients that send what no client may: it says so, closes, and is as it was.
 
+use sqlrsync_protocol::conversation::{ExchangeError, OriginOptions, Quiet, run_origin};
+use sqlrsync_protocol::exchange::Refusal;
 use sqlrsync_tests::client::Client;
 use sqlrsync_tests::random::Random;
 use sqlrsync_tests::raw::RawSocket;
 use sqlrsync_tests::server::Server;
+use sqlrsync_tests::synthetic::{Lie, Synthetic};
 use sqlrsync_tests::trace::{self, Trace};
 use sqlrsync_tests::{measure, sample};
 
@@ -139,6 +142,53 @@ fn a_length_of_four_gigabytes_takes_no_memory() {
         drop(socket);
     }
     target.assert_untouched("lengths of 4 GiB");
+    let peak = measure::memory_peak(target.server.pid()).unwrap_or(0);
+    assert!(peak < before + 64_000_000, "memory went from {before} to {peak}");
+}
+
+/// Pushes what a synthetic origin has; gives the error that the server answered with.
+fn push_synthetic(target: &Target, lie: Lie) -> Option<(Refusal, String)> {
+    let path = "push/team/synthetic.db";
+    let mut socket = RawSocket::connect(target.server.url(), path, &target.key).unwrap();
+    let mut origin = Synthetic::new(300);
+    origin.lie = lie;
+    match run_origin(OriginOptions::default(), &mut origin, &mut socket, &mut Quiet) {
+        Ok(_) => None,
+        Err(ExchangeError::Peer { refusal, text }) => Some((refusal, text)),
+        Err(other) => panic!("not the server's own words: {other:?}"),
+    }
+}
+
+#[test]
+fn a_push_that_claims_one_root_and_sends_another_is_an_integrity_error() {
+    let mut target = Target::new();
+    for lie in [Lie::Root, Lie::PageCount] {
+        let (refusal, text) = push_synthetic(&target, lie.clone()).expect("it is refused");
+        assert!([Refusal::Integrity, Refusal::Invalid].contains(&refusal), "{lie:?}: {refusal:?} {text}");
+        assert!(trace::staged(&target.server.data()).is_empty(), "a liar's pages are not kept");
+        target.assert_untouched("a wrong root");
+    }
+    assert!(push_synthetic(&target, Lie::None).is_none(), "without a lie it goes through");
+}
+
+#[test]
+fn a_decompression_bomb_is_refused_and_takes_no_memory() {
+    let mut target = Target::new();
+    measure::forget_memory_peak(target.server.pid());
+    let before = measure::memory_peak(target.server.pid()).unwrap_or(0);
+    // 4 GB of zeros in one zstd frame, under the name of 64 pages.
+    let mut bomb = zstd::stream::Encoder::new(Vec::new(), 19).unwrap();
+    let zeros = vec![0; 1 << 20];
+    (0..4000).for_each(|_| std::io::Write::write_all(&mut bomb, &zeros).unwrap());
+    let bomb = bomb.finish().unwrap();
+    assert!(bomb.len() < 300_000, "{} bytes are too many for a block", bomb.len());
+    // Codec zstd, one run: page 1, 64 pages.
+    let rest = [&[1, 0, 1, 0, 0, 0, 1, 0, 64][..], &bomb].concat();
+    let check = blake3::hash(&rest);
+    let block = [&check.as_bytes()[..16], &rest].concat();
+    let (refusal, text) = push_synthetic(&target, Lie::Block(block.into())).expect("it is refused");
+    assert!([Refusal::Integrity, Refusal::Invalid].contains(&refusal), "{refusal:?} {text}");
+    target.assert_untouched("a decompression bomb");
     let peak = measure::memory_peak(target.server.pid()).unwrap_or(0);
     assert!(peak < before + 64_000_000, "memory went from {before} to {peak}");
 }

@@ -18,4 +18,5 @@ pub mod random;
 pub mod raw;
 pub mod sample;
 pub mod server;
+pub mod synthetic;
 pub mod trace;
