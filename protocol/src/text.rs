@@ -247,12 +247,10 @@ impl FromStr for ServerText {
         if let Some(message) = text.strip_prefix(MESSAGE) {
             return Ok(ServerText::Message(printable(message)));
         }
-        let abort = text.strip_prefix(ABORT).ok_or(TextError::Unknown)?;
-        let conflict = abort.strip_prefix(VERSION_CONFLICT).and_then(|number| parse_version(number.trim()));
-        Ok(ServerText::Abort(match conflict {
-            Some(latest) => Abort::VersionConflict(latest),
-            None => Abort::Text(printable(abort)),
-        }))
+        // Printable first: what is shown as a conflict is one.
+        let abort = printable(text.strip_prefix(ABORT).ok_or(TextError::Unknown)?);
+        let conflict = abort.strip_prefix(VERSION_CONFLICT).and_then(parse_version);
+        Ok(ServerText::Abort(conflict.map_or(Abort::Text(abort), Abort::VersionConflict)))
     }
 }
 

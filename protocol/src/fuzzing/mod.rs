@@ -10,9 +10,15 @@
     reason = "a panic is how a target says that it found something"
 )]
 
+mod conversation;
+mod database;
 mod edges;
+mod input;
+mod pairing;
 
+pub use conversation::{origin_conversation, origin_stream, replica_conversation, replica_stream};
 pub use edges::{block, control, cutter, duration, key, remote, subscription, text};
+pub use pairing::exchange;
 
 /// A fuzz target: the name of its corpus, and its body.
 pub type Target = (&'static str, fn(&[u8]));
@@ -23,8 +29,13 @@ pub const TARGETS: &[Target] = &[
     ("control", control),
     ("cutter", cutter),
     ("duration", duration),
+    ("exchange", exchange),
     ("key", key),
+    ("origin_conversation", origin_conversation),
+    ("origin_stream", origin_stream),
     ("remote", remote),
+    ("replica_conversation", replica_conversation),
+    ("replica_stream", replica_stream),
     ("subscription", subscription),
     ("text", text),
 ];

@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use bytes::BytesMut;
+
+use super::input::Input;
 use super::{TARGETS, Target};
 use crate::block::{BlockBuilder, Codec};
 use crate::control;
@@ -53,12 +56,48 @@ fn seeds() -> Vec<(&'static str, Seeds)> {
         ("block", blocks()),
         ("control", connections()),
         ("cutter", runs()),
+        ("exchange", noise(12)),
+        ("origin_conversation", noise(12)),
+        ("replica_conversation", noise(12)),
+        ("origin_stream", stream(|input, out| input.origin_message(PageSize::MIN, out))),
+        ("replica_stream", stream(|input, out| input.replica_message(out))),
         ("duration", texts(&["90s", "1h30m", "1w2d", "4294967295s", "0s", "1.5h", "7102w"])),
         ("key", keys()),
         ("remote", texts(REMOTES)),
         ("subscription", texts(SUBSCRIPTIONS)),
         ("text", texts(TEXTS)),
     ]
+}
+
+/// Inputs of up to 1,500 bytes from a generator, the first few bytes small: they say which versions and
+/// how many pages.
+fn noise(count: u32) -> Seeds {
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    (0..count).map(|n| (n.to_string(), (0..(n + 1) * 125).map(|_| next()).collect())).collect()
+}
+
+/// Messages of every kind, whole and cut.
+fn stream(message: impl Fn(&mut Input<'_>, &mut BytesMut)) -> Seeds {
+    let mut seeds = Vec::new();
+    for (name, bytes) in noise(4) {
+        let (mut input, mut out) = (Input(&bytes), BytesMut::new());
+        while !input.is_empty() && out.len() < 4000 {
+            message(&mut input, &mut out);
+        }
+        for piece_len in [9, 239] {
+            let mut seed = vec![name.parse::<u8>().unwrap_or(0)];
+            for piece in out.chunks(piece_len) {
+                seed.push(piece.len() as u8);
+                seed.extend_from_slice(piece);
+            }
+            seeds.push((format!("{name}-{piece_len}"), seed));
+        }
+    }
+    seeds
 }
 
 const REMOTES: &[&str] = &[
