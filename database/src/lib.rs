@@ -1,1 +1,35 @@
-//! database
+//! All that touches a SQLite file: a snapshot of a live one, applying pages to a live one, page hashes
+//! and fingerprints that tell what changed.
+//!
+//! What always holds here:
+//! - Nothing but SQLite opens a database file. Closing a descriptor of it anywhere in the process would
+//!   drop the POSIX locks that SQLite holds on it. By hand there is `stat`, and reading the `-wal`.
+//! - A snapshot is one read transaction. It ends as soon as what is to be sent is spooled, and no
+//!   connection stays open between two exchanges.
+//! - A write transaction begins when all that it writes has arrived and is proved. A file that does not
+//!   exist is written beside its place and linked into it. There is no third way to write one.
+//! - Memory does not grow with the database.
+//!
+//! `docs/live-files.md` explains the rules, each with what breaks without it.
+
+mod agreed;
+mod delta;
+mod error;
+mod fingerprint;
+mod image;
+mod legacy;
+mod library;
+mod live_origin;
+mod page_hashes;
+mod parallel;
+mod scan;
+mod snapshot;
+mod spool;
+mod staged;
+
+pub use agreed::Agreed;
+pub use error::Error;
+pub use fingerprint::Fingerprint;
+pub use library::check_library;
+pub use live_origin::{LiveOrigin, LiveOriginOptions};
+pub use page_hashes::PageHashes;

@@ -1,0 +1,339 @@
+//! The way of a snapshot's pages to what is sent: read on one thread, hashed, compared and compressed
+//! on others, put into a spool in order. The read transaction ends with the last page read, however
+//! slowly the spool is emptied.
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use roaring::RoaringBitmap;
+use sqlrsync_protocol::block::{BLOCK_RAW_MAX, Block, BlockBuilder, Codec};
+use sqlrsync_protocol::canonical::make_canonical;
+use sqlrsync_protocol::hash::{PageHash, Root};
+use sqlrsync_protocol::page::{Geometry, PageNumber, PageSize};
+use sqlrsync_protocol::sponge::hash20;
+use sqlrsync_protocol::tree::{HashOnly, TreeUpdate};
+
+use crate::delta::{Change, Delta};
+use crate::error::Error;
+use crate::legacy::LegacyHashes;
+use crate::page_hashes::{GROUP, PageHashes, from_update, group_hash};
+use crate::parallel::{Feed, ordered_map};
+use crate::snapshot::{Pages, ReadPages};
+use crate::spool::SpoolWriter;
+
+/// How many bytes are read before they are handed on: as much as goes into a block, and whole scan groups.
+const CHUNK_LEN: usize = BLOCK_RAW_MAX;
+
+/// How blocks are compressed. Measured on rows like an application's (`docs/live-files.md`).
+const CODEC: Codec = Codec::Zstd;
+
+/// How pages that changed are told from the others.
+pub(crate) enum Compare {
+    /// Not at all: it is known, or all pages are wanted, and nobody asks for hashes.
+    Not,
+    /// By the page tree, of which a new one is made; without a base every page counts as changed.
+    Tree(Option<PageHashes>),
+    /// By the hashes that versions 1 and 2 compare.
+    Legacy(LegacyHashes),
+}
+
+/// Which pages are sent.
+#[derive(Default, Debug)]
+pub(crate) struct Select {
+    /// All of them.
+    pub(crate) all: bool,
+    /// Those that changed.
+    pub(crate) changed: bool,
+    /// These.
+    pub(crate) pages: RoaringBitmap,
+    /// Those with a higher number.
+    pub(crate) past: Option<u32>,
+    /// But not these.
+    pub(crate) skip: RoaringBitmap,
+}
+
+impl Select {
+    fn wants(&self, number: PageNumber, changed: bool) -> bool {
+        let number = number.get();
+        let wanted = self.all
+            || (self.changed && changed)
+            || self.past.is_some_and(|past| number > past)
+            || self.pages.contains(number);
+        wanted && !self.skip.contains(number)
+    }
+}
+
+/// What is to be made of a snapshot.
+pub(crate) struct Job {
+    pub(crate) read: Pages,
+    pub(crate) compare: Compare,
+    pub(crate) select: Select,
+    /// Pages as they are in the file, not compressed: what versions 1 and 2 send.
+    pub(crate) raw: bool,
+}
+
+/// What came of it.
+pub(crate) struct Outcome {
+    /// What changed against the base of [`Compare::Tree`].
+    pub(crate) delta: Delta,
+    /// The root that the changes lead to; `None` without a tree.
+    pub(crate) root: Option<Root>,
+    /// How many pages changed, by whatever comparison was asked for.
+    pub(crate) changed: u64,
+}
+
+/// Some pages in a row, or picked.
+struct Chunk {
+    numbers: Vec<PageNumber>,
+    data: Vec<u8>,
+}
+
+/// What a worker made of a chunk.
+#[derive(Default)]
+struct Mapped {
+    changes: Vec<Change>,
+    changed: u64,
+    /// Where most of the chunk is to be sent.
+    blocks: Vec<Block>,
+    /// Where little of it is: to be packed with what comes after.
+    loose: Option<Chunk>,
+}
+
+/// Reads, compares, and spools what is selected. Without a spool nothing is sent and the outcome is
+/// what counts.
+pub(crate) fn run(
+    source: impl ReadPages + Send,
+    job: Job,
+    spool: Option<&SpoolWriter>,
+    temp_dir: &Path,
+) -> Result<Outcome, Error> {
+    let geometry = source.geometry();
+    let Job { read, compare, select, raw } = job;
+    let mut base = match &compare {
+        Compare::Tree(base) => base.as_ref().map(PageHashes::reader),
+        _ => None,
+    };
+    let mut update = match &compare {
+        Compare::Tree(_) => Some(TreeUpdate::new(base.as_mut(), geometry)),
+        _ => None,
+    };
+    let codec = if raw { Codec::Stored } else { CODEC };
+    let mapper = Mapper { geometry, compare: &compare, select: &select, raw, codec, buffers: Pool::default() };
+    let mut packer = Packer { builder: BlockBuilder::new(geometry.page_size), codec, spool };
+    let mut delta = Delta::new(temp_dir);
+    let mut changed = 0;
+    let sink = |mapped: Mapped| -> Result<(), Error> {
+        changed += mapped.changed;
+        for change in mapped.changes {
+            delta.record(change)?;
+            if let (Some(update), Change::Page(page, hash)) = (&mut update, change) {
+                update.set(page, hash, &mut HashOnly).map_err(from_update)?;
+            }
+        }
+        packer.put(mapped.blocks, mapped.loose)
+    };
+    ordered_map(|feed| read_chunks(source, &read, feed, &mapper.buffers), |chunk| mapper.map(chunk), sink)?;
+    packer.flush()?;
+    let root = match update {
+        Some(update) => Some(update.finish(&mut HashOnly).map_err(from_update)?.1),
+        None => None,
+    };
+    Ok(Outcome { delta, root, changed })
+}
+
+/// Reads the pages and hands them on in chunks. A snapshot that came as a whole ends here.
+fn read_chunks(
+    source: impl ReadPages,
+    pages: &Pages,
+    feed: &mut Feed<Chunk>,
+    buffers: &Pool<Vec<u8>>,
+) -> Result<(), Error> {
+    let page_size = source.geometry().page_size;
+    let room = chunk_pages(page_size) as usize;
+    let fresh = || {
+        let mut data = buffers.take().unwrap_or_else(|| Vec::with_capacity(room * page_size.bytes()));
+        data.clear();
+        Chunk { numbers: Vec::with_capacity(room), data }
+    };
+    let mut chunk = fresh();
+    source.each_page(pages, &mut |number, page| {
+        chunk.numbers.push(number);
+        chunk.data.extend_from_slice(page);
+        if chunk.numbers.len() == room {
+            let full = std::mem::replace(&mut chunk, fresh());
+            feed.give(full).map_err(|_| Error::Stopped)?;
+        }
+        Ok(())
+    })?;
+    drop(source);
+    if chunk.numbers.is_empty() { Ok(()) } else { feed.give(chunk).map_err(|_| Error::Stopped) }
+}
+
+/// How many pages go into a chunk: whole scan groups.
+fn chunk_pages(page_size: PageSize) -> u32 {
+    ((CHUNK_LEN / page_size.bytes()) as u32).max(GROUP)
+}
+
+/// What the workers do.
+struct Mapper<'j> {
+    geometry: Geometry,
+    compare: &'j Compare,
+    select: &'j Select,
+    raw: bool,
+    codec: Codec,
+    buffers: Pool<Vec<u8>>,
+}
+
+impl Mapper<'_> {
+    fn map(&self, mut chunk: Chunk) -> Result<Mapped, Error> {
+        if !self.raw && chunk.numbers.first() == Some(&PageNumber::FIRST) {
+            make_canonical(&mut chunk.data[..self.geometry.page_size.bytes()]);
+        }
+        let mut mapped = Mapped::default();
+        let changed = self.changed(&chunk, &mut mapped.changes)?;
+        mapped.changed = changed.len();
+        let lock_page = self.geometry.page_size.lock_page();
+        let selected: Vec<usize> = (0..chunk.numbers.len())
+            .filter(|&at| {
+                let number = chunk.numbers[at];
+                number != lock_page && self.select.wants(number, changed.contains(at as u32))
+            })
+            .collect();
+        if selected.len() * self.geometry.page_size.bytes() * 2 >= BLOCK_RAW_MAX {
+            mapped.blocks = self.compress(&chunk, &selected);
+        } else if !selected.is_empty() {
+            mapped.loose = Some(self.pick(&chunk, &selected));
+        }
+        self.buffers.give(chunk.data);
+        Ok(mapped)
+    }
+
+    fn page<'c>(&self, chunk: &'c Chunk, at: usize) -> &'c [u8] {
+        let len = self.geometry.page_size.bytes();
+        &chunk.data[at * len..(at + 1) * len]
+    }
+
+    /// Places in the chunk of the pages that changed, and what that changes in the page tree.
+    fn changed(&self, chunk: &Chunk, changes: &mut Vec<Change>) -> Result<RoaringBitmap, Error> {
+        let mut changed = RoaringBitmap::new();
+        match self.compare {
+            Compare::Not => {}
+            Compare::Legacy(hashes) => {
+                let first = chunk.numbers.first().map_or(0, |first| first.index());
+                let held = hashes.read(first, chunk.numbers.len())?;
+                for at in 0..chunk.numbers.len() {
+                    if held.get(at) != Some(&hash20(self.page(chunk, at))) {
+                        changed.insert(at as u32);
+                    }
+                }
+            }
+            Compare::Tree(base) => {
+                for start in (0..chunk.numbers.len()).step_by(GROUP as usize) {
+                    let end = (start + GROUP as usize).min(chunk.numbers.len());
+                    self.compare_group(base.as_ref(), chunk, start..end, changes, &mut changed)?;
+                }
+            }
+        }
+        Ok(changed)
+    }
+
+    fn compare_group(
+        &self,
+        base: Option<&PageHashes>,
+        chunk: &Chunk,
+        places: std::ops::Range<usize>,
+        changes: &mut Vec<Change>,
+        changed: &mut RoaringBitmap,
+    ) -> Result<(), Error> {
+        let len = self.geometry.page_size.bytes();
+        let group = chunk.numbers[places.start].index() / GROUP;
+        let hash = group_hash(&chunk.data[places.start * len..places.end * len]);
+        let held = match base {
+            Some(base) if base.group(group)? == hash => return Ok(()),
+            Some(base) => base.pages_of_group(group)?,
+            None => Vec::new(),
+        };
+        for (slot, at) in places.enumerate() {
+            let hash = PageHash::of(self.page(chunk, at));
+            if held.get(slot) != Some(&hash) {
+                changes.push(Change::Page(chunk.numbers[at], hash));
+                changed.insert(at as u32);
+            }
+        }
+        changes.push(Change::Group(group, hash));
+        Ok(())
+    }
+
+    fn compress(&self, chunk: &Chunk, selected: &[usize]) -> Vec<Block> {
+        let mut builder = BlockBuilder::new(self.geometry.page_size);
+        let mut blocks = Vec::new();
+        for &at in selected {
+            if builder.is_full() {
+                blocks.extend(builder.finish(self.codec));
+            }
+            builder.push(chunk.numbers[at], self.page(chunk, at));
+        }
+        blocks.extend(builder.finish(self.codec));
+        blocks
+    }
+
+    fn pick(&self, chunk: &Chunk, selected: &[usize]) -> Chunk {
+        let mut data = Vec::with_capacity(selected.len() * self.geometry.page_size.bytes());
+        selected.iter().for_each(|&at| data.extend_from_slice(self.page(chunk, at)));
+        Chunk { numbers: selected.iter().map(|&at| chunk.numbers[at]).collect(), data }
+    }
+}
+
+/// Packs what is left over into blocks, and puts all of them into the spool in order.
+struct Packer<'s> {
+    builder: BlockBuilder,
+    codec: Codec,
+    spool: Option<&'s SpoolWriter>,
+}
+
+impl Packer<'_> {
+    fn put(&mut self, blocks: Vec<Block>, loose: Option<Chunk>) -> Result<(), Error> {
+        let Some(spool) = self.spool else { return Ok(()) };
+        spool.check()?;
+        if !blocks.is_empty() {
+            self.flush()?;
+        }
+        blocks.into_iter().try_for_each(|block| spool.put(block))?;
+        let Some(chunk) = loose else { return Ok(()) };
+        let len = chunk.data.len() / chunk.numbers.len().max(1);
+        for (number, page) in chunk.numbers.iter().zip(chunk.data.chunks_exact(len.max(1))) {
+            if self.builder.is_full() {
+                self.flush()?;
+            }
+            self.builder.push(*number, page);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        match (self.builder.finish(self.codec), self.spool) {
+            (Some(block), Some(spool)) => spool.put(block),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Buffers that are used again: asking the system for a quarter of a megabyte each time costs a third
+/// of the copying.
+struct Pool<T>(Mutex<Vec<T>>);
+
+impl<T> Default for Pool<T> {
+    fn default() -> Self {
+        Pool(Mutex::default())
+    }
+}
+
+impl<T> Pool<T> {
+    fn take(&self) -> Option<T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    fn give(&self, item: T) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(item);
+    }
+}

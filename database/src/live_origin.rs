@@ -1,0 +1,496 @@
+//! A live file as the origin of an exchange.
+//!
+//! - No read transaction stays open while a peer is waited for. Hash rounds are answered from a scan;
+//!   what is sent comes from a second snapshot, with all that changed in between, through a spool.
+//! - What was agreed on is recorded under a fingerprint of the very snapshot that was sent, so that a
+//!   later write is found whenever it was made.
+//! - One process at a time uses a file of kept hashes; the caller sees to that.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
+
+use roaring::RoaringBitmap;
+use sqlrsync_protocol::block::Block;
+use sqlrsync_protocol::canonical::HeaderFields;
+use sqlrsync_protocol::exchange::{Base, Committed, Form, OriginPages, Proof, PushId, Since, Wanted};
+use sqlrsync_protocol::hash::{PageHash, Root};
+use sqlrsync_protocol::page::{Geometry, PageNumber};
+use sqlrsync_protocol::sponge::Hash20;
+use sqlrsync_protocol::tree::NodeId;
+
+use crate::agreed::{Agreed, Kept, keep};
+use crate::delta::Delta;
+use crate::error::{Error, io_error};
+use crate::fingerprint::Fingerprint;
+use crate::image::{Compare, Job, Outcome, Select, run};
+use crate::legacy::LegacyHashes;
+use crate::page_hashes::{Content, PageHashes};
+use crate::scan::{Scanned, scan};
+use crate::snapshot::{Pages, Snapshot};
+use crate::spool::{SPOOL_MEMORY_MAX, Spool, SpoolWriter, spool};
+use crate::staged::find_reusable;
+
+/// What is known of the file from before, and where to keep what is found out.
+#[derive(Clone, Debug)]
+pub struct LiveOriginOptions {
+    /// The file with this database's page hashes. Written in [`LiveOrigin::agreed`] only.
+    pub hashes: Option<PathBuf>,
+    /// What [`LiveOrigin::agreed`] said last time.
+    pub known: Option<Agreed>,
+    /// The base to propose to the replica. It is proposed only if the page hashes are its own.
+    pub base: Option<Base>,
+    /// The id to push under.
+    pub push_id: Option<PushId>,
+    /// An existing folder for files without a name: hashes, and blocks that a slow network lets wait.
+    pub temp_dir: PathBuf,
+}
+
+/// A live database file that has pages to give.
+pub struct LiveOrigin {
+    path: PathBuf,
+    options: LiveOriginOptions,
+    /// The hashes kept from the last time, where they are whole.
+    kept: Option<PageHashes>,
+    /// Outside of the database as the peer was told.
+    geometry: Option<Geometry>,
+    scanned: Option<Scanned>,
+    legacy: Option<LegacyHashes>,
+    sending: Option<Sending>,
+}
+
+impl std::fmt::Debug for LiveOrigin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LiveOrigin").field("path", &self.path).field("geometry", &self.geometry).finish_non_exhaustive()
+    }
+}
+
+/// Which tree the pages sent are a difference to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ground {
+    Nothing,
+    Kept,
+    Scanned,
+}
+
+/// An image that is being sent.
+struct Sending {
+    geometry: Geometry,
+    fields: HeaderFields,
+    fingerprint: Fingerprint,
+    ground: Ground,
+    raw: bool,
+    to_send: Option<u32>,
+    reused: Option<Receiver<Vec<u32>>>,
+    /// Before the thread in this list, so that dropping it stops the thread that is then waited for.
+    spool: Option<Spool>,
+    thread: Option<JoinHandle<Result<Outcome, Error>>>,
+    outcome: Option<Outcome>,
+    pages: Unpacked,
+}
+
+/// A block's pages, given one by one.
+#[derive(Default)]
+struct Unpacked {
+    block: Option<Block>,
+    data: Vec<u8>,
+    next: usize,
+}
+
+impl LiveOrigin {
+    /// Prepares to send the database at `path`. Nothing is read yet but its `stat`.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], [`Error::NotAFile`], [`Error::Denied`] for the file; [`Error::Io`] where the
+    /// kept hashes cannot be opened.
+    pub fn open(path: &Path, options: LiveOriginOptions) -> Result<LiveOrigin, Error> {
+        crate::fingerprint::stat(path)?;
+        // SQLite names the WAL after the file that a symbolic link leads to.
+        let path = path.canonicalize().map_err(io_error("finding the file", path))?;
+        let kept = match &options.hashes {
+            Some(path) => PageHashes::open(path)?,
+            None => None,
+        };
+        Ok(LiveOrigin { path, options, kept, geometry: None, scanned: None, legacy: None, sending: None })
+    }
+
+    /// What was agreed on, after the whole exchange succeeded in version 3. Keeps the page hashes
+    /// where the options say.
+    ///
+    /// # Errors
+    /// [`Error::NothingAgreed`] before the end of an exchange, and after one of version 1 or 2;
+    /// [`Error::Io`] and [`Error::DiskFull`] where the hashes cannot be kept.
+    pub fn agreed(mut self) -> Result<Agreed, Error> {
+        let sending = self.sending.take().ok_or(Error::NothingAgreed)?;
+        if sending.raw {
+            return Err(Error::NothingAgreed);
+        }
+        let root = self.root_of(&sending)?;
+        let Sending { geometry, fields, ref fingerprint, ground, .. } = sending;
+        let agreed = Agreed { root, geometry, fingerprint: fingerprint.clone() };
+        if let Some(path) = self.options.hashes.take() {
+            let content = Content { geometry, root, fields };
+            let kept = match ground {
+                Ground::Nothing => Kept::Nothing,
+                Ground::Kept => self.kept.take().map_or(Kept::Nothing, Kept::InPlace),
+                Ground::Scanned => self.scanned.take().map_or(Kept::Nothing, Kept::Scanned),
+            };
+            let mut sending = sending;
+            let delta = sending.outcome.as_mut().map(|outcome| &mut outcome.delta);
+            keep(&path, kept, content, delta.ok_or(Error::NothingAgreed)?, &self.options.temp_dir)?;
+        }
+        Ok(agreed)
+    }
+
+    /// The tree of the content as the last scan found it, scanning if there was none.
+    fn scanned(&mut self) -> Result<&mut Scanned, Error> {
+        if self.scanned.is_none() {
+            let mut snapshot = Snapshot::open(&self.path)?;
+            let kept_at = self.options.hashes.as_deref();
+            self.scanned = Some(scan(&mut snapshot, self.kept.as_ref(), kept_at, &self.options.temp_dir)?);
+        }
+        self.scanned.as_mut().ok_or(Error::Stopped)
+    }
+
+    fn legacy(&mut self) -> Result<&mut LegacyHashes, Error> {
+        if self.legacy.is_none() {
+            let mut snapshot = Snapshot::open(&self.path)?;
+            self.legacy = Some(LegacyHashes::scan(&mut snapshot, &self.options.temp_dir)?);
+        }
+        self.legacy.as_mut().ok_or(Error::Stopped)
+    }
+
+    /// The fingerprint under which the kept hashes were recorded.
+    fn kept_fingerprint(&self) -> Option<&Fingerprint> {
+        let known = self.options.known.as_ref()?;
+        (known.root == self.kept.as_ref()?.root()).then_some(&known.fingerprint)
+    }
+
+    /// Whether the file still is, for certain, what the kept hashes are of.
+    fn kept_is_current(&self) -> Result<bool, Error> {
+        match self.kept_fingerprint() {
+            Some(then) => Ok(then.proves_unchanged(&Fingerprint::of(&self.path)?)),
+            None => Ok(false),
+        }
+    }
+
+    fn ground_of(&self, base: &Base) -> Result<Ground, Error> {
+        if self.kept.as_ref().is_some_and(|kept| kept.root() == base.root) {
+            Ok(Ground::Kept)
+        } else if self.scanned.as_ref().is_some_and(|scanned| scanned.hashes.root() == base.root) {
+            Ok(Ground::Scanned)
+        } else {
+            Err(Error::Invalid("a difference to a base that is not known here"))
+        }
+    }
+
+    fn tree(&self, ground: Ground) -> Option<&PageHashes> {
+        match ground {
+            Ground::Nothing => None,
+            Ground::Kept => self.kept.as_ref(),
+            Ground::Scanned => self.scanned.as_ref().map(|scanned| &scanned.hashes),
+        }
+    }
+
+    fn fingerprint_of(&self, ground: Ground) -> Option<&Fingerprint> {
+        match ground {
+            Ground::Nothing => None,
+            Ground::Kept => self.kept_fingerprint(),
+            Ground::Scanned => self.scanned.as_ref().map(|scanned| &scanned.fingerprint),
+        }
+    }
+
+    /// Opens the snapshot that is sent. It must have the page size that the peer was told.
+    fn snapshot(&self) -> Result<Snapshot, Error> {
+        let snapshot = Snapshot::open(&self.path)?;
+        match self.geometry {
+            Some(told) if told.page_size != snapshot.geometry().page_size => {
+                Err(Error::ChangedMeanwhile { path: self.path.clone() })
+            }
+            _ => Ok(snapshot),
+        }
+    }
+
+    /// What changed since `ground`, and nothing at all where the fingerprint proves that nothing did.
+    fn send_since(&self, ground: Ground, wanted: Wanted) -> Result<Sending, Error> {
+        if let (Some(tree), Some(then)) = (self.tree(ground), self.fingerprint_of(ground))
+            && then.proves_unchanged(&Fingerprint::of(&self.path)?)
+        {
+            return Ok(Sending {
+                geometry: tree.geometry(),
+                fields: tree.fields(),
+                fingerprint: then.clone(),
+                ground,
+                raw: false,
+                to_send: Some(0),
+                reused: None,
+                spool: None,
+                thread: None,
+                outcome: Some(Outcome { delta: Delta::new(&self.options.temp_dir), root: None, changed: 0 }),
+                pages: Unpacked::default(),
+            });
+        }
+        let snapshot = self.snapshot()?;
+        let tree = self.tree(ground).filter(|tree| tree.geometry().page_size == snapshot.geometry().page_size);
+        let ground = if tree.is_some() { ground } else { Ground::Nothing };
+        let select = Select { all: tree.is_none(), changed: true, ..Select::default() };
+        let compare = Compare::Tree(tree.map(PageHashes::reader));
+        self.send(snapshot, ground, Job { read: Pages::All, compare, select, raw: false }, wanted)
+    }
+
+    /// What the comparison found, and what changed since it was made.
+    fn send_compared(&self, differing: RoaringBitmap, held: u32, wanted: Wanted) -> Result<Sending, Error> {
+        let raw = wanted.form == Form::Pages;
+        let snapshot = self.snapshot()?;
+        let unchanged = match (raw, &self.legacy, &self.scanned) {
+            (true, Some(legacy), _) => legacy.proves_unchanged(snapshot.fingerprint()),
+            // Nobody asked for a hash: nothing to have changed since.
+            (true, None, _) => true,
+            (false, _, Some(scanned)) => scanned.fingerprint.proves_unchanged(snapshot.fingerprint()),
+            (false, _, None) => false,
+        };
+        let count = snapshot.geometry().page_count.get();
+        let (read, compare) = match (unchanged, raw, &self.legacy) {
+            (true, ..) => {
+                let mut pages = differing.clone();
+                pages.insert_range(held.saturating_add(1)..=count);
+                pages.remove_range(count.saturating_add(1)..=u32::MAX);
+                // A quarter of the pages one by one takes as long as all of them in a row.
+                let few = pages.len() < u64::from(count / 4);
+                (if few { Pages::Only(pages) } else { Pages::All }, Compare::Not)
+            }
+            (false, true, Some(legacy)) => (Pages::All, Compare::Legacy(legacy.reader()?)),
+            (false, ..) => {
+                let tree = self.scanned.as_ref().map(|scanned| scanned.hashes.reader());
+                (Pages::All, Compare::Tree(tree))
+            }
+        };
+        let ground = if self.scanned.is_some() { Ground::Scanned } else { Ground::Nothing };
+        let select = Select { changed: true, pages: differing, past: Some(held), ..Select::default() };
+        self.send(snapshot, ground, Job { read, compare, select, raw }, wanted)
+    }
+
+    /// Starts the thread that reads, compares, compresses and spools.
+    fn send(&self, snapshot: Snapshot, ground: Ground, mut job: Job, wanted: Wanted) -> Result<Sending, Error> {
+        let (geometry, fields) = (snapshot.geometry(), snapshot.fields());
+        let fingerprint = snapshot.fingerprint().clone();
+        let (writer, spool) = spool(&self.options.temp_dir, geometry.page_size, SPOOL_MEMORY_MAX);
+        let (tell, reused) = channel();
+        let to_send = to_send(geometry, &job);
+        let raw = job.raw;
+        let temp_dir = self.options.temp_dir.clone();
+        let work = move || -> Result<Outcome, Error> {
+            let (reusable, skip) = find_reusable(&snapshot, &wanted.staged)?;
+            // Nobody listens where there was nothing staged.
+            let _ = tell.send(reusable);
+            job.select.skip = skip;
+            finish_writer(writer, |writer| run(snapshot, job, Some(writer), &temp_dir))
+        };
+        let thread = std::thread::Builder::new().name("origin".into()).spawn(work);
+        let thread = thread.map_err(io_error("starting a thread for", &self.path))?;
+        Ok(Sending {
+            geometry,
+            fields,
+            fingerprint,
+            ground,
+            raw,
+            to_send,
+            reused: Some(reused),
+            spool: Some(spool),
+            thread: Some(thread),
+            outcome: None,
+            pages: Unpacked::default(),
+        })
+    }
+
+    /// The root of the image, once all of it was read.
+    fn root_of(&self, sending: &Sending) -> Result<Root, Error> {
+        let outcome = sending.outcome.as_ref().ok_or(Error::NothingAgreed)?;
+        let known = || self.tree(sending.ground).map(PageHashes::root);
+        match outcome.root.or_else(known) {
+            Some(root) => Ok(root),
+            // Versions 1 and 2 prove nothing.
+            None if sending.raw => Ok(Root([0; Root::LEN])),
+            None => Err(Error::NothingAgreed),
+        }
+    }
+}
+
+/// Runs `work` and ends the spool only then, whatever came of it.
+fn finish_writer<T>(writer: SpoolWriter, work: impl FnOnce(&SpoolWriter) -> T) -> T {
+    work(&writer)
+}
+
+/// How many pages a job sends, where that does not depend on a comparison.
+fn to_send(geometry: Geometry, job: &Job) -> Option<u32> {
+    let lock_page = geometry.page_size.lock_page();
+    let lock = u32::from(geometry.page_count.contains(lock_page));
+    match (&job.read, &job.compare) {
+        _ if job.select.all => Some(geometry.page_count.get() - lock),
+        (Pages::Only(pages), Compare::Not) => {
+            u32::try_from(pages.len()).ok().map(|len| len - u32::from(pages.contains(lock_page.get())))
+        }
+        _ => None,
+    }
+}
+
+impl Sending {
+    /// Waits for the thread and takes its outcome or its error.
+    fn join(&mut self) -> Result<(), Error> {
+        if let Some(thread) = self.thread.take() {
+            let outcome = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            self.outcome = Some(outcome);
+        }
+        if self.outcome.is_some() { Ok(()) } else { Err(Error::Stopped) }
+    }
+
+    fn next_block(&mut self) -> Result<Option<Block>, Error> {
+        let block = match &self.spool {
+            Some(spool) => spool.take()?,
+            None => None,
+        };
+        if block.is_none() {
+            self.join()?;
+        }
+        Ok(block)
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.spool = None;
+        if let Some(thread) = self.thread.take() {
+            // It ends with its next block: no connection of ours outlives the exchange.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Unpacked {
+    /// Puts the next page of the block into `page`.
+    fn next(&mut self, page: &mut [u8]) -> Option<PageNumber> {
+        let number = self.block.as_ref()?.pages().nth(self.next)?;
+        let start = self.next * page.len();
+        page.copy_from_slice(self.data.get(start..start + page.len())?);
+        self.next += 1;
+        Some(number)
+    }
+
+    fn fill(&mut self, block: Block) -> Result<(), Error> {
+        block.decode(&mut self.data)?;
+        self.block = Some(block);
+        self.next = 0;
+        Ok(())
+    }
+}
+
+impl OriginPages for LiveOrigin {
+    type Error = Error;
+
+    fn geometry(&mut self) -> Result<Geometry, Error> {
+        if let Some(geometry) = self.geometry {
+            return Ok(geometry);
+        }
+        let geometry = match &self.kept {
+            Some(kept) if self.kept_is_current()? => kept.geometry(),
+            _ => Snapshot::open(&self.path)?.geometry(),
+        };
+        self.geometry = Some(geometry);
+        Ok(geometry)
+    }
+
+    fn base(&mut self) -> Result<Option<Base>, Error> {
+        let page_size = self.geometry()?.page_size;
+        let ours = |base: &Base| {
+            self.kept
+                .as_ref()
+                .is_some_and(|kept| kept.root() == base.root && kept.geometry().page_size == page_size)
+        };
+        Ok(self.options.base.filter(ours))
+    }
+
+    fn push_id(&mut self) -> Result<Option<PushId>, Error> {
+        Ok(self.options.push_id)
+    }
+
+    fn knows(&mut self, base: &Base) -> Result<bool, Error> {
+        if self.kept.as_ref().is_some_and(|kept| kept.root() == base.root) {
+            return Ok(true);
+        }
+        Ok(self.scanned()?.hashes.root() == base.root)
+    }
+
+    fn group_hash(&mut self, first: PageNumber, count: u32) -> Result<Hash20, Error> {
+        self.legacy()?.group_hash(first, count)
+    }
+
+    fn node(&mut self, node: NodeId) -> Result<Vec<PageHash>, Error> {
+        self.scanned()?.hashes.children(node)
+    }
+
+    fn begin(&mut self, wanted: Wanted) -> Result<(), Error> {
+        let raw = wanted.form == Form::Pages;
+        let sending = match &wanted.since {
+            Since::Compared { differing, held } => {
+                if !raw {
+                    self.scanned()?;
+                }
+                let (differing, held) = (differing.clone(), held.get());
+                self.send_compared(differing, held, wanted)?
+            }
+            Since::Base(base) if !raw => self.send_since(self.ground_of(base)?, wanted)?,
+            Since::Nothing | Since::Base(_) => {
+                let compare = if raw { Compare::Not } else { Compare::Tree(None) };
+                let select = Select { all: true, ..Select::default() };
+                let job = Job { read: Pages::All, compare, select, raw };
+                self.send(self.snapshot()?, Ground::Nothing, job, wanted)?
+            }
+        };
+        self.sending = Some(sending);
+        Ok(())
+    }
+
+    fn reused(&mut self) -> Result<Vec<u32>, Error> {
+        let sending = self.sending.as_mut().ok_or(Error::Stopped)?;
+        let Some(reused) = sending.reused.take() else { return Ok(Vec::new()) };
+        match reused.recv() {
+            Ok(reused) => Ok(reused),
+            // The thread ended before it came so far: its error says why.
+            Err(_) => sending.join().map(|()| Vec::new()),
+        }
+    }
+
+    fn pages_to_send(&mut self) -> Result<Option<u32>, Error> {
+        Ok(self.sending.as_ref().and_then(|sending| sending.to_send))
+    }
+
+    fn next_page(&mut self, page: &mut [u8]) -> Result<Option<PageNumber>, Error> {
+        let sending = self.sending.as_mut().ok_or(Error::Stopped)?;
+        if page.len() != sending.geometry.page_size.bytes() {
+            return Err(Error::Invalid("a buffer of another length than a page"));
+        }
+        loop {
+            if let Some(number) = sending.pages.next(page) {
+                return Ok(Some(number));
+            }
+            match sending.next_block()? {
+                Some(block) => sending.pages.fill(block)?,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    fn next_block(&mut self) -> Result<Option<Block>, Error> {
+        self.sending.as_mut().ok_or(Error::Stopped)?.next_block()
+    }
+
+    fn proof(&mut self) -> Result<Proof, Error> {
+        let sending = self.sending.as_ref().ok_or(Error::Stopped)?;
+        let root = self.root_of(sending)?;
+        Ok(Proof { page_count: sending.geometry.page_count, root, fields: sending.fields })
+    }
+
+    fn acknowledged(&mut self, _: Committed) -> Result<(), Error> {
+        Ok(())
+    }
+}

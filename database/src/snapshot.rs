@@ -1,0 +1,262 @@
+//! A snapshot of a live database: what one read transaction sees, the WAL included, while others write.
+//!
+//! - Pages are read through SQLite's own `sqlite_dbpage` table, never from the file: SQLite alone
+//!   knows which of a page's copies is the committed one, and opening the file by hand would drop
+//!   SQLite's locks on it.
+//! - The file is opened for writing although nothing is written: a hot journal must be rolled back and
+//!   a WAL left by a crash recovered, by whoever comes first.
+//! - Dropping the snapshot ends the transaction and closes the connection.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use roaring::RoaringBitmap;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, ffi};
+use sqlrsync_protocol::canonical::{DATABASE_HEADER_LEN, HeaderFields};
+use sqlrsync_protocol::page::{Geometry, PageCount, PageNumber, PageSize};
+
+use crate::error::Error;
+use crate::fingerprint::{Fingerprint, Mark, TICK, Wal, stat};
+
+/// How long to wait for a lock that another program holds: what a reader in rollback mode waits for a
+/// commit, and an apply for readers.
+pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(10);
+
+/// Opens an existing database through SQLite. The path is absolute, so that SQLite does not take one
+/// that begins with `file:` for a URI.
+pub(crate) fn connect(path: &Path) -> Result<Connection, Error> {
+    stat(path)?;
+    let path_absolute =
+        std::path::absolute(path).map_err(|error| Error::io("naming the file", path, error))?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let open = || -> rusqlite::Result<Connection> {
+        let connection = Connection::open_with_flags(path_absolute, flags)?;
+        connection.busy_timeout(LOCK_WAIT)?;
+        // What runs here is only ours; nothing that a schema brings along is to run with it.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+        connection.pragma_update(None, "foreign_keys", false)?;
+        Ok(connection)
+    };
+    open().map_err(|error| Error::sqlite(path, error))
+}
+
+/// Which pages to read.
+#[derive(Clone, Debug)]
+pub(crate) enum Pages {
+    /// All, in one go.
+    All,
+    /// These, one by one. Those past the end are left out.
+    Only(RoaringBitmap),
+}
+
+/// A read transaction that sees one committed state.
+pub(crate) struct Snapshot {
+    path: PathBuf,
+    connection: Connection,
+    geometry: Geometry,
+    fields: HeaderFields,
+    fingerprint: Fingerprint,
+}
+
+impl Snapshot {
+    /// Opens the file and fixes what is seen.
+    pub(crate) fn open(path: &Path) -> Result<Snapshot, Error> {
+        // Taken before the transaction begins: whatever is written after this look changes the ctime,
+        // and so is found out, whether the transaction sees it or not.
+        let before = settled_fingerprint(path)?;
+        let connection = connect(path)?;
+        let begin = || -> rusqlite::Result<Option<(Geometry, HeaderFields)>> {
+            connection.execute_batch("BEGIN")?;
+            look(&connection)
+        };
+        let seen = begin().map_err(|error| Error::sqlite(path, error))?;
+        let Some((geometry, fields)) = seen else { return Err(Error::Empty { path: path.to_path_buf() }) };
+        let wal = wal_of(path, &connection)?;
+        Ok(Snapshot {
+            path: path.to_path_buf(),
+            connection,
+            geometry,
+            fields,
+            fingerprint: before.with_wal(wal),
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// The fields of page 1 that the canonical form leaves out.
+    pub(crate) fn fields(&self) -> HeaderFields {
+        self.fields
+    }
+
+    /// A fingerprint that belongs to what is seen here: a write that this snapshot does not show is
+    /// found out later, whenever it was made.
+    pub(crate) fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
+    }
+
+}
+
+/// What is done with each page; an error ends the reading.
+pub(crate) type EachPage<'e> = &'e mut dyn FnMut(PageNumber, &[u8]) -> Result<(), Error>;
+
+/// One committed state whose pages can be read.
+pub(crate) trait ReadPages {
+    fn geometry(&self) -> Geometry;
+
+    /// Reads pages in ascending order. The lock page reads as zeros.
+    fn each_page(&self, pages: &Pages, each: EachPage<'_>) -> Result<(), Error>;
+}
+
+impl ReadPages for Snapshot {
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn each_page(&self, pages: &Pages, each: EachPage<'_>) -> Result<(), Error> {
+        each_page(&self.path, &self.connection, self.geometry, pages, each)
+    }
+}
+
+/// A snapshot that goes on after it was read.
+impl ReadPages for &mut Snapshot {
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn each_page(&self, pages: &Pages, each: EachPage<'_>) -> Result<(), Error> {
+        each_page(&self.path, &self.connection, self.geometry, pages, each)
+    }
+}
+
+/// What the transaction sees that a connection has open.
+pub(crate) struct InTransaction<'c> {
+    pub(crate) path: &'c Path,
+    /// Borrowed alone, so that another thread may read.
+    pub(crate) connection: &'c mut Connection,
+    pub(crate) geometry: Geometry,
+}
+
+impl ReadPages for InTransaction<'_> {
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn each_page(&self, pages: &Pages, each: EachPage<'_>) -> Result<(), Error> {
+        each_page(self.path, self.connection, self.geometry, pages, each)
+    }
+}
+
+fn each_page(
+    path: &Path,
+    connection: &Connection,
+    geometry: Geometry,
+    pages: &Pages,
+    each: EachPage<'_>,
+) -> Result<(), Error> {
+    let sqlite = |error| Error::sqlite(path, error);
+    let mut give = |number: PageNumber, row: &rusqlite::Row<'_>| -> Result<(), Error> {
+        let value = row.get_ref(0).map_err(sqlite)?;
+        match value.as_blob() {
+            Ok(page) if page.len() == geometry.page_size.bytes() => each(number, page),
+            _ => Err(sqlite(rusqlite::Error::InvalidQuery)),
+        }
+    };
+    match pages {
+        Pages::All => {
+            let mut statement = connection.prepare("SELECT data FROM sqlite_dbpage").map_err(sqlite)?;
+            let mut rows = statement.query([]).map_err(sqlite)?;
+            for number in (0..geometry.page_count.get()).filter_map(PageNumber::from_index) {
+                match rows.next().map_err(sqlite)? {
+                    Some(row) => give(number, row)?,
+                    None => return Err(sqlite(rusqlite::Error::QueryReturnedNoRows)),
+                }
+            }
+        }
+        Pages::Only(numbers) => {
+            let sql = "SELECT data FROM sqlite_dbpage WHERE pgno = ?1";
+            let mut statement = connection.prepare(sql).map_err(sqlite)?;
+            let within = numbers.iter().filter_map(PageNumber::new);
+            for number in within.take_while(|number| geometry.page_count.contains(*number)) {
+                let mut rows = statement.query([number.get()]).map_err(sqlite)?;
+                match rows.next().map_err(sqlite)? {
+                    Some(row) => give(number, row)?,
+                    None => return Err(sqlite(rusqlite::Error::QueryReturnedNoRows)),
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Page size, page count and header fields as the open transaction sees them; `None` without a page.
+pub(crate) fn look(connection: &Connection) -> rusqlite::Result<Option<(Geometry, HeaderFields)>> {
+    let page_count: u32 = connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+    let page_size: u32 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+    if page_count == 0 {
+        return Ok(None);
+    }
+    let sql = "SELECT data FROM sqlite_dbpage WHERE pgno = 1";
+    let fields = connection.query_row(sql, [], |row| match row.get_ref(0)?.as_blob() {
+        Ok(page) if page.len() >= DATABASE_HEADER_LEN => Ok(HeaderFields::of(page)),
+        _ => Err(rusqlite::Error::InvalidQuery),
+    })?;
+    let page_size = PageSize::from_bytes(page_size).ok_or(rusqlite::Error::InvalidQuery)?;
+    Ok(Some((Geometry { page_size, page_count: PageCount(page_count) }, fields)))
+}
+
+/// The end of the WAL as the open read transaction sees it.
+pub(crate) fn wal_of(path: &Path, connection: &Connection) -> Result<Wal, Error> {
+    match snapshot_mark(connection) {
+        Some(mark) => Wal::at_mark(path, &mark),
+        // Rollback mode, or a WAL in which nothing was ever committed.
+        None => Ok(match Wal::of(path)? {
+            Wal::Empty => Wal::Empty,
+            _ => Wal::Unknown,
+        }),
+    }
+}
+
+/// Takes the file's fingerprint, once more after a moment where the file was written just now, so that
+/// the next run has something that proves.
+pub(crate) fn settled_fingerprint(path: &Path) -> Result<Fingerprint, Error> {
+    let first = Fingerprint::of(path)?;
+    if first.is_settled() {
+        return Ok(first);
+    }
+    std::thread::sleep(TICK + Duration::from_millis(1));
+    Fingerprint::of(path)
+}
+
+/// `sqlite3_snapshot_get`; `None` outside of WAL mode and before the first commit to a WAL.
+///
+/// The 48 bytes are the header of the WAL-index, whose layout is part of the file format
+/// (<https://www.sqlite.org/walformat.html#the_wal_index_header>): at 16 the last frame, at 24 its
+/// cumulative checksum, at 32 the salts as they stand in the WAL.
+fn snapshot_mark(connection: &Connection) -> Option<Mark> {
+    let mut raw: *mut ffi::sqlite3_snapshot = std::ptr::null_mut();
+    // SAFETY: the handle is open for as long as `connection` is borrowed, the name ends with a zero, and
+    // `raw` is only written to.
+    let code = unsafe { ffi::sqlite3_snapshot_get(connection.handle(), c"main".as_ptr(), &mut raw) };
+    if code != ffi::SQLITE_OK || raw.is_null() {
+        return None;
+    }
+    // SAFETY: on success SQLite gives a snapshot of 48 bytes (`sqlite3_snapshot.hidden`) that is ours.
+    let bytes: [u8; 48] = unsafe { raw.cast::<[u8; 48]>().read_unaligned() };
+    // SAFETY: it came from `sqlite3_snapshot_get` and is not used after this.
+    unsafe { ffi::sqlite3_snapshot_free(raw) };
+    let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let mut salts = [0; 8];
+    salts.copy_from_slice(&bytes[32..40]);
+    let mut checksum = [0; 8];
+    checksum[..4].copy_from_slice(&word(24).to_be_bytes());
+    checksum[4..].copy_from_slice(&word(28).to_be_bytes());
+    Some(Mark { salts, frame: word(16), checksum })
+}

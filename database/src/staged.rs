@@ -1,0 +1,61 @@
+//! Continuing a cut push: which of the blocks that it left at the replica are still what this snapshot
+//! would send.
+
+use roaring::RoaringBitmap;
+use sqlrsync_protocol::block::BLOCK_RAW_MAX;
+use sqlrsync_protocol::canonical::make_canonical;
+use sqlrsync_protocol::exchange::{StagedBlock, staged_hash};
+use sqlrsync_protocol::hash::PageHash;
+use sqlrsync_protocol::page::{Geometry, PageNumber};
+
+use crate::error::Error;
+use crate::snapshot::{Pages, ReadPages, Snapshot};
+
+/// The places in `staged` of the blocks that hold, whole, what the snapshot has, and all their pages.
+pub(crate) fn find_reusable(
+    snapshot: &Snapshot,
+    staged: &[StagedBlock],
+) -> Result<(Vec<u32>, RoaringBitmap), Error> {
+    let mut reusable = Vec::new();
+    let mut found = RoaringBitmap::new();
+    for (place, block) in (0u32..).zip(staged) {
+        let Some(pages) = pages_of(block, snapshot.geometry()) else { continue };
+        if !pages.is_disjoint(&found) {
+            continue;
+        }
+        let mut hashes = Vec::with_capacity(pages.len() as usize);
+        snapshot.each_page(&Pages::Only(pages.clone()), &mut |number, page| {
+            hashes.push(if number == PageNumber::FIRST {
+                let mut page = page.to_vec();
+                make_canonical(&mut page);
+                PageHash::of(&page)
+            } else {
+                PageHash::of(page)
+            });
+            Ok(())
+        })?;
+        if staged_hash(&hashes) == block.hash {
+            reusable.push(place);
+            found |= pages;
+        }
+    }
+    Ok((reusable, found))
+}
+
+/// The pages of a block; `None` where it is no block that this side would make: too large, past the
+/// end, or with the lock page. The runs come from a peer.
+fn pages_of(block: &StagedBlock, geometry: Geometry) -> Option<RoaringBitmap> {
+    let len: u64 = block.runs.iter().map(|(_, len)| u64::from(*len)).sum();
+    if len == 0 || len > (BLOCK_RAW_MAX / geometry.page_size.bytes()) as u64 {
+        return None;
+    }
+    let mut pages = RoaringBitmap::new();
+    for &(first, len) in &block.runs {
+        let last = first.get().checked_add(u32::from(len))?.checked_sub(1)?;
+        pages.insert_range(first.get()..=last);
+    }
+    let whole = pages.len() == len
+        && pages.max()? <= geometry.page_count.get()
+        && !pages.contains(geometry.page_size.lock_page().get());
+    whole.then_some(pages)
+}
