@@ -29,7 +29,6 @@ pub(crate) enum Change {
 pub(crate) struct Delta {
     file: BufWriter<SpooledTempFile>,
     dir: PathBuf,
-    pages: u32,
     len: u64,
 }
 
@@ -37,12 +36,12 @@ impl Delta {
     /// An empty one, which spills into a file in `dir`.
     pub(crate) fn new(dir: &Path) -> Delta {
         let file = tempfile::spooled_tempfile_in(MEMORY_MAX, dir);
-        Delta { file: BufWriter::new(file), dir: dir.to_path_buf(), pages: 0, len: 0 }
+        Delta { file: BufWriter::new(file), dir: dir.to_path_buf(), len: 0 }
     }
 
-    /// How many pages changed.
-    pub(crate) fn pages(&self) -> u32 {
-        self.pages
+    /// The folder that it spills into.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -57,7 +56,6 @@ impl Delta {
         let mut record = [tag; RECORD_LEN];
         record[1..5].copy_from_slice(&number.to_be_bytes());
         record[5..].copy_from_slice(&hash.0);
-        self.pages += u32::from(tag == 0);
         self.len += 1;
         self.file.write_all(&record).map_err(io_error("keeping page hashes", &self.dir))
     }

@@ -214,7 +214,9 @@ impl Fault for Error {
             Error::Denied { .. } => "no permission for the database file".into(),
             Error::Busy { .. } => "the database is in use, try again".into(),
             Error::DiskFull { .. } => "the disk is full".into(),
-            Error::LocallyChanged { .. } => "the replica has changes of its own and was not overwritten".into(),
+            Error::LocallyChanged { .. } => {
+                "the replica has changes of its own and was not overwritten".into()
+            }
             Error::ChangedMeanwhile { .. } | Error::Appeared { .. } => {
                 "the replica was changed meanwhile, try again".into()
             }
@@ -223,9 +225,11 @@ impl Fault for Error {
             }
             Error::Leftover { .. } => "a journal without its database is in the way".into(),
             Error::Invalid(_) | Error::Block(_) | Error::Proof | Error::NothingAgreed => self.to_string(),
-            Error::Hashes { .. } | Error::Io { .. } | Error::Sqlite { .. } | Error::Library(_) | Error::Stopped => {
-                "the database file could not be read or written".into()
-            }
+            Error::Hashes { .. }
+            | Error::Io { .. }
+            | Error::Sqlite { .. }
+            | Error::Library(_)
+            | Error::Stopped => "the database file could not be read or written".into(),
         }
     }
 }

@@ -27,6 +27,8 @@ const CHUNK_LEN: usize = BLOCK_RAW_MAX;
 /// How blocks are compressed. Measured on rows like an application's (`docs/live-files.md`).
 const CODEC: Codec = Codec::Zstd;
 
+// One of these is made for each exchange: its size is no matter.
+#[expect(clippy::large_enum_variant)]
 /// How pages that changed are told from the others.
 pub(crate) enum Compare {
     /// Not at all: it is known, or all pages are wanted, and nobody asks for hashes.
@@ -118,7 +120,8 @@ pub(crate) fn run(
         _ => None,
     };
     let codec = if raw { Codec::Stored } else { CODEC };
-    let mapper = Mapper { geometry, compare: &compare, select: &select, raw, codec, buffers: Pool::default() };
+    let mapper =
+        Mapper { geometry, compare: &compare, select: &select, raw, codec, buffers: Pool::default() };
     let mut packer = Packer { builder: BlockBuilder::new(geometry.page_size), codec, spool };
     let mut delta = Delta::new(temp_dir);
     let mut changed = 0;

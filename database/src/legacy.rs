@@ -11,7 +11,7 @@ use sqlrsync_protocol::sponge::{Hash20, Sponge20, hash20};
 
 use crate::error::{Error, io_error};
 use crate::fingerprint::Fingerprint;
-use crate::parallel::ordered_map;
+use crate::parallel::{Feed, ordered_map};
 use crate::snapshot::{Pages, ReadPages, Snapshot};
 
 /// Bytes of pages that go to a worker at once.
@@ -35,10 +35,12 @@ impl LegacyHashes {
     pub(crate) fn scan(snapshot: &mut Snapshot, temp_dir: &Path) -> Result<LegacyHashes, Error> {
         let geometry = snapshot.geometry();
         let fingerprint = Some(snapshot.fingerprint().clone());
-        let file = tempfile::tempfile_in(temp_dir).map_err(io_error("creating a file for hashes", temp_dir))?;
+        let file =
+            tempfile::tempfile_in(temp_dir).map_err(io_error("creating a file for hashes", temp_dir))?;
         let mut out = BufWriter::new(&file);
         let page_len = geometry.page_size.bytes();
-        let source = |feed: &mut crate::parallel::Feed<Vec<u8>>| -> Result<(), Error> {
+        // Moved, not borrowed: a connection may change threads and not be shared by two.
+        let source = move |feed: &mut Feed<Vec<u8>>| -> Result<(), Error> {
             let mut chunk = Vec::with_capacity(CHUNK_LEN);
             snapshot.each_page(&Pages::All, &mut |_, page| {
                 chunk.extend_from_slice(page);
@@ -59,14 +61,6 @@ impl LegacyHashes {
         out.flush().map_err(io_error("keeping hashes", temp_dir))?;
         drop(out);
         Ok(LegacyHashes { file, dir: temp_dir.to_path_buf(), geometry, fingerprint })
-    }
-
-    /// The hashes of a database of one page.
-    pub(crate) fn of_page(page: &[u8], geometry: Geometry, temp_dir: &Path) -> Result<LegacyHashes, Error> {
-        let io = |error| Error::io("creating a file for hashes", temp_dir, error);
-        let file = tempfile::tempfile_in(temp_dir).map_err(io)?;
-        file.write_all_at(&hash20(page).0, 0).map_err(io)?;
-        Ok(LegacyHashes { file, dir: temp_dir.to_path_buf(), geometry, fingerprint: None })
     }
 
     pub(crate) fn geometry(&self) -> Geometry {

@@ -13,15 +13,20 @@
 //! `docs/live-files.md` explains the rules, each with what breaks without it.
 
 mod agreed;
+mod apply;
 mod delta;
 mod error;
+mod file_replica;
 mod fingerprint;
 mod image;
 mod legacy;
 mod library;
 mod live_origin;
+mod new_file;
 mod page_hashes;
 mod parallel;
+mod receive;
+mod replace;
 mod scan;
 mod snapshot;
 mod spool;
@@ -29,6 +34,7 @@ mod staged;
 
 pub use agreed::Agreed;
 pub use error::Error;
+pub use file_replica::{FileReplica, FileReplicaOptions, Overwrite};
 pub use fingerprint::Fingerprint;
 pub use library::check_library;
 pub use live_origin::{LiveOrigin, LiveOriginOptions};

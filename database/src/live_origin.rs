@@ -61,7 +61,10 @@ pub struct LiveOrigin {
 
 impl std::fmt::Debug for LiveOrigin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LiveOrigin").field("path", &self.path).field("geometry", &self.geometry).finish_non_exhaustive()
+        f.debug_struct("LiveOrigin")
+            .field("path", &self.path)
+            .field("geometry", &self.geometry)
+            .finish_non_exhaustive()
     }
 }
 
@@ -231,7 +234,8 @@ impl LiveOrigin {
             });
         }
         let snapshot = self.snapshot()?;
-        let tree = self.tree(ground).filter(|tree| tree.geometry().page_size == snapshot.geometry().page_size);
+        let tree =
+            self.tree(ground).filter(|tree| tree.geometry().page_size == snapshot.geometry().page_size);
         let ground = if tree.is_some() { ground } else { Ground::Nothing };
         let select = Select { all: tree.is_none(), changed: true, ..Select::default() };
         let compare = Compare::Tree(tree.map(PageHashes::reader));
@@ -271,7 +275,13 @@ impl LiveOrigin {
     }
 
     /// Starts the thread that reads, compares, compresses and spools.
-    fn send(&self, snapshot: Snapshot, ground: Ground, mut job: Job, wanted: Wanted) -> Result<Sending, Error> {
+    fn send(
+        &self,
+        snapshot: Snapshot,
+        ground: Ground,
+        mut job: Job,
+        wanted: Wanted,
+    ) -> Result<Sending, Error> {
         let (geometry, fields) = (snapshot.geometry(), snapshot.fields());
         let fingerprint = snapshot.fingerprint().clone();
         let (writer, spool) = spool(&self.options.temp_dir, geometry.page_size, SPOOL_MEMORY_MAX);

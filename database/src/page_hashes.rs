@@ -24,7 +24,9 @@ use std::sync::Arc;
 use sqlrsync_protocol::canonical::HeaderFields;
 use sqlrsync_protocol::hash::{PageHash, Root, node_hash};
 use sqlrsync_protocol::page::{Geometry, PageCount, PageSize};
-use sqlrsync_protocol::tree::{self, FANOUT, MAX_HEIGHT, NodeId, ReadTree, TreeUpdate, UpdateError, WriteTree};
+use sqlrsync_protocol::tree::{
+    self, FANOUT, MAX_HEIGHT, NodeId, ReadTree, TreeUpdate, UpdateError, WriteTree,
+};
 
 use crate::delta::{Change, Delta};
 use crate::error::{Error, io_error};
@@ -157,7 +159,13 @@ impl PageHashes {
         };
         let hash = node_hash(&children);
         let whole = Root::of(header.geometry, hash) == header.root;
-        Ok(whole.then(|| PageHashes { file, path: path.into(), header, top: hash, cache: Default::default() }))
+        Ok(whole.then(|| PageHashes {
+            file,
+            path: path.into(),
+            header,
+            top: hash,
+            cache: Default::default(),
+        }))
     }
 
     /// Page size and count of the database that the hashes are of.
@@ -355,10 +363,11 @@ impl ReadTree for PageHashes {
             return Ok(children.clone());
         }
         let len = tree::children(self.header.geometry.page_count, node);
-        let children = read_hashes(&self.file, node_offset(node), len).map_err(|error| match error.kind() {
-            ErrorKind::UnexpectedEof => self.damaged(),
-            _ => Error::io("reading the page hashes", &self.path, error),
-        })?;
+        let children =
+            read_hashes(&self.file, node_offset(node), len).map_err(|error| match error.kind() {
+                ErrorKind::UnexpectedEof => self.damaged(),
+                _ => Error::io("reading the page hashes", &self.path, error),
+            })?;
         if node_hash(&children) != *entry {
             return Err(self.damaged());
         }

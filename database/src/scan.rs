@@ -57,7 +57,8 @@ pub(crate) struct WorkFile {
 impl WorkFile {
     pub(crate) fn create(kept_at: Option<&Path>, temp_dir: &Path) -> Result<WorkFile, Error> {
         let Some(kept_at) = kept_at else {
-            let file = tempfile::tempfile_in(temp_dir).map_err(io_error("creating a file for hashes", temp_dir))?;
+            let file =
+                tempfile::tempfile_in(temp_dir).map_err(io_error("creating a file for hashes", temp_dir))?;
             return Ok(WorkFile { file: Arc::new(file), path: temp_dir.to_path_buf(), named: false });
         };
         let path = beside(kept_at, ".new");

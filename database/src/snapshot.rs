@@ -101,7 +101,6 @@ impl Snapshot {
     pub(crate) fn fingerprint(&self) -> &Fingerprint {
         &self.fingerprint
     }
-
 }
 
 /// What is done with each page; an error ends the reading.

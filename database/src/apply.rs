@@ -1,0 +1,192 @@
+//! One write transaction that makes a live file what arrived. The order of things, each found by what
+//! broke without it:
+//!
+//! - Everything has arrived and is proved before the transaction begins.
+//! - Inside of it the file is checked to be still what the pages are a difference to.
+//! - Pages go through `sqlite_dbpage`, for which DEFENSIVE is off. The lock page is never written.
+//! - Page 1 comes last, and the truncation after it in the same statement: an insert after a truncation
+//!   cancels it in silence, and a statement of its own would first be compiled anew against the schema
+//!   that has just arrived.
+//! - Page 1 keeps the replica's journal mode and change counter, which are about this file and not its
+//!   content. Its schema cookie moves on by one: whoever has the file open must read the schema again,
+//!   or his cached statements write into the wrong table.
+//! - A file in auto-vacuum mode would have its pages moved about as the transaction commits: it is
+//!   switched to incremental for the transaction.
+//! - The connection is closed afterwards: what it knows of the schema is of before.
+
+use std::path::Path;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, params};
+use sqlrsync_protocol::canonical::{HeaderFields, make_canonical};
+use sqlrsync_protocol::page::{Geometry, PageNumber};
+
+use crate::error::Error;
+use crate::fingerprint::{Fingerprint, Wal};
+use crate::image::{Compare, Job, Select, run};
+use crate::legacy::LegacyHashes;
+use crate::page_hashes::PageHashes;
+use crate::receive::Received;
+use crate::snapshot::{InTransaction, Pages, connect, look, settled_fingerprint, wal_of};
+
+/// SQLite's page cache for an apply. What fits is written at the commit alone; more would have to be
+/// written in between, for which readers must be kept out from the beginning (rollback mode).
+const APPLY_CACHE_LEN: u64 = 16 << 20;
+
+/// What the pages that arrived are a difference to.
+pub(crate) enum Held<'h> {
+    /// To the content with this page tree.
+    Tree(&'h PageHashes, &'h Fingerprint),
+    /// To the content with these hashes (versions 1 and 2).
+    Legacy(&'h LegacyHashes),
+    /// To nothing: every page arrived.
+    Nothing,
+}
+
+/// A file as it is after an apply.
+pub(crate) struct Applied {
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) fields: HeaderFields,
+}
+
+/// Makes the file what arrived, or leaves it as it is.
+pub(crate) fn apply(
+    path: &Path,
+    held: &Held<'_>,
+    received: &Received,
+    geometry: Geometry,
+    temp_dir: &Path,
+) -> Result<Applied, Error> {
+    let sqlite = |error| Error::sqlite(path, error);
+    let mut connection = connect(path)?;
+    begin(&connection, received.pages.len() * geometry.page_size.bytes() as u64).map_err(sqlite)?;
+    check_still_held(path, &mut connection, held, temp_dir)?;
+    let version = data_version(&connection).map_err(sqlite)?;
+    write_pages(path, &connection, received, geometry)?;
+    connection.execute_batch("COMMIT").map_err(sqlite)?;
+    committed(path, &connection, version)
+}
+
+/// Opens the write transaction, after waiting for writers and, where many pages come, for readers.
+fn begin(connection: &Connection, bytes: u64) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false)?;
+    connection.pragma_update(None, "cache_size", -((APPLY_CACHE_LEN >> 10) as i64))?;
+    let wal = journal_mode(connection)? == "wal";
+    let large = bytes * 2 > APPLY_CACHE_LEN;
+    connection.execute_batch(if large && !wal { "BEGIN EXCLUSIVE" } else { "BEGIN IMMEDIATE" })?;
+    if connection.query_row("PRAGMA auto_vacuum", [], |row| row.get::<_, u32>(0))? == 1 {
+        connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
+    }
+    Ok(())
+}
+
+pub(crate) fn journal_mode(connection: &Connection) -> rusqlite::Result<String> {
+    connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))
+}
+
+/// Changes whenever another connection commits, and not by one's own commits.
+pub(crate) fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA data_version", [], |row| row.get(0))
+}
+
+/// Nobody wrote since the file was looked at: told by the fingerprint, or else by reading it again.
+fn check_still_held(
+    path: &Path,
+    connection: &mut Connection,
+    held: &Held<'_>,
+    temp_dir: &Path,
+) -> Result<(), Error> {
+    let changed = || Error::ChangedMeanwhile { path: path.to_path_buf() };
+    let now = Fingerprint::of(path)?;
+    let (compare, then) = match held {
+        Held::Tree(_, then) if then.proves_unchanged(&now) => return Ok(()),
+        Held::Legacy(hashes) if hashes.proves_unchanged(&now) => return Ok(()),
+        Held::Nothing => return Ok(()),
+        Held::Tree(tree, _) => (Compare::Tree(Some(tree.reader())), tree.geometry()),
+        Held::Legacy(hashes) => (Compare::Legacy(hashes.reader()?), hashes.geometry()),
+    };
+    let raw = matches!(compare, Compare::Legacy(_));
+    let seen = look(connection).map_err(|error| Error::sqlite(path, error))?;
+    let geometry =
+        seen.map(|(geometry, _)| geometry).filter(|geometry| *geometry == then).ok_or_else(changed)?;
+    let source = InTransaction { path, connection, geometry };
+    let job = Job { read: Pages::All, compare, select: Select::default(), raw };
+    let outcome = run(source, job, None, temp_dir)?;
+    if outcome.changed == 0 { Ok(()) } else { Err(changed()) }
+}
+
+/// Writes all pages but the first, then the first and the truncation.
+fn write_pages(
+    path: &Path,
+    connection: &Connection,
+    received: &Received,
+    geometry: Geometry,
+) -> Result<(), Error> {
+    let sqlite = |error| Error::sqlite(path, error);
+    let before: u32 = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).map_err(sqlite)?;
+    let sql = "INSERT INTO sqlite_dbpage (pgno, data) VALUES (?1, ?2)";
+    let mut insert = connection.prepare(sql).map_err(sqlite)?;
+    let mut page = vec![0; geometry.page_size.bytes()];
+    let numbers = received.pages.iter().filter_map(PageNumber::new);
+    for number in numbers.filter(|number| *number != PageNumber::FIRST) {
+        if !geometry.page_count.contains(number) || number == geometry.page_size.lock_page() {
+            return Err(Error::Invalid("a page past the end"));
+        }
+        received.read(number, &mut page)?;
+        insert.execute(params![number.get(), page]).map_err(sqlite)?;
+    }
+    let sql = "SELECT data FROM sqlite_dbpage WHERE pgno = 1";
+    let own: Vec<u8> = connection.query_row(sql, [], |row| row.get(0)).map_err(sqlite)?;
+    if received.pages.contains(PageNumber::FIRST.get()) {
+        received.read(PageNumber::FIRST, &mut page)?;
+        make_canonical(&mut page);
+    } else {
+        page.copy_from_slice(&own);
+    }
+    next_fields(&own).put(&mut page);
+    if before > geometry.page_count.get() {
+        let sql = "INSERT INTO sqlite_dbpage (pgno, data) VALUES (1, ?1), (?2, NULL)";
+        let past = i64::from(geometry.page_count.get()) + 1;
+        connection.execute(sql, params![page, past]).map_err(sqlite)?;
+    } else {
+        insert.execute(params![1, page]).map_err(sqlite)?;
+    }
+    Ok(())
+}
+
+/// The replica's own fields, with the next schema cookie.
+fn next_fields(own: &[u8]) -> HeaderFields {
+    /// Where the cookie stands among the fields, after file format (2) and change counter (4).
+    const COOKIE: std::ops::Range<usize> = 6..10;
+    let fields = HeaderFields::of(own);
+    let mut bytes = fields.to_bytes();
+    bytes[COOKIE].copy_from_slice(&fields.schema_cookie().wrapping_add(1).to_be_bytes());
+    HeaderFields::from_bytes(bytes)
+}
+
+/// After our own commit: the WAL goes into the file if nobody else needs it, and the fingerprint is
+/// taken of what we committed; if somebody has committed since, it is one that proves nothing.
+pub(crate) fn committed(path: &Path, connection: &Connection, version: i64) -> Result<Applied, Error> {
+    let sqlite = |error| Error::sqlite(path, error);
+    let checkpoint = || -> rusqlite::Result<()> {
+        connection.busy_timeout(std::time::Duration::ZERO)?;
+        if journal_mode(connection)? == "wal" {
+            // Closing would do it anyway, after the fingerprint was taken.
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        }
+        connection.busy_timeout(crate::snapshot::LOCK_WAIT)
+    };
+    // The commit stands whatever becomes of this.
+    let _ = checkpoint();
+    let before = settled_fingerprint(path)?;
+    let seen = || -> rusqlite::Result<_> {
+        connection.execute_batch("BEGIN")?;
+        let seen = look(connection)?;
+        Ok((seen, data_version(connection)? == version))
+    };
+    let (seen, ours) = seen().map_err(sqlite)?;
+    let fields = seen.map(|(_, fields)| fields).unwrap_or_default();
+    let wal = if ours { wal_of(path, connection)? } else { Wal::Unknown };
+    connection.execute_batch("COMMIT").map_err(sqlite)?;
+    Ok(Applied { fingerprint: before.with_wal(wal), fields })
+}

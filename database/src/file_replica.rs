@@ -1,0 +1,503 @@
+//! A file as the replica of an exchange: one that does not exist yet, or a live one.
+//!
+//! - Nothing of the file changes before [`ReplicaPages::finish`], and then in one rename or in one
+//!   transaction.
+//! - No connection is open while a peer is waited for: the transaction checks that the file still is
+//!   what the pages are a difference to.
+//! - A file whose content is neither the base nor known to the origin is refused before the first page,
+//!   unless it is to be overwritten.
+
+use std::path::{Path, PathBuf};
+
+use sqlrsync_protocol::block::Block;
+use sqlrsync_protocol::canonical::{HeaderFields, empty_database};
+use sqlrsync_protocol::exchange::{Base, Committed, End, Ground, Held, PushId, ReplicaPages, StagedBlock};
+use sqlrsync_protocol::hash::{PageHash, Root};
+use sqlrsync_protocol::page::{Geometry, PageCount, PageNumber};
+use sqlrsync_protocol::sponge::Hash20;
+use sqlrsync_protocol::tree::NodeId;
+
+use crate::agreed::{Agreed, Kept, keep};
+use crate::apply::{self, Applied, apply};
+use crate::error::{Error, io_error};
+use crate::fingerprint::{Fingerprint, stat};
+use crate::legacy::LegacyHashes;
+use crate::new_file::{NewFile, check_free, folder_of};
+use crate::page_hashes::{Content, PageHashes};
+use crate::receive::{Intake, Received};
+use crate::replace::replace;
+use crate::scan::{Scanned, scan};
+use crate::snapshot::Snapshot;
+
+/// What becomes of a file that has content of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Overwrite {
+    /// It is left as it is: [`Error::LocallyChanged`], [`Error::PageSize`].
+    #[default]
+    Never,
+    /// It is overwritten.
+    Force,
+}
+
+/// What is known of the file from before, and where to keep what is found out.
+#[derive(Clone, Debug, Default)]
+pub struct FileReplicaOptions {
+    /// The file with this database's page hashes. Written in [`FileReplica::agreed`] only.
+    pub hashes: Option<PathBuf>,
+    /// What [`FileReplica::agreed`] said last time.
+    pub known: Option<Agreed>,
+    /// What was last pulled into the file or pushed from it.
+    pub base: Option<Base>,
+    /// What becomes of other content.
+    pub overwrite: Overwrite,
+    /// An existing folder for files without a name; the database's own folder where none is given.
+    pub temp_dir: Option<PathBuf>,
+}
+
+/// A file that takes pages.
+pub struct FileReplica {
+    path: PathBuf,
+    temp_dir: PathBuf,
+    options: FileReplicaOptions,
+    kept: Option<PageHashes>,
+    found: Option<Found>,
+    version: u8,
+    origin: Option<Geometry>,
+    ground: Option<Ground>,
+    intake: Option<Target>,
+    done: Option<Done>,
+}
+
+impl std::fmt::Debug for FileReplica {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileReplica").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// What was at the path as the exchange began.
+enum Found {
+    /// Nothing.
+    Free,
+    /// A file without a page, or with pages of another size: to be replaced as a whole.
+    Replaceable { vacant: bool },
+    /// A database.
+    Database(Box<Database>),
+}
+
+struct Database {
+    geometry: Geometry,
+    /// The page tree; not there where versions 1 and 2 overwrite whatever there is.
+    tree: Option<Tree>,
+    /// What versions 1 and 2 compare.
+    legacy: Option<LegacyHashes>,
+}
+
+enum Tree {
+    /// The kept hashes, with the fingerprint under which they are true.
+    Kept(PageHashes, Fingerprint),
+    Scanned(Scanned),
+}
+
+impl Tree {
+    fn hashes(&mut self) -> &mut PageHashes {
+        match self {
+            Tree::Kept(hashes, _) => hashes,
+            Tree::Scanned(scanned) => &mut scanned.hashes,
+        }
+    }
+
+    fn root(&self) -> Root {
+        match self {
+            Tree::Kept(hashes, _) => hashes.root(),
+            Tree::Scanned(scanned) => scanned.hashes.root(),
+        }
+    }
+
+    fn held(&self) -> apply::Held<'_> {
+        match self {
+            Tree::Kept(hashes, fingerprint) => apply::Held::Tree(hashes, fingerprint),
+            Tree::Scanned(scanned) => apply::Held::Tree(&scanned.hashes, &scanned.fingerprint),
+        }
+    }
+
+    fn fingerprint(&self) -> &Fingerprint {
+        match self {
+            Tree::Kept(_, fingerprint) => fingerprint,
+            Tree::Scanned(scanned) => &scanned.fingerprint,
+        }
+    }
+}
+
+/// Where pages go on their way in.
+struct Target {
+    /// Where there is no database to change: the file that becomes it.
+    new: Option<NewFile>,
+    taking: Taking,
+}
+
+enum Taking {
+    /// Versions 1 and 2.
+    Pages(Received),
+    /// Version 3.
+    Blocks(Intake),
+}
+
+/// What came of it.
+struct Done {
+    content: Option<Content>,
+    fingerprint: Fingerprint,
+    kept: Kept,
+    received: Received,
+}
+
+impl FileReplica {
+    /// Prepares to take a database into the file at `path`, which need not exist.
+    ///
+    /// # Errors
+    /// [`Error::NotAFile`] and [`Error::Denied`] for the path, [`Error::Missing`] where its folder does
+    /// not exist, [`Error::Io`] where the kept hashes cannot be opened.
+    pub fn open(path: &Path, options: FileReplicaOptions) -> Result<FileReplica, Error> {
+        let path = match stat(path) {
+            // SQLite names the journals after the file that a symbolic link leads to.
+            Ok(_) => path.canonicalize().map_err(io_error("finding the file", path))?,
+            Err(Error::Missing { .. }) => path_of_missing(path)?,
+            Err(error) => return Err(error),
+        };
+        let kept = match &options.hashes {
+            Some(path) => PageHashes::open(path)?,
+            None => None,
+        };
+        let temp_dir = options.temp_dir.clone().unwrap_or_else(|| folder_of(&path));
+        Ok(FileReplica {
+            path,
+            temp_dir,
+            options,
+            kept,
+            found: None,
+            version: 0,
+            origin: None,
+            ground: None,
+            intake: None,
+            done: None,
+        })
+    }
+
+    /// What was agreed on, after the exchange succeeded. Keeps the page hashes where the options say.
+    ///
+    /// # Errors
+    /// [`Error::NothingAgreed`] before the end of an exchange, or where versions 1 and 2 overwrote a
+    /// file of unknown content; [`Error::Io`] and [`Error::DiskFull`] where the hashes cannot be kept.
+    pub fn agreed(mut self) -> Result<Agreed, Error> {
+        let Done { content, fingerprint, kept, mut received } =
+            self.done.take().ok_or(Error::NothingAgreed)?;
+        let content = content.ok_or(Error::NothingAgreed)?;
+        if let Some(path) = &self.options.hashes {
+            // The replica's own readers of the file are closed before it changes.
+            self.kept = None;
+            keep(path, kept, content, &mut received.delta, &self.temp_dir)?;
+        }
+        Ok(Agreed { root: content.root, geometry: content.geometry, fingerprint })
+    }
+
+    /// Looks at what is there.
+    fn find(&self, origin: Geometry, version: u8) -> Result<Found, Error> {
+        if let Err(Error::Missing { .. }) = stat(&self.path) {
+            check_free(&self.path)?;
+            return Ok(Found::Free);
+        }
+        if version >= 3
+            && let Some((kept, fingerprint)) = self.current()?
+            && kept.geometry().page_size == origin.page_size
+        {
+            let (geometry, tree) = (kept.geometry(), Some(Tree::Kept(kept, fingerprint)));
+            return Ok(Found::Database(Box::new(Database { geometry, tree, legacy: None })));
+        }
+        let mut snapshot = match Snapshot::open(&self.path) {
+            Ok(snapshot) => snapshot,
+            Err(Error::Empty { .. }) => return Ok(Found::Replaceable { vacant: true }),
+            Err(error) => return Err(error),
+        };
+        let geometry = snapshot.geometry();
+        if geometry.page_size != origin.page_size {
+            return match self.options.overwrite {
+                Overwrite::Force => Ok(Found::Replaceable { vacant: false }),
+                Overwrite::Never => Err(Error::PageSize {
+                    path: self.path.clone(),
+                    held: geometry.page_size,
+                    origin: origin.page_size,
+                }),
+            };
+        }
+        let protects = self.options.overwrite == Overwrite::Never;
+        let tree = if version >= 3 || protects {
+            let kept_at = self.options.hashes.as_deref();
+            Some(Tree::Scanned(scan(&mut snapshot, self.kept.as_ref(), kept_at, &self.temp_dir)?))
+        } else {
+            None
+        };
+        // In the same snapshot: the two must be of one content.
+        let legacy =
+            if version < 3 { Some(LegacyHashes::scan(&mut snapshot, &self.temp_dir)?) } else { None };
+        Ok(Found::Database(Box::new(Database { geometry, tree, legacy })))
+    }
+
+    /// The kept hashes, where it is certain that the file still is what they are of.
+    fn current(&self) -> Result<Option<(PageHashes, Fingerprint)>, Error> {
+        match (&self.kept, &self.options.known) {
+            (Some(kept), Some(known))
+                if kept.root() == known.root
+                    && known.fingerprint.proves_unchanged(&Fingerprint::of(&self.path)?) =>
+            {
+                Ok(Some((kept.reader(), known.fingerprint.clone())))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn database(&mut self) -> Result<&mut Database, Error> {
+        match &mut self.found {
+            Some(Found::Database(database)) => Ok(database),
+            _ => Err(Error::Invalid("a question about a replica that does not exist")),
+        }
+    }
+
+    /// Whether what is there may be written over by a difference to `ground`.
+    fn may_overwrite(&self, ground: Ground) -> bool {
+        let Some(Found::Database(database)) = &self.found else { return true };
+        let root = database.tree.as_ref().map(Tree::root);
+        let is_base = root.is_some() && root == self.options.base.map(|base| base.root);
+        match ground {
+            Ground::Held | Ground::Nothing { recognised: true } => true,
+            _ => is_base || self.options.overwrite == Overwrite::Force,
+        }
+    }
+
+    /// Where pages go, made when the first comes, or at the end where none came.
+    fn target(&mut self) -> Result<&mut Target, Error> {
+        if self.intake.is_none() {
+            let page_size = self.origin.ok_or(Error::Stopped)?.page_size;
+            let (new, file) = match &self.found {
+                Some(Found::Database(_)) => {
+                    let file = tempfile::tempfile_in(&self.temp_dir);
+                    (None, file.map_err(io_error("creating a spool file", &self.temp_dir))?.into())
+                }
+                _ => {
+                    let new = NewFile::create(&self.path)?;
+                    let file = new.file();
+                    (Some(new), file)
+                }
+            };
+            let mut received = Received::new(file, page_size, &self.path, &self.temp_dir);
+            if new.is_some() && self.version < 3 {
+                // What does not exist counts as an empty database: its page does not come if it is the same.
+                received.put(PageNumber::FIRST, &empty_database(page_size))?;
+            }
+            let taking = if self.version < 3 {
+                Taking::Pages(received)
+            } else {
+                Taking::Blocks(Intake::start(received)?)
+            };
+            self.intake = Some(Target { new, taking });
+        }
+        self.intake.as_mut().ok_or(Error::Stopped)
+    }
+
+    /// What the whole hashes to, from the held tree and what arrived. `None` where versions 1 and 2
+    /// overwrite a file that nobody looked into.
+    fn root_of(&mut self, received: &mut Received, geometry: Geometry) -> Result<Option<Root>, Error> {
+        let all = matches!(self.ground, Some(Ground::Nothing { .. }));
+        match &mut self.found {
+            Some(Found::Database(database)) if !all => match &mut database.tree {
+                Some(tree) => received.root(Some(tree.hashes()), geometry).map(Some),
+                None => Ok(None),
+            },
+            _ => received.root(None, geometry).map(Some),
+        }
+    }
+
+    /// Puts what arrived into the file's place or into the file.
+    fn put(
+        &mut self,
+        new: Option<NewFile>,
+        received: Received,
+        geometry: Geometry,
+        root: Option<Root>,
+        fields: Option<HeaderFields>,
+    ) -> Result<Done, Error> {
+        let all = matches!(self.ground, Some(Ground::Nothing { .. }));
+        let content = |fields| root.map(|root| Content { geometry, root, fields });
+        match (self.found.take(), new) {
+            (Some(Found::Free), Some(new)) => {
+                let fields = finish_first_page(&received, geometry, fields, false)?;
+                let fingerprint = new.place(&self.path, geometry.bytes())?;
+                Ok(Done { content: content(fields), fingerprint, kept: Kept::Nothing, received })
+            }
+            (Some(Found::Replaceable { vacant }), Some(new)) => {
+                finish_first_page(&received, geometry, fields, true)?;
+                let source = new.into_source(&self.path, geometry.bytes())?;
+                let Applied { fingerprint, fields } = replace(&self.path, &source, vacant)?;
+                Ok(Done { content: content(fields), fingerprint, kept: Kept::Nothing, received })
+            }
+            (Some(Found::Database(database)), _) => {
+                let Database { tree, legacy, .. } = *database;
+                let held = match (&legacy, &tree) {
+                    (Some(legacy), _) => apply::Held::Legacy(legacy),
+                    (None, Some(tree)) => tree.held(),
+                    (None, None) => apply::Held::Nothing,
+                };
+                let unchanged =
+                    received.pages.is_empty() && tree.as_ref().is_some_and(|tree| root == Some(tree.root()));
+                let (fingerprint, fields) = if unchanged {
+                    let tree = tree.as_ref().ok_or(Error::Stopped)?;
+                    (tree.fingerprint().clone(), tree_fields(tree))
+                } else {
+                    let applied = apply(&self.path, &held, &received, geometry, &self.temp_dir)?;
+                    (applied.fingerprint, applied.fields)
+                };
+                let kept = match tree {
+                    _ if all => Kept::Nothing,
+                    Some(Tree::Kept(hashes, _)) => Kept::InPlace(hashes),
+                    Some(Tree::Scanned(scanned)) => Kept::Scanned(scanned),
+                    None => Kept::Nothing,
+                };
+                Ok(Done { content: content(fields), fingerprint, kept, received })
+            }
+            _ => Err(Error::Stopped),
+        }
+    }
+}
+
+fn tree_fields(tree: &Tree) -> HeaderFields {
+    match tree {
+        Tree::Kept(hashes, _) => hashes.fields(),
+        Tree::Scanned(scanned) => scanned.hashes.fields(),
+    }
+}
+
+/// The path of a file that does not exist, in a folder that does.
+fn path_of_missing(path: &Path) -> Result<PathBuf, Error> {
+    let folder = folder_of(path);
+    let missing = || Error::Missing { path: folder.clone() };
+    let name = path.file_name().ok_or_else(|| Error::NotAFile { path: path.to_path_buf() })?;
+    Ok(folder.canonicalize().map_err(|_| missing())?.join(name))
+}
+
+/// Gives page 1 of a new file the fields that belong there, and says which those are. A file that is
+/// only read from is in rollback mode, whatever the origin is in.
+fn finish_first_page(
+    received: &Received,
+    geometry: Geometry,
+    fields: Option<HeaderFields>,
+    rollback: bool,
+) -> Result<HeaderFields, Error> {
+    let mut page = vec![0; geometry.page_size.bytes()];
+    received.read(PageNumber::FIRST, &mut page)?;
+    let mut bytes = fields.unwrap_or_else(|| HeaderFields::of(&page)).to_bytes();
+    if rollback {
+        bytes[..2].copy_from_slice(&[1, 1]);
+    }
+    let fields = HeaderFields::from_bytes(bytes);
+    fields.put(&mut page);
+    crate::new_file::write_page(&received.file, 0, &page, received.path())?;
+    Ok(fields)
+}
+
+impl ReplicaPages for FileReplica {
+    type Error = Error;
+
+    fn begin(&mut self, origin: Geometry, version: u8) -> Result<Held, Error> {
+        let found = self.find(origin, version)?;
+        let (geometry, root) = match &found {
+            Found::Database(database) => (Some(database.geometry), database.tree.as_ref().map(Tree::root)),
+            _ => (None, None),
+        };
+        let base = root.filter(|_| version >= 3).map(|root| {
+            let known = self.options.base.filter(|base| base.root == root);
+            Base { version: known.and_then(|base| base.version), root }
+        });
+        (self.found, self.version, self.origin) = (Some(found), version, Some(origin));
+        Ok(Held { geometry, base })
+    }
+
+    fn staged(&mut self) -> Result<Vec<StagedBlock>, Error> {
+        Ok(Vec::new())
+    }
+
+    fn group_hash(&mut self, first: PageNumber, count: u32) -> Result<Hash20, Error> {
+        let legacy = self.database()?.legacy.as_ref();
+        legacy.ok_or(Error::Invalid("a hash of another protocol version"))?.group_hash(first, count)
+    }
+
+    fn node(&mut self, node: NodeId) -> Result<Vec<PageHash>, Error> {
+        let tree = self.database()?.tree.as_mut();
+        tree.ok_or(Error::Invalid("a hash of another protocol version"))?.hashes().children(node)
+    }
+
+    fn accept(&mut self, ground: Ground, _: Option<PushId>) -> Result<bool, Error> {
+        let held = match &self.found {
+            Some(Found::Database(database)) => database.tree.as_ref().map(Tree::root),
+            _ => None,
+        };
+        if let Ground::Proposed(base) = ground
+            && held != Some(base.root)
+        {
+            return Ok(false);
+        }
+        if !self.may_overwrite(ground) {
+            return Err(Error::LocallyChanged { path: self.path.clone() });
+        }
+        self.ground = Some(ground);
+        Ok(true)
+    }
+
+    fn reuse(&mut self, staged: &[u32]) -> Result<(), Error> {
+        if staged.is_empty() { Ok(()) } else { Err(Error::Invalid("staged blocks that are not there")) }
+    }
+
+    fn take_page(&mut self, number: PageNumber, page: &[u8]) -> Result<(), Error> {
+        match &mut self.target()?.taking {
+            Taking::Pages(received) => received.put(number, page),
+            Taking::Blocks(_) => Err(Error::Invalid("a page of another protocol version")),
+        }
+    }
+
+    fn take_block(&mut self, block: Block) -> Result<(), Error> {
+        match &mut self.target()?.taking {
+            Taking::Blocks(intake) => intake.take(block),
+            Taking::Pages(_) => Err(Error::Invalid("a block of another protocol version")),
+        }
+    }
+
+    fn finish(&mut self, end: End) -> Result<Committed, Error> {
+        let page_size = self.origin.ok_or(Error::Stopped)?.page_size;
+        let (page_count, proof) = match end {
+            End::PageCount(count) => (count, None),
+            End::Proof(proof) => (proof.page_count, Some(proof)),
+        };
+        if page_count == PageCount::ZERO {
+            return Err(Error::Invalid("a database without pages"));
+        }
+        self.target()?;
+        let Target { new, taking } = self.intake.take().ok_or(Error::Stopped)?;
+        let mut received = match taking {
+            Taking::Pages(mut received) => {
+                received.forget_past(page_count);
+                received.hash_all()?;
+                received
+            }
+            Taking::Blocks(mut intake) => intake.end()?,
+        };
+        let geometry = Geometry { page_size, page_count };
+        let before = match &self.found {
+            Some(Found::Database(database)) => database.tree.as_ref().map(Tree::root),
+            _ => None,
+        };
+        let root = self.root_of(&mut received, geometry)?;
+        if proof.is_some_and(|proof| root != Some(proof.root)) {
+            return Err(Error::Proof);
+        }
+        let done = self.put(new, received, geometry, root, proof.map(|proof| proof.fields))?;
+        self.done = Some(done);
+        Ok(Committed { version: None, unchanged: before.is_some() && before == root, overtook: false })
+    }
+}

@@ -1,0 +1,12 @@
+//! Live files, read and written while others read and write them. What is shown where:
+//!
+//! - `exchange`: whole exchanges between a live file and a file, every version, size and ground
+//! - `odd_files`: what is no database, or an unusual one
+//! - `fingerprint`: nothing that changed is taken for unchanged
+//! - `live`: writers and readers at work during snapshot and apply
+//! - `rules`: one test for each rule of applying pages
+//! - `crash`: a process killed in the middle, a disk that fills up
+//! - `vectors`: recorded sessions of `sqlite3_rsync`
+
+mod exchange;
+mod support;
