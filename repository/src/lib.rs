@@ -1,1 +1,44 @@
-//! repository
+//! Versions of databases in an object store: a local folder, memory, or a bucket.
+//!
+//! A version is a few immutable objects: segments with pages and page tree nodes, and a manifest that
+//! refers to them. Creating the manifest, if it does not exist, is the commit; nothing else is.
+//!
+//! - [`Repository`] opens a store, checks and sweeps it. [`Replica`] is one database's versions.
+//! - [`VersionOrigin`] gives a stored version's pages to a conversation, [`PushReplica`] takes those of
+//!   a push: the two traits of `sqlrsync_protocol::exchange`.
+//!
+//! The layout of all objects is in `docs/repository-format.md`.
+//!
+//! All calls block on a tokio runtime with several threads, and must not be made from its async threads.
+
+mod cache;
+mod check;
+mod envelope;
+mod error;
+#[doc(hidden)]
+pub mod fuzzing;
+mod groups20;
+mod hashes20;
+mod id;
+mod manifest;
+mod origin;
+mod pages;
+mod push;
+mod replica;
+mod repository;
+mod sealed;
+mod segment;
+mod staged;
+mod store;
+mod sweep;
+mod tree;
+
+pub use check::{CheckProgress, CheckReport, Problem};
+pub use error::{Damage, Error, PeerFault};
+pub use id::{NotReplicaId, ReplicaId};
+pub use manifest::{MANIFEST_BYTES_MAX, MESSAGE_BYTES_MAX, Manifest, TEXT_BYTES_MAX};
+pub use origin::VersionOrigin;
+pub use push::{PushOptions, PushReplica};
+pub use replica::{About, Replica, VERSIONS_SEARCHED_MAX};
+pub use repository::Repository;
+pub use sweep::{SweepOptions, SweepReport};

@@ -1,0 +1,179 @@
+//! A repository: an object store with replicas in it.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use sqlrsync_protocol::page::VersionNumber;
+
+use crate::cache::Cache;
+use crate::check::{CheckProgress, CheckReport};
+use crate::error::Error;
+use crate::hashes20::Hashes20;
+use crate::id::{REPLICAS, ReplicaId, SegmentId};
+use crate::manifest::Manifest;
+use crate::replica::Replica;
+use crate::segment::IndexCache;
+use crate::store::Store;
+use crate::sweep::{SweepOptions, SweepReport};
+use crate::tree::NodeCache;
+
+/// Budgets of the caches, in bytes. They are shared by all that runs in a process.
+const INDEX_CACHE_BYTES_MAX: usize = 8 << 20;
+const NODE_CACHE_BYTES_MAX: usize = 12 << 20;
+const MANIFEST_CACHE_BYTES_MAX: usize = 4 << 20;
+const HASHES20_CACHE_BYTES_MAX: usize = 16 << 20;
+const LATEST_CACHE_BYTES_MAX: usize = 1 << 20;
+
+/// Versions of databases in an object store. Cloning is cheap; clones share their caches.
+///
+/// All calls block and wait for the tokio runtime that was given, which has to be one with several
+/// threads. They must not be made from its async threads (`spawn_blocking` is fine); dropping a
+/// [`crate::PushReplica`] counts as a call.
+#[derive(Clone, Debug)]
+pub struct Repository {
+    shared: Arc<Shared>,
+}
+
+/// What all handles of a repository share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) store: Store,
+    pub(crate) indexes: Arc<IndexCache>,
+    pub(crate) nodes: Arc<NodeCache>,
+    pub(crate) manifests: Cache<(ReplicaId, VersionNumber), Arc<Manifest>>,
+    pub(crate) hashes20: Cache<SegmentId, Arc<Hashes20>>,
+    pub(crate) latest: Cache<ReplicaId, u64>,
+    pub(crate) pins: Pins,
+    scratch: PathBuf,
+}
+
+impl Repository {
+    /// A repository in a local folder, which is made where it does not exist. What is written is on
+    /// the disk, with its folder, before a call returns.
+    pub fn local(path: &Path, runtime: tokio::runtime::Handle) -> Result<Repository, Error> {
+        let at = |source: std::io::Error| match source.kind() {
+            std::io::ErrorKind::StorageFull => Error::DiskFull { object: path.display().to_string() },
+            _ => {
+                let source = object_store::Error::Generic { store: "local", source: source.into() };
+                Error::Store { object: path.display().to_string(), source }
+            }
+        };
+        std::fs::create_dir_all(path.join(REPLICAS)).map_err(at)?;
+        let path = path.canonicalize().map_err(at)?;
+        let objects = LocalFileSystem::new_with_prefix(&path)
+            .map_err(|source| Error::store(path.display().to_string(), source))?
+            .with_fsync(true);
+        Ok(Repository::over(Arc::new(objects), runtime, Some(path)))
+    }
+
+    /// A repository that is gone when it is dropped: for tests.
+    pub fn memory(runtime: tokio::runtime::Handle) -> Repository {
+        Repository::over(Arc::new(InMemory::new()), runtime, None)
+    }
+
+    /// A repository on any store that has the conditional create. `local` is the folder of a local
+    /// one: where scratch files go, and where staging files are swept.
+    pub fn over(
+        objects: Arc<dyn ObjectStore>,
+        runtime: tokio::runtime::Handle,
+        local: Option<PathBuf>,
+    ) -> Repository {
+        // Next to the data, where there is room for it; a temporary folder is often memory.
+        let scratch = local.clone().unwrap_or_else(std::env::temp_dir);
+        let shared = Shared {
+            store: Store::new(objects, runtime, local),
+            indexes: Arc::new(IndexCache::new(INDEX_CACHE_BYTES_MAX)),
+            nodes: Arc::new(NodeCache::new(NODE_CACHE_BYTES_MAX)),
+            manifests: Cache::new(MANIFEST_CACHE_BYTES_MAX),
+            hashes20: Cache::new(HASHES20_CACHE_BYTES_MAX),
+            latest: Cache::new(LATEST_CACHE_BYTES_MAX),
+            pins: Pins::default(),
+            scratch,
+        };
+        Repository { shared: Arc::new(shared) }
+    }
+
+    /// A handle on a replica, which need not exist: it does from its first version on.
+    pub fn replica(&self, id: &ReplicaId) -> Replica {
+        Replica::new(self.shared.clone(), *id)
+    }
+
+    /// All replicas, sorted. Folders with names that no replica has are left out; `check` names them.
+    pub fn replicas(&self) -> Result<Vec<ReplicaId>, Error> {
+        let folders = self.shared.store.folders(&object_store::path::Path::from(REPLICAS))?;
+        let mut ids: Vec<ReplicaId> = folders.iter().filter_map(|name| name.parse().ok()).collect();
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    /// Reads everything, proves every root, and names what is broken. `progress` is called often.
+    /// An error means that the store could not be asked; damage is in the report.
+    pub fn check(&self, progress: &mut dyn FnMut(CheckProgress)) -> Result<CheckReport, Error> {
+        crate::check::check(self, progress)
+    }
+
+    /// Removes what nothing refers to: what cut pushes and killed processes left.
+    pub fn sweep(&self, options: SweepOptions) -> Result<SweepReport, Error> {
+        crate::sweep::sweep(self, options)
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The same store with empty caches, so that what is read is what is stored now.
+    pub(crate) fn uncached(&self) -> Repository {
+        let shared = &self.shared;
+        let shared = Shared {
+            store: shared.store.clone(),
+            indexes: Arc::new(IndexCache::new(INDEX_CACHE_BYTES_MAX)),
+            nodes: Arc::new(NodeCache::new(NODE_CACHE_BYTES_MAX)),
+            manifests: Cache::new(MANIFEST_CACHE_BYTES_MAX),
+            hashes20: Cache::new(0),
+            latest: Cache::new(LATEST_CACHE_BYTES_MAX),
+            pins: Pins::default(),
+            scratch: shared.scratch.clone(),
+        };
+        Repository { shared: Arc::new(shared) }
+    }
+}
+
+impl Shared {
+    /// A file without a name, gone when it is closed.
+    pub(crate) fn scratch_file(&self) -> Result<std::fs::File, Error> {
+        tempfile::tempfile_in(&self.scratch).map_err(Error::scratch)
+    }
+}
+
+/// Segments that pushes of this process have written or taken over and not yet committed. Sweeping
+/// leaves them alone. (Other processes are kept apart by the grace period.)
+#[derive(Debug, Default)]
+pub(crate) struct Pins(Mutex<HashMap<SegmentId, u32>>);
+
+impl Pins {
+    pub(crate) fn add(&self, id: SegmentId) {
+        *self.lock().entry(id).or_default() += 1;
+    }
+
+    pub(crate) fn remove(&self, id: SegmentId) {
+        let mut pins = self.lock();
+        if let Some(count) = pins.get_mut(&id) {
+            *count -= 1;
+            if *count == 0 {
+                pins.remove(&id);
+            }
+        }
+    }
+
+    pub(crate) fn has(&self, id: SegmentId) -> bool {
+        self.lock().contains_key(&id)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SegmentId, u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

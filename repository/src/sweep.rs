@@ -1,0 +1,166 @@
+//! Sweeping: removes what nothing refers to. What a manifest refers to, what waits to be continued and
+//! what a running push has in hand stays, and so does whatever is younger than the grace period, since
+//! another process may be about to commit it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::error::{Error, GRACE_DEFAULT};
+use crate::id::{Name, REPLICAS, ReplicaId, SegmentId};
+use crate::replica::Replica;
+use crate::repository::Repository;
+use crate::store::Listed;
+
+/// How to sweep.
+#[derive(Debug, Clone, Copy)]
+pub struct SweepOptions {
+    /// No other process uses the repository: no grace is needed. A server at its start knows that.
+    pub alone: bool,
+    /// How old what nothing refers to has to be; longer than the longest push.
+    pub grace: Duration,
+}
+
+impl Default for SweepOptions {
+    fn default() -> Self {
+        SweepOptions { alone: false, grace: GRACE_DEFAULT }
+    }
+}
+
+/// What a sweep did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SweepReport {
+    /// Objects removed.
+    pub objects_removed: u64,
+    /// Bytes of these.
+    pub bytes_removed: u64,
+    /// Staging files of a local store removed.
+    pub staging_files_removed: u64,
+    /// Replicas left alone because one of their manifests could not be read: `check` says why.
+    pub replicas_skipped: Vec<ReplicaId>,
+}
+
+pub(crate) fn sweep(repository: &Repository, options: SweepOptions) -> Result<SweepReport, Error> {
+    let mut sweep = Sweep { repository, options, now: Timestamp::now(), report: SweepReport::default() };
+    for id in repository.replicas()? {
+        match sweep.replica(&repository.replica(&id)) {
+            Ok(()) => {}
+            Err(error) if error.is_damage() => {
+                tracing::warn!(%error, replica = %id, "not swept");
+                sweep.report.replicas_skipped.push(id);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if let Some(local) = repository.shared().store.local() {
+        sweep.staging_files(&local.join(REPLICAS));
+    }
+    Ok(sweep.report)
+}
+
+struct Sweep<'r> {
+    repository: &'r Repository,
+    options: SweepOptions,
+    now: Timestamp,
+    report: SweepReport,
+}
+
+impl Sweep<'_> {
+    fn replica(&mut self, replica: &Replica) -> Result<(), Error> {
+        let prefix = object_store::path::Path::from(format!("{REPLICAS}/{}", replica.id()));
+        // Segments are listed before manifests are read: one that is committed in between is younger
+        // than the grace period.
+        let listed = self.repository.shared().store.list(&prefix)?;
+        let named: Vec<(Name, Listed)> =
+            listed.into_iter().filter_map(|listed| Some((Name::parse(&listed.path)?.1, listed))).collect();
+        let mut used = self.referenced(replica)?;
+        for (name, listed) in &named {
+            if let Name::Staged(scope, id) = *name {
+                match replica.staged_record(scope, id) {
+                    Ok(Some(record)) if record.expires > self.now && !used.contains(&id) => {
+                        used.insert(id);
+                    }
+                    Ok(None) => {}
+                    // Expired, committed, or no record at all.
+                    Ok(Some(_)) => self.remove_unless_pinned(id, listed)?,
+                    Err(error) if error.is_damage() => self.remove_unless_pinned(id, listed)?,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        for (name, listed) in &named {
+            match *name {
+                Name::Segment(id) if !used.contains(&id) => self.remove_if_old(id, listed)?,
+                Name::Hashes20(id) if !used.contains(&id) => self.remove_if_old(id, listed)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The segments that manifests refer to. A manifest that cannot be read ends it.
+    fn referenced(&self, replica: &Replica) -> Result<BTreeSet<SegmentId>, Error> {
+        let mut used = BTreeSet::new();
+        let mut number = replica.latest_number()?;
+        while let Some(at) = number {
+            let manifest = replica.read_manifest(at)?;
+            let missing = || {
+                let path = Name::Manifest(at).path(replica.id());
+                Error::damaged(path, crate::error::Damage::Gap)
+            };
+            used.extend(manifest.ok_or_else(missing)?.segments.iter().map(|segment| segment.id));
+            number = at.back(1);
+        }
+        Ok(used)
+    }
+
+    fn remove_unless_pinned(&mut self, id: SegmentId, listed: &Listed) -> Result<(), Error> {
+        if self.repository.shared().pins.has(id) { Ok(()) } else { self.remove(listed) }
+    }
+
+    fn remove_if_old(&mut self, id: SegmentId, listed: &Listed) -> Result<(), Error> {
+        let grace = SignedDuration::try_from(self.options.grace).unwrap_or(SignedDuration::MAX);
+        let old = self.options.alone || self.now.duration_since(listed.modified) > grace;
+        if old { self.remove_unless_pinned(id, listed) } else { Ok(()) }
+    }
+
+    fn remove(&mut self, listed: &Listed) -> Result<(), Error> {
+        self.repository.shared().store.delete(&listed.path)?;
+        self.report.objects_removed += 1;
+        self.report.bytes_removed += listed.bytes;
+        Ok(())
+    }
+
+    /// A local store writes `name#1` and renames it. A killed process leaves such files, which the
+    /// store's own listing does not show.
+    fn staging_files(&mut self, folder: &Path) {
+        let Ok(entries) = std::fs::read_dir(folder) else { return };
+        for entry in entries.flatten() {
+            let Ok(kind) = entry.file_type() else { continue };
+            if kind.is_dir() {
+                self.staging_files(&entry.path());
+            } else if kind.is_file() && is_staging_name(&entry.file_name()) && self.is_left(&entry) {
+                // One that is gone meanwhile was finished.
+                if std::fs::remove_file(entry.path()).is_ok() {
+                    self.report.staging_files_removed += 1;
+                }
+            }
+        }
+    }
+
+    fn is_left(&self, entry: &std::fs::DirEntry) -> bool {
+        if self.options.alone {
+            return true;
+        }
+        let modified = entry.metadata().and_then(|meta| meta.modified());
+        let age = modified.ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+        age.is_some_and(|age| age > self.options.grace)
+    }
+}
+
+fn is_staging_name(name: &std::ffi::OsStr) -> bool {
+    let parts = name.to_str().and_then(|name| name.rsplit_once('#'));
+    parts.is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+}

@@ -1,0 +1,19 @@
+//! Tests of the repository through its public interface, as one program.
+//!
+//! | file | shows |
+//! |---|---|
+//! | `support.rs` | a model of a database, an origin of any shape, stores that fail |
+//! | `versions.rs` | versions come back, differences are right, push ids, races, limits |
+//! | `older.rs` | the older protocol: pages in any order, hashes without reading pages |
+//! | `resume.rs` | a cut push is continued |
+//! | `damage.rs` | every flipped byte is noticed; missing, cut and swapped objects |
+//! | `crash.rs` | a store that stops at any step, a process that is killed at any time, sweeping |
+//! | `cost.rs` | what a version costs in bytes, reads and memory |
+
+mod cost;
+mod crash;
+mod damage;
+mod older;
+mod resume;
+mod support;
+mod versions;
