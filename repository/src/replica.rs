@@ -182,8 +182,8 @@ impl Replica {
         for _ in 0..VERSIONS_SEARCHED_MAX {
             let Some(at) = number.filter(|at| after.is_none_or(|after| *at > after)) else { break };
             let manifest = self.manifest(at)?;
-            let manifest = manifest
-                .ok_or_else(|| Error::damaged(Name::Manifest(at).path(self.id), Damage::Gap))?;
+            let manifest =
+                manifest.ok_or_else(|| Error::damaged(Name::Manifest(at).path(self.id), Damage::Gap))?;
             if fits(&manifest) {
                 return Ok(Some(manifest));
             }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sqlrsync_protocol::canonical::HeaderFields;
 use sqlrsync_protocol::page::{PageCount, PageNumber, VersionNumber};
 use sqlrsync_protocol::sponge::hash20;
-use sqlrsync_protocol::tree::{NodeId, ReadTree, read_node, top};
+use sqlrsync_protocol::tree::{FANOUT, NodeId, ReadTree, read_node, top};
 
 use super::{Check, Objects};
 use crate::error::{Damage, Error};
@@ -122,11 +122,10 @@ impl Walk<'_> {
         if node == at {
             return tree.top().map(Some);
         }
-        if node.level > at.level {
-            return Ok(None);
-        }
         match parent {
-            Some(children) => Ok(children.get((node.index % 256) as usize).copied()),
+            Some(children) => Ok(children.get((node.index % FANOUT) as usize).copied()),
+            // Beside or above the old tree.
+            None if node.level >= at.level || node.index != 0 => Ok(None),
             // The new tree is lower: its top is a first child somewhere in the old one.
             None => Ok(read_node(tree, node.parent())?.first().copied()),
         }

@@ -180,8 +180,7 @@ impl Collector {
             let source = self.source(id)?;
             let store = &self.replica.shared().store;
             let writer = SegmentWriter::new(store, self.replica.id(), id, self.page_size)?;
-            self.writer =
-                Some(Open { writer, source, blocks: Vec::new(), hashes20: Hashes20::default() });
+            self.writer = Some(Open { writer, source, blocks: Vec::new(), hashes20: Hashes20::default() });
         }
         self.writer.as_mut().ok_or(Error::OutOfOrder("open"))
     }
@@ -256,7 +255,8 @@ impl Collector {
     /// `uncommitted` says that this is certain, so that the rest can be removed at once.
     pub(super) fn keep_for_later(&mut self, uncommitted: bool) {
         let useful = self.staging.is_some() && self.writer.as_ref().is_some_and(|w| w.writer.blocks() > 0);
-        let mut outcome = if useful { self.close() } else { Ok(self.writer = None) };
+        let mut outcome = if useful { self.close() } else { Ok(()) };
+        self.writer = None;
         while !self.completing.is_empty() {
             outcome = outcome.and(self.settle_one(true));
         }

@@ -96,18 +96,12 @@ impl PushReplica {
 impl Open {
     /// Versions 1 and 2: puts what is still open into blocks. A replica that had nothing counted as
     /// an empty database, whose page 1 the origin may have found to be its own.
-    fn complete_pages(
-        &mut self,
-        replica: &Replica,
-        geometry: Geometry,
-        bytes_max: u64,
-    ) -> Result<(), Error> {
+    fn complete_pages(&mut self, replica: &Replica, geometry: Geometry, bytes_max: u64) -> Result<(), Error> {
         if self.version >= super::BLOCKS_SINCE {
             return Ok(());
         }
         let size = geometry.page_size;
-        let pages20 =
-            self.pages20.get_or_insert_with(|| super::Pages20::new(replica, size, bytes_max));
+        let pages20 = self.pages20.get_or_insert_with(|| super::Pages20::new(replica, size, bytes_max));
         if self.base.is_none() && pages20.first.is_none() && geometry.page_count > PageCount::ZERO {
             pages20.take(PageNumber::FIRST, &empty_database(size), &mut self.collector)?;
         }
@@ -219,10 +213,8 @@ fn create(replica: &Replica, mut manifest: Manifest, open: &Open) -> Result<Comm
     let expected = open.base.as_ref().or(open.latest.as_ref()).map(|base| base.root);
     for _ in 0..ATTEMPTS_MAX {
         let latest = replica.latest()?;
-        if let Some(latest) = &latest {
-            if latest.root == manifest.root {
-                return Ok(unchanged(latest));
-            }
+        if let Some(latest) = latest.as_ref().filter(|latest| latest.root == manifest.root) {
+            return Ok(unchanged(latest));
         }
         let next = latest.as_ref().map_or(Some(VersionNumber::FIRST), |latest| latest.number.next());
         manifest.number = next.ok_or(Error::OutOfOrder("the last version number"))?;

@@ -52,12 +52,7 @@ impl Pages20 {
     }
 
     /// Takes a page as it is in the origin's file.
-    pub(super) fn take(
-        &mut self,
-        number: PageNumber,
-        page: &[u8],
-        out: &mut Collector,
-    ) -> Result<(), Error> {
+    pub(super) fn take(&mut self, number: PageNumber, page: &[u8], out: &mut Collector) -> Result<(), Error> {
         let mut canonical = std::mem::take(&mut self.canonical);
         canonical.clear();
         canonical.extend_from_slice(page);

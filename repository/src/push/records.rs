@@ -228,7 +228,8 @@ mod tests {
         let few: Vec<u32> = vec![5, 6, 9, 2, 6, 7, 1, 9, 9];
         // More than the buffer holds, in four runs that overlap.
         let many: Vec<u32> = (0..4).flat_map(|run| (1..60_000).map(move |n| n * (4 - run))).collect();
-        let scattered: Vec<u32> = (0..300_000u32).map(|n| n.wrapping_mul(2_654_435_761) % 50_000 + 1).collect();
+        let scattered: Vec<u32> =
+            (0..300_000u32).map(|n| n.wrapping_mul(2_654_435_761) % 50_000 + 1).collect();
         for pages in [&[][..], &few, &many] {
             let (found, expected) = merged(pages, Records::new());
             assert!(found == expected, "{} records", pages.len());

@@ -87,8 +87,7 @@ impl Segments {
     pub(crate) fn read_opened(&self, id: SegmentId) -> Result<Opened, Error> {
         let path = Name::Segment(id).path(self.replica);
         let damaged = |damage| self.damaged(id, damage);
-        let (tail, size) =
-            self.store.get_tail(&path, TAIL_LEN)?.ok_or_else(|| damaged(Damage::Missing))?;
+        let (tail, size) = self.store.get_tail(&path, TAIL_LEN)?.ok_or_else(|| damaged(Damage::Missing))?;
         if size < (HEADER_LEN + FOOTER_LEN) as u64 || tail.len() < FOOTER_LEN {
             return Err(damaged(Damage::Truncated));
         }
@@ -134,7 +133,8 @@ impl Segments {
         let damaged = |damage| self.damaged(id, damage);
         check_is(bytes, &top.at).map_err(damaged)?;
         let entries = decode_index(bytes).map_err(damaged)?;
-        let begins = entries.first().is_some_and(|entry| (entry.level, entry.first) == (top.level, top.first));
+        let begins =
+            entries.first().is_some_and(|entry| (entry.level, entry.first) == (top.level, top.first));
         // A part lies before the index, as a whole.
         if !begins || entries.iter().any(|entry| entry.at.end() > top.at.offset) {
             return Err(damaged(Damage::Structure));
@@ -249,9 +249,10 @@ impl BlockReader {
     }
 
     fn stretch(&mut self, id: SegmentId, at: &Stretch) -> Result<Bytes, Error> {
-        let held = self.ahead.iter().position(|ahead| {
-            ahead.id == id && ahead.offset <= at.offset && at.offset <= ahead.end()
-        });
+        let held = self
+            .ahead
+            .iter()
+            .position(|ahead| ahead.id == id && ahead.offset <= at.offset && at.offset <= ahead.end());
         let mut end = at.end();
         if let Some(place) = held {
             let Some(ahead) = self.ahead.remove(place) else { return self.segments.read(id, at) };

@@ -10,10 +10,5 @@
 //! | `crash.rs` | a store that stops at any step, a process that is killed at any time, sweeping |
 //! | `cost.rs` | what a version costs in bytes, reads and memory |
 
-mod cost;
-mod crash;
-mod damage;
-mod older;
-mod resume;
 mod support;
 mod versions;

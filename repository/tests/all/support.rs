@@ -189,11 +189,7 @@ impl<'d> Push<'d> {
 }
 
 /// Sends pages in blocks.
-pub fn send(
-    push: &mut PushReplica,
-    database: &Database,
-    numbers: &[u32],
-) -> std::result::Result<(), Error> {
+pub fn send(push: &mut PushReplica, database: &Database, numbers: &[u32]) -> std::result::Result<(), Error> {
     let mut builder = BlockBuilder::new(database.size);
     for &n in numbers {
         if builder.is_full() {

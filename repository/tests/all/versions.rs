@@ -266,8 +266,11 @@ fn a_replica_says_what_it_is_called() {
     let repository = memory();
     let replica = repository.replica(&id());
     assert_eq!(replica.about().unwrap(), None);
-    let about =
-        About { namespace: "team".into(), path: "folder/app.db".into(), created: jiff::Timestamp::UNIX_EPOCH };
+    let about = About {
+        namespace: "team".into(),
+        path: "folder/app.db".into(),
+        created: jiff::Timestamp::UNIX_EPOCH,
+    };
     replica.set_about(&about).unwrap();
     assert_eq!(replica.about().unwrap(), Some(about));
     assert_eq!(repository.replicas().unwrap(), [id()]);
@@ -399,4 +402,21 @@ proptest! {
         }
         assert_sound(&repository);
     }
+}
+
+#[test]
+fn growing_past_a_node_and_shrinking_again_is_read_back_and_checked() {
+    let repository = memory();
+    let replica = repository.replica(&id());
+    let first = Database::new(PageSize::MIN, 41, 1);
+    let mut second = first.clone();
+    for n in 42..=257 {
+        second.pages.push(content(PageSize::MIN, n));
+    }
+    Push::of(&first).run(&replica).unwrap();
+    Push::of(&second).on(&first, 1).run(&replica).unwrap();
+    Push::of(&first).on(&second, 2).run(&replica).unwrap();
+    assert_holds(&replica, 1, &first);
+    assert_holds(&replica, 2, &second);
+    assert_sound(&repository);
 }
