@@ -1,0 +1,242 @@
+//! What can end a run: whose fault it is, what to do about it, and the exit code that follows.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sqlrsync_protocol::exchange::{Fault, Refusal};
+
+use sqlrsync_protocol::text::printable as shown;
+
+/// Exit codes that no [`Refusal`] stands for.
+const USAGE: u8 = 2;
+const CANCELLED: u8 = 130;
+
+/// What ended a run. The text is one line that says what is wrong and whose fault it is;
+/// [`Error::hint`] says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// What was typed makes no sense; `hint` says what would.
+    #[error("{what}")]
+    Usage {
+        /// What is wrong.
+        what: String,
+        /// What to type instead.
+        hint: String,
+    },
+    /// A flag of a capability that a later version brings.
+    #[error("{flag} is not available in version {} of sqlrsync", env!("CARGO_PKG_VERSION"))]
+    NotYet {
+        /// The flag.
+        flag: &'static str,
+    },
+    /// The process has no home folder.
+    #[error("there is no home folder to keep keys and state in: HOME is not set")]
+    NoHome,
+    /// A file of our own cannot be read or written.
+    #[error("cannot {doing} {}: {source}", shown(&path.to_string_lossy()))]
+    File {
+        /// What was tried.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file of settings or keys has something in it that cannot be.
+    #[error("{} cannot be used: {why}", shown(&path.to_string_lossy()))]
+    BadFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The local database: missing, no database, changed, busy, a full disk.
+    #[error(transparent)]
+    Database(#[from] sqlrsync_database::Error),
+    /// A database that is not in WAL mode, where only one that is was wanted.
+    #[error("{} is not in WAL mode", shown(&path.to_string_lossy()))]
+    NotWal {
+        /// The database.
+        path: PathBuf,
+    },
+    /// Both sides of a copy are one file.
+    #[error("{} and {} are the same file", shown(&origin.to_string_lossy()), shown(&replica.to_string_lossy()))]
+    SameFile {
+        /// One name.
+        origin: PathBuf,
+        /// The other.
+        replica: PathBuf,
+    },
+    /// Another sqlrsync is at work on the same file.
+    #[error("another sqlrsync is at work on {}", shown(&path.to_string_lossy()))]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no key, and nobody to ask for one.
+    #[error("there is no key to {verb} {what} with")]
+    NoKey {
+        /// `push` or `pull`.
+        verb: &'static str,
+        /// What was to be pushed or pulled.
+        what: String,
+    },
+    /// Something that was given as a key cannot be one.
+    #[error("what {place} gives is no key")]
+    BadKey {
+        /// Who gave it.
+        place: String,
+    },
+    /// Nobody answers there.
+    #[error("the server {server} cannot be reached: {why}")]
+    Unreachable {
+        /// Its address.
+        server: String,
+        /// What the system says.
+        why: String,
+    },
+    /// Somebody answers there who is no sqlrsync server.
+    #[error("what answers at {server} is no sqlrsync server: {why}")]
+    NotThisServer {
+        /// Its address.
+        server: String,
+        /// How that shows.
+        why: String,
+    },
+    /// TLS failed: a certificate that is not trusted, above all.
+    #[error("no secure connection to {server}: {why}")]
+    Tls {
+        /// Its address.
+        server: String,
+        /// What rustls says.
+        why: String,
+    },
+    /// The server or the peer said no.
+    #[error("{who} refuses: {}", shown(text))]
+    Refused {
+        /// Who.
+        who: String,
+        /// Of what kind.
+        refusal: Refusal,
+        /// Its words.
+        text: String,
+    },
+    /// The peer sent what it may not send.
+    #[error("{who} broke the protocol: {why}")]
+    Protocol {
+        /// Who.
+        who: String,
+        /// How.
+        why: String,
+    },
+    /// The connection ended in the middle.
+    #[error("the connection to {who} was cut: {why}")]
+    Cut {
+        /// Who was there.
+        who: String,
+        /// How it ended.
+        why: String,
+    },
+    /// ssh, or the program it starts, failed.
+    #[error("{program} failed: {why}")]
+    Program {
+        /// Which.
+        program: String,
+        /// How.
+        why: String,
+    },
+    /// On the other machine there is no program to speak with.
+    #[error("there is no {program} on {destination}")]
+    NoSuchProgram {
+        /// Where.
+        destination: String,
+        /// What was looked for.
+        program: String,
+    },
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes: {0}")]
+    Random(String),
+    /// Cannot write to stdout or a similar thing.
+    #[error("cannot write the output: {0}")]
+    Output(#[source] io::Error),
+    /// The user, or the system, said stop.
+    #[error("stopped; nothing was changed that was not finished")]
+    Cancelled,
+}
+
+impl Error {
+    /// For a file of our own.
+    pub fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+        let path = path.to_owned();
+        move |source| Error::File { doing, path, source }
+    }
+
+    /// Usage, with what to do instead.
+    pub fn usage(what: impl Into<String>, hint: impl Into<String>) -> Error {
+        Error::Usage { what: what.into(), hint: hint.into() }
+    }
+
+    /// The exit code (`docs/reference.md` lists them).
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Usage { .. } | Error::NotYet { .. } | Error::SameFile { .. } => USAGE,
+            Error::NoKey { .. } | Error::BadKey { .. } => Refusal::NotAllowed.exit_code(),
+            Error::Unreachable { .. } | Error::InUse { .. } | Error::Cut { .. } => {
+                Refusal::TryLater.exit_code()
+            }
+            Error::Database(error) => error.refusal().exit_code(),
+            Error::Refused { refusal, .. } => refusal.exit_code(),
+            Error::Cancelled => CANCELLED,
+            _ => Refusal::Failed.exit_code(),
+        }
+    }
+
+    /// What to do about it; `None` where the text says all there is.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Error::Usage { hint, .. } => hint.clone(),
+            Error::NotYet { .. } => "run sqlrsync again when something changed; for example from cron".into(),
+            Error::NoHome => "set HOME".into(),
+            Error::BadFile { .. } => "correct it, or move it away".into(),
+            Error::NotWal { .. } => "leave --wal-only out, or run PRAGMA journal_mode=WAL".into(),
+            Error::SameFile { .. } => "name another file".into(),
+            Error::BadKey { .. } => "a key has letters, digits and . _ - + / = only, and no spaces".into(),
+            Error::InUse { .. } => "wait for it to end, then run this again".into(),
+            Error::NoKey { verb, .. } => format!(
+                "set SQLRSYNC_AUTH_TOKEN or SQLRSYNC_ADMIN_KEY, or give --{verb}Key; \
+                 sqlrsync-server key create makes one"
+            ),
+            Error::Unreachable { .. } => {
+                "see that it runs (sqlrsync-server serve), and that --server or SQLRSYNC_SERVER names it"
+                    .into()
+            }
+            Error::NotThisServer { .. } => {
+                "give the address that sqlrsync-server printed with --server".into()
+            }
+            Error::Tls { .. } => {
+                "trust a certificate of your own with --ca-file FILE; ws:// is for a server without TLS"
+                    .into()
+            }
+            Error::Refused { refusal, .. } => return refusal_hint(*refusal),
+            Error::NoSuchProgram { .. } => {
+                "install sqlrsync there, or say with --exe where it or sqlite3_rsync is".into()
+            }
+            Error::Cut { .. } => "run this again; what has arrived is used where it can be".into(),
+            _ => return None,
+        })
+    }
+}
+
+fn refusal_hint(refusal: Refusal) -> Option<String> {
+    Some(match refusal {
+        Refusal::NotAllowed => {
+            "ask who runs the server for a key that may do this, and set SQLRSYNC_AUTH_TOKEN to it".into()
+        }
+        Refusal::TryLater => "run this again in a moment".into(),
+        Refusal::NotFound => "sqlrsync log NAMESPACE/PATH lists the versions; \
+                              a private replica also needs a key that may pull"
+            .into(),
+        _ => return None,
+    })
+}

@@ -1,0 +1,253 @@
+//! What came of a run, in a sentence for people or an object for programs.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use serde::Serialize;
+use sqlrsync_protocol::text::printable;
+
+use crate::error::Error;
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A server has a new version.
+    Pushed,
+    /// A local file has become a version.
+    Pulled,
+    /// Both sides had the same.
+    Unchanged,
+    /// A file has become a copy of another, here or on another machine.
+    Copied,
+}
+
+/// What came of a transfer. As JSON, the last line of stdout.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    /// What happened; with `dry`, what would happen.
+    #[serde(rename = "outcome")]
+    pub kind: Kind,
+    /// The version that both sides now have; `None` where there are no versions.
+    pub version: Option<u64>,
+    /// Pages that went out.
+    pub pages_sent: u64,
+    /// Pages that came in.
+    pub pages_received: u64,
+    /// Bytes that went out, with everything that the connection adds to them.
+    pub bytes_sent: u64,
+    /// Bytes that came in.
+    pub bytes_received: u64,
+    /// From beginning to end.
+    pub seconds: f64,
+    /// The database here.
+    pub local: String,
+    /// The replica or the file there; `None` where the server has not named it yet.
+    pub remote: Option<String>,
+    /// Nothing was changed.
+    pub dry: bool,
+    /// The newest version, where it is not the one that this file has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latest: Option<u64>,
+    /// The push went on top of a version that this file was not made from.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub overtook: bool,
+    /// What the server wants to be shown.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<String>,
+}
+
+impl Outcome {
+    /// One with nothing moved.
+    pub fn new(kind: Kind, local: String, remote: Option<String>) -> Outcome {
+        Outcome {
+            kind,
+            version: None,
+            pages_sent: 0,
+            pages_received: 0,
+            bytes_sent: 0,
+            bytes_received: 0,
+            seconds: 0.0,
+            local,
+            remote,
+            dry: false,
+            latest: None,
+            overtook: false,
+            messages: Vec::new(),
+        }
+    }
+
+    /// The sentence.
+    pub fn sentence(&self) -> String {
+        let local = printable(&self.local);
+        let remote = printable(self.remote.as_deref().unwrap_or("the server"));
+        let would = if self.dry { "would have " } else { "" };
+        let version = self.version.map(|version| format!(" version {version}")).unwrap_or_default();
+        let what = match self.kind {
+            Kind::Unchanged if self.version.is_some() => {
+                format!("unchanged: {local} is{version} of {remote}")
+            }
+            Kind::Unchanged => format!("unchanged: {local} and {remote} have the same content"),
+            Kind::Pushed if self.version.is_some() => {
+                format!("{would}pushed {local} to {remote} as{version}")
+            }
+            Kind::Pushed => format!("{would}pushed {local} to {remote}"),
+            Kind::Pulled => format!("{would}pulled{version} of {remote} into {local}"),
+            Kind::Copied if self.pages_received > 0 && self.pages_sent == 0 => {
+                format!("{would}copied {remote} to {local}")
+            }
+            Kind::Copied => format!("{would}copied {local} to {remote}"),
+        };
+        if self.kind == Kind::Unchanged {
+            return what;
+        }
+        format!("{what}: {} in {}", self.moved(), seconds(self.seconds))
+    }
+
+    fn moved(&self) -> String {
+        // A copy over a wire of memory counts the same pages on both ends.
+        let (pages, bytes, way) = if self.pages_sent >= self.pages_received {
+            (self.pages_sent, self.bytes_sent, "sent")
+        } else {
+            (self.pages_received, self.bytes_received, "received")
+        };
+        let plural = if pages == 1 { "" } else { "s" };
+        format!("{pages} page{plural}, {} {way}", bytes_text(bytes))
+    }
+
+    /// Sentences about what is worth knowing besides.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes: Vec<_> =
+            self.messages.iter().map(|text| format!("server: {}", printable(text))).collect();
+        if self.overtook && self.kind == Kind::Pushed {
+            let remote = printable(self.remote.as_deref().unwrap_or_default());
+            notes.push(format!(
+                "note: others pushed since this file was last in step with {remote}; \
+                 this version stands on top and does not have their changes"
+            ));
+        }
+        if let (Some(latest), Some(remote)) = (self.latest, &self.remote) {
+            let remote = printable(remote);
+            notes.push(format!("note: {remote} has version {latest}; sqlrsync {remote} pulls it"));
+        }
+        notes
+    }
+
+    /// Prints it: the last line of stdout is the sentence, or the object.
+    ///
+    /// # Errors
+    /// Where stdout cannot be written.
+    pub fn print(&self, json: bool, quiet: bool) -> Result<(), Error> {
+        if !quiet {
+            self.notes().iter().for_each(|note| eprintln!("{note}"));
+        }
+        if json {
+            print_json(self)
+        } else if quiet {
+            Ok(())
+        } else {
+            print_line(&self.sentence())
+        }
+    }
+}
+
+/// Prints an object as a line of its own.
+///
+/// # Errors
+/// Where stdout cannot be written. That nobody reads any more is no error.
+pub fn print_json(object: &impl Serialize) -> Result<(), Error> {
+    print_line(&serde_json::to_string(object).map_err(|error| Error::Output(error.into()))?)
+}
+
+/// Prints a line.
+///
+/// # Errors
+/// As [`print_json`].
+pub fn print_line(line: &str) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(Error::Output),
+    }
+}
+
+/// A number of bytes as people say it, in powers of ten.
+pub fn bytes_text(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KB", "MB", "GB", "TB", "PB"];
+    if bytes < 1000 {
+        return format!("{bytes} bytes");
+    }
+    let mut value = bytes as f64 / 1000.0;
+    let mut unit = 0;
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+fn seconds(seconds: f64) -> String {
+    let duration = Duration::from_secs_f64(seconds.max(0.0));
+    if duration.as_secs() < 10 {
+        format!("{seconds:.2} s")
+    } else if duration.as_secs() < 120 {
+        format!("{seconds:.0} s")
+    } else {
+        format!("{} min {} s", duration.as_secs() / 60, duration.as_secs() % 60)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pushed() -> Outcome {
+        let mut outcome = Outcome::new(Kind::Pushed, "app.db".into(), Some("team/app.db".into()));
+        (outcome.version, outcome.pages_sent, outcome.bytes_sent) = (Some(3), 12, 9100);
+        outcome.seconds = 0.081;
+        outcome
+    }
+
+    #[test]
+    fn a_push_in_a_sentence() {
+        assert_eq!(
+            pushed().sentence(),
+            "pushed app.db to team/app.db as version 3: 12 pages, 9.1 KB sent in 0.08 s"
+        );
+    }
+
+    #[test]
+    fn json_has_the_fields_that_scripts_rely_on() {
+        let json = serde_json::to_value(pushed()).unwrap();
+        assert_eq!(json["outcome"], "pushed");
+        assert_eq!(json["version"], 3);
+        for field in ["pages_sent", "pages_received", "bytes_sent", "bytes_received"] {
+            assert!(json[field].is_u64(), "{field}");
+        }
+    }
+
+    #[test]
+    fn what_others_pushed_is_said() {
+        let mut outcome = pushed();
+        outcome.overtook = true;
+        assert!(outcome.notes()[0].contains("does not have their changes"));
+        let mut outcome = Outcome::new(Kind::Unchanged, "app.db".into(), Some("team/app.db".into()));
+        (outcome.version, outcome.latest) = (Some(3), Some(5));
+        assert_eq!(outcome.sentence(), "unchanged: app.db is version 3 of team/app.db");
+        assert!(outcome.notes()[0].contains("version 5"));
+    }
+
+    #[test]
+    fn hostile_names_do_not_steer_the_terminal() {
+        let mut outcome = pushed();
+        outcome.local = "a\x1b[2J.db".into();
+        outcome.messages = vec!["hi\x1b[0m".into()];
+        assert!(!outcome.sentence().contains('\x1b') && !outcome.notes()[0].contains('\x1b'));
+    }
+
+    #[test]
+    fn sizes_as_people_say_them() {
+        let texts = [0, 999, 1000, 9_149, 999_949, 999_950, 1_500_000_000].map(bytes_text);
+        assert_eq!(texts, ["0 bytes", "999 bytes", "1.0 KB", "9.1 KB", "999.9 KB", "1.0 MB", "1.5 GB"]);
+    }
+}

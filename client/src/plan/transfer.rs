@@ -1,0 +1,230 @@
+//! The plan of a transfer: which way, between what, and with what of the files beside a database.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use sqlrsync_protocol::control::COMMIT_MESSAGE_MAX;
+use sqlrsync_protocol::remote::{Argument, RemoteName, VersionSelector};
+use sqlrsync_protocol::text::ReplicaIdText;
+
+use super::{Access, Copy, Environment, KeySource, LocalFile, Plan, Pull, Push, Ssh, Visibility, Way};
+use crate::cli::TransferArgs;
+use crate::error::Error;
+use crate::folders::Folders;
+use crate::key_file::KeyFile;
+use crate::secrets::{Entry, Secrets};
+use crate::settings::Settings;
+
+/// What every kind of transfer is worked out from.
+struct Given<'a> {
+    typed: TransferArgs,
+    settings: &'a Settings,
+    environment: Environment<'a>,
+    folders: &'a Folders,
+}
+
+pub(super) fn plan(
+    operands: &[OsString],
+    typed: TransferArgs,
+    settings: &Settings,
+    environment: Environment<'_>,
+    folders: &Folders,
+) -> Result<Plan, Error> {
+    let given = Given { typed, settings, environment, folders };
+    let mut arguments = Vec::new();
+    for operand in operands {
+        let argument = Argument::parse(operand);
+        arguments.push(argument.map_err(|error| Error::usage(error.to_string(), USAGE))?);
+    }
+    let mut arguments = arguments.into_iter();
+    match (arguments.next(), arguments.next()) {
+        (Some(Argument::Local(local)), None) => given.push(local, None),
+        (Some(Argument::Local(local)), Some(Argument::Remote { name, version })) => {
+            if version.is_some_and(|version| version != VersionSelector::Latest) {
+                return Err(Error::usage(
+                    "a push makes a new version; none can be chosen",
+                    "leave the @ out",
+                ));
+            }
+            given.push(local, Some(name))
+        }
+        (Some(Argument::Remote { name, version }), local) => match local {
+            None => given.pull(name, version, None),
+            Some(Argument::Local(local)) => given.pull(name, version, Some(local)),
+            Some(_) => Err(neither_local()),
+        },
+        (Some(Argument::Local(origin)), Some(Argument::Local(replica))) => given.copy(origin, replica),
+        (Some(Argument::Local(local)), Some(Argument::Ssh { destination, path })) => {
+            given.ssh(Way::Out, local, destination, path)
+        }
+        (Some(Argument::Ssh { destination, path }), local) => match local {
+            None => {
+                let name = Path::new(&path).file_name().map(PathBuf::from);
+                let name = name.ok_or_else(|| Error::usage(format!("{path:?} names no file"), USAGE))?;
+                given.ssh(Way::In, name, destination, path)
+            }
+            Some(Argument::Local(local)) => given.ssh(Way::In, local, destination, path),
+            Some(_) => Err(neither_local()),
+        },
+        (None, _) => Err(Error::usage("nothing to do: no database was named", USAGE)),
+    }
+}
+
+const USAGE: &str = "sqlrsync LOCAL [REMOTE] pushes, sqlrsync REMOTE [LOCAL] pulls, sqlrsync LOCAL LOCAL copies; \
+                     LOCAL starts with /, ./, ../ or ~/, or has no / in it";
+
+fn neither_local() -> Error {
+    Error::usage("one side has to be a file on this machine", USAGE)
+}
+
+impl Given<'_> {
+    fn push(self, local: PathBuf, named: Option<RemoteName>) -> Result<Plan, Error> {
+        let local = LocalFile::new(local, self.folders)?;
+        let beside = KeyFile::read(&local.path)?;
+        let entry = self.entry(&local, named.as_ref())?;
+        let remote = named.or_else(|| entry.as_ref().and_then(|entry| entry.remote_path.parse().ok()));
+        let beside = match &remote {
+            Some(remote) => beside.filter(|file| file.remote == *remote),
+            None => beside,
+        };
+        let remote = remote.or_else(|| beside.as_ref().map(|file| file.remote.clone()));
+        let flag = self.typed.push_key.clone().or(self.typed.pull_key.clone());
+        let access = Access::for_push(
+            entry.as_ref(),
+            beside.as_ref(),
+            flag,
+            self.settings,
+            self.environment,
+            self.folders,
+        )?;
+        let stored_id = entry.as_ref().and_then(|entry| entry.replica_id.parse().ok());
+        let replica_id =
+            self.replica_id(stored_id.or(beside.as_ref().and_then(|file| file.replica_id.clone())))?;
+        let has_key = access.credential.as_ref().is_some_and(|found| found.source == KeySource::Stored);
+        let message = self.typed.message.clone().unwrap_or_default();
+        if message.len() > COMMIT_MESSAGE_MAX {
+            let what =
+                format!("the message is {} bytes long; {COMMIT_MESSAGE_MAX} is the most", message.len());
+            return Err(Error::usage(what, "shorten it"));
+        }
+        Ok(Plan::Push(Push {
+            request_keys: !self.typed.dry && (!has_key || beside.is_none()),
+            local,
+            remote,
+            replica_id,
+            access,
+            message,
+            visibility: self.visibility(),
+            dry: self.typed.dry,
+            force: self.typed.force,
+        }))
+    }
+
+    fn pull(
+        self,
+        remote: RemoteName,
+        version: Option<VersionSelector>,
+        local: Option<PathBuf>,
+    ) -> Result<Plan, Error> {
+        self.only_for_a_push()?;
+        let local = local.unwrap_or_else(|| remote.path().file_name().into());
+        let local = LocalFile::new(local, self.folders)?;
+        let beside = KeyFile::read(&local.path)?.filter(|file| file.remote == remote);
+        let flag = self.typed.pull_key.clone().or(self.typed.push_key.clone());
+        let access =
+            Access::for_pull(&remote, beside.as_ref(), flag, self.settings, self.environment, self.folders)?;
+        let replica_id = self.replica_id(beside.as_ref().and_then(|file| file.replica_id.clone()))?;
+        // A single old version is not what a later `sqlrsync app.db-sqlrsync` should stand for.
+        let newest = version.is_none_or(|version| version == VersionSelector::Latest);
+        Ok(Plan::Pull(Pull {
+            request_keys: !self.typed.dry && newest && beside.is_none(),
+            version: version.unwrap_or_default(),
+            remote,
+            replica_id,
+            local,
+            access,
+            dry: self.typed.dry,
+            force: self.typed.force,
+        }))
+    }
+
+    fn copy(self, origin: PathBuf, replica: PathBuf) -> Result<Plan, Error> {
+        self.only_for_a_push()?;
+        Ok(Plan::Copy(Copy {
+            origin: LocalFile::new(origin, self.folders)?,
+            replica: LocalFile::new(replica, self.folders)?,
+            dry: self.typed.dry,
+            force: self.typed.force,
+            protocol: self.settings.protocol.value,
+        }))
+    }
+
+    fn ssh(self, way: Way, local: PathBuf, destination: String, path: String) -> Result<Plan, Error> {
+        self.only_for_a_push()?;
+        Ok(Plan::Ssh(Ssh {
+            way,
+            local: LocalFile::new(local, self.folders)?,
+            destination,
+            path,
+            ssh: self.settings.ssh.value.clone(),
+            port: self.settings.port.value,
+            exe: self.settings.exe.value.clone(),
+            protocol: self.settings.protocol.value,
+            dry: self.typed.dry,
+            force: self.typed.force,
+        }))
+    }
+
+    /// What is stored for the database, towards that replica and that server where they are named.
+    fn entry(&self, local: &LocalFile, named: Option<&RemoteName>) -> Result<Option<Entry>, Error> {
+        let mut entries = Secrets::read(&self.folders.secrets_file())?.of(&local.path);
+        if let Some(named) = named {
+            let named = named.to_string();
+            entries.retain(|entry| entry.remote_path == named);
+        }
+        if self.settings.server.source.is_explicit() {
+            let server = &self.settings.server.value;
+            entries.retain(|entry| {
+                entry.server.parse().is_ok_and(|its: crate::server_url::ServerUrl| its == *server)
+            });
+        }
+        if entries.len() > 1 {
+            let places: Vec<_> =
+                entries.iter().map(|entry| format!("{} on {}", entry.remote_path, entry.server)).collect();
+            return Err(Error::usage(
+                format!("{} has been pushed to more than one place: {}", local.shown(), places.join(", ")),
+                "say which: sqlrsync LOCAL REMOTE, with --server",
+            ));
+        }
+        Ok(entries.pop())
+    }
+
+    fn replica_id(&self, stored: Option<ReplicaIdText>) -> Result<Option<ReplicaIdText>, Error> {
+        match &self.typed.replica_id {
+            Some(text) => text.parse().map(Some).map_err(|_| {
+                Error::usage("--replicaID is no id of a replica", "it has letters, digits, - and _ only")
+            }),
+            None => Ok(stored),
+        }
+    }
+
+    fn visibility(&self) -> Option<Visibility> {
+        match (self.typed.public, self.typed.unlisted) {
+            (true, _) => Some(Visibility::Public),
+            (_, true) => Some(Visibility::Unlisted),
+            _ => None,
+        }
+    }
+
+    fn only_for_a_push(&self) -> Result<(), Error> {
+        let flags = [
+            ("--message", self.typed.message.is_some()),
+            ("--public", self.typed.public),
+            ("--unlisted", self.typed.unlisted),
+        ];
+        match flags.iter().find(|(_, given)| *given) {
+            Some((flag, _)) => Err(Error::usage(format!("{flag} is for a push to a server"), "leave it out")),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Carrying out a plan. Each kind of run has a file of its own; what they share is here.
+
+mod config;
+mod copy;
+mod guard;
+mod keys;
+mod log;
+mod pages;
+mod peer;
+mod pull;
+mod push;
+mod ssh;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use sqlrsync_protocol::conversation::ExchangeError;
+
+use crate::error::Error;
+use crate::folders::Folders;
+use crate::outcome::Outcome;
+use crate::plan::{Output, Plan, Resolved};
+use crate::progress::Progress;
+use crate::wire::{Cancel, WireError};
+
+/// What every run needs.
+#[derive(Debug)]
+pub struct Run {
+    output: Output,
+    folders: Folders,
+    silence_max: std::time::Duration,
+    cancel: Cancel,
+    runtime: tokio::runtime::Runtime,
+    began: Instant,
+}
+
+/// Carries out a plan and prints what came of it.
+///
+/// # Errors
+/// Whatever ends it before it is done; nothing has been printed on stdout then.
+pub fn carry_out(resolved: Resolved, runtime: tokio::runtime::Runtime, cancel: Cancel) -> Result<(), Error> {
+    let Resolved { plan, output, folders, timeout } = resolved;
+    let run =
+        Run { output, folders, silence_max: timeout.duration(), cancel, runtime, began: Instant::now() };
+    let outcome = match plan {
+        Plan::Push(plan) => push::push(&run, plan)?,
+        Plan::Pull(plan) => pull::pull(&run, plan)?,
+        Plan::Copy(plan) => copy::copy(&run, &plan)?,
+        Plan::Ssh(plan) => ssh::transfer(&run, &plan)?,
+        Plan::Peer(plan) => return peer::serve(&run, &plan),
+        Plan::Log(plan) => return log::list(&run, &plan),
+        Plan::ShowConfig(settings) => return config::show(&run, &settings),
+        Plan::Completions(shell) => return config::completions(shell),
+        Plan::Man(folder) => return config::man(&folder),
+    };
+    run.finished(outcome)
+}
+
+impl Run {
+    fn progress(&self, what: &str) -> Progress {
+        Progress::new(self.output.progress, what)
+    }
+
+    /// Something that is worth knowing and stops nothing.
+    fn warn(&self, text: &str) {
+        if !self.output.quiet {
+            eprintln!("warning: {}", sqlrsync_protocol::text::printable(text));
+        }
+    }
+
+    /// Where what is too large for memory goes: beside the state, so that what is worth keeping can be
+    /// moved into it.
+    fn temp_folder(&self) -> Result<PathBuf, Error> {
+        let folder = self.folders.state().join("tmp");
+        crate::files::make_folder(&folder).map_err(Error::file("make", &folder))?;
+        Ok(folder)
+    }
+
+    fn finished(&self, mut outcome: Outcome) -> Result<(), Error> {
+        outcome.seconds = self.began.elapsed().as_secs_f64();
+        outcome.print(self.output.json, self.output.quiet)
+    }
+}
+
+/// What went wrong between us and `who`, by whose fault it was.
+fn failed(error: ExchangeError<sqlrsync_database::Error, WireError>, who: &str) -> Error {
+    let who = who.to_owned();
+    match error {
+        ExchangeError::Local(error) => error.into(),
+        ExchangeError::Wire(error) => wire_failed(error, &who),
+        ExchangeError::Peer { refusal, text } => Error::Refused { who, refusal, text },
+        ExchangeError::Protocol(violation) => Error::Protocol { who, why: violation.to_string() },
+        ExchangeError::Closed => {
+            Error::Cut { who, why: "it closed in the middle of the transfer".to_owned() }
+        }
+    }
+}
+
+fn wire_failed(error: WireError, who: &str) -> Error {
+    let who = who.to_owned();
+    match error {
+        WireError::Cancelled => Error::Cancelled,
+        WireError::Aborted(text) => {
+            Error::Refused { who, refusal: sqlrsync_protocol::exchange::Refusal::Failed, text }
+        }
+        WireError::Malformed(why) => Error::Protocol { who, why },
+        WireError::Closed | WireError::Silent(_) | WireError::Io(_) => {
+            Error::Cut { who, why: error.to_string() }
+        }
+    }
+}
+
+/// What names the state of a file towards a replica on a server. A replica that has no name yet has
+/// the empty one.
+fn state_name(
+    server: &crate::server_url::ServerUrl,
+    remote: Option<&sqlrsync_protocol::remote::RemoteName>,
+) -> String {
+    format!("{server} {}", remote.map(ToString::to_string).unwrap_or_default())
+}

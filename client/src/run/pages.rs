@@ -1,0 +1,61 @@
+//! The two things that have and take pages here, opened as the state of the file has it.
+
+use std::path::Path;
+
+use sqlrsync_database::{
+    Agreed, Error as DatabaseError, FileReplica, FileReplicaOptions, LiveOrigin, LiveOriginOptions, Overwrite,
+};
+use sqlrsync_protocol::exchange::PushId;
+use sqlrsync_protocol::page::VersionNumber;
+
+use super::Run;
+use crate::error::Error;
+use crate::state::State;
+
+/// A local file to be sent from.
+pub fn origin(
+    run: &Run,
+    path: &Path,
+    state: Option<&State>,
+    push_id: Option<PushId>,
+) -> Result<LiveOrigin, Error> {
+    let options = LiveOriginOptions {
+        hashes: state.map(State::hashes).transpose()?,
+        known: state.and_then(State::known),
+        base: state.and_then(State::base),
+        push_id,
+        temp_dir: run.temp_folder()?,
+    };
+    Ok(LiveOrigin::open(path, options)?)
+}
+
+/// A local file to become a copy; it may not exist.
+pub fn replica(path: &Path, state: Option<&State>, force: bool) -> Result<FileReplica, Error> {
+    let options = FileReplicaOptions {
+        hashes: state.map(State::hashes).transpose()?,
+        known: state.and_then(State::known),
+        base: state.and_then(State::base),
+        overwrite: if force { Overwrite::Force } else { Overwrite::Never },
+        // Beside the file, so that a new one can be linked into place.
+        temp_dir: None,
+    };
+    Ok(FileReplica::open(path, options)?)
+}
+
+/// Keeps what was agreed on. That it cannot be kept costs a scan the next time, and is no failure.
+pub fn remember(
+    run: &Run,
+    state: &mut State,
+    agreed: Result<Agreed, DatabaseError>,
+    version: Option<VersionNumber>,
+) {
+    let kept = match agreed {
+        Ok(agreed) => state.agree(&agreed, version),
+        // The older protocol versions prove nothing that could be kept.
+        Err(DatabaseError::NothingAgreed) => state.end_push(),
+        Err(error) => Err(error.into()),
+    };
+    if let Err(error) = kept {
+        run.warn(&format!("the next run reads the whole file again: {error}"));
+    }
+}

@@ -1,0 +1,115 @@
+//! A push: a local database becomes a new version of a replica on a server.
+
+use sqlrsync_protocol::conversation::{OriginOptions, Summary, run_origin};
+use sqlrsync_protocol::remote::RemoteName;
+use sqlrsync_protocol::text::Config;
+
+use super::guard::{Ended, GuardedOrigin, OriginGuard, ended};
+use super::{Run, failed, keys, pages, wire_failed};
+use crate::client_id::client_id;
+use crate::connect::{Asking, Purpose, connect};
+use crate::error::Error;
+use crate::outcome::{Kind, Outcome};
+use crate::plan::Push;
+use crate::prompt::ask_for_key;
+use crate::state::{FileLock, State};
+use crate::wire::websocket::{Greeting, Said};
+
+pub fn push(run: &Run, mut plan: Push) -> Result<Outcome, Error> {
+    let path = &plan.local.path;
+    let _lock = FileLock::take(run.folders.state(), path)?;
+    let mut state = State::open(run.folders.state(), path, &state_name(&plan, plan.remote.as_ref()));
+    let push_id = if plan.dry { None } else { Some(state.push_id()?) };
+    let database = pages::origin(run, path, Some(&state), push_id)?;
+    if plan.access.credential.is_none() {
+        plan.access.credential = Some(ask_for_key("push", &plan.local.shown())?);
+    }
+
+    let client_id = client_id(&run.folders)?;
+    let asking = Asking {
+        purpose: Purpose::Push { local: plan.local.path.clone(), visibility: plan.visibility },
+        remote: plan.remote.as_ref(),
+        replica_id: plan.replica_id.as_ref(),
+        access: &plan.access,
+        client_id: &client_id,
+    };
+    let greeting = Greeting { message: plan.message.clone(), request_keys: plan.request_keys };
+    let (mut wire, traffic) = connect(&run.runtime, &asking, &greeting, run.silence_max, &run.cancel)?;
+
+    let who = format!("the server {}", plan.access.server);
+    let options = OriginOptions { version_max: plan.access.protocol, ..OriginOptions::default() };
+    let guard = OriginGuard { dry: plan.dry, stop_stale: !plan.force };
+    let mut guarded = GuardedOrigin::new(database, guard);
+    let mut progress = run.progress(&plan.local.shown());
+    let end = ended(run_origin(options, &mut guarded, &mut wire, &mut progress));
+    progress.finish();
+    let end = end.map_err(|error| failed(error, &who))?;
+
+    let said = match end {
+        Ended::Done(_) => wire.hear_out().map_err(|error| wire_failed(error, &who))?,
+        _ => wire.hang_up(),
+    };
+    let remote = plan.remote.clone().or_else(|| said.config.replica_path.clone());
+    let mut outcome = outcome(&plan, &state, &end, &said, remote.as_ref());
+    (outcome.bytes_sent, outcome.bytes_received) = (traffic.sent(), traffic.received());
+    if let Ended::Counted { bytes: Some(bytes), .. } = &end {
+        outcome.bytes_sent = *bytes;
+    }
+    outcome.messages.extend(progress.messages().iter().cloned());
+    if let (Ended::Done(summary), Some(remote)) = (&end, &remote) {
+        if plan.remote.is_none() {
+            // The server has named the replica: from now on its state is found by that name.
+            state = State::open(run.folders.state(), &plan.local.path, &state_name(&plan, Some(remote)));
+        }
+        let version = version(summary, &said.config);
+        pages::remember(run, &mut state, guarded.into_inner().agreed(), version);
+        keys::keep_after_push(run, &plan, remote, &said.config);
+    }
+    Ok(outcome)
+}
+
+/// What names the state: the server and the replica.
+fn state_name(plan: &Push, remote: Option<&RemoteName>) -> String {
+    super::state_name(&plan.access.server, remote)
+}
+
+fn version(summary: &Summary, said: &Config) -> Option<sqlrsync_protocol::page::VersionNumber> {
+    summary.committed.version.or(said.committed_version)
+}
+
+fn outcome(
+    plan: &Push,
+    state: &State,
+    end: &Ended<Summary>,
+    said: &Said,
+    remote: Option<&RemoteName>,
+) -> Outcome {
+    let new = |kind| Outcome::new(kind, plan.local.shown(), remote.map(ToString::to_string));
+    let ours = state.base().and_then(|base| base.version).map(|version| version.get());
+    let mut outcome = match end {
+        Ended::Done(summary) => {
+            // Versions 1 and 2 do not say that nothing changed; that nothing was sent does.
+            let unchanged = summary.committed.unchanged || (summary.version < 3 && summary.pages_sent == 0);
+            let mut outcome = new(if unchanged { Kind::Unchanged } else { Kind::Pushed });
+            outcome.version = version(summary, &said.config).map(|version| version.get());
+            outcome.pages_sent = summary.pages_sent;
+            outcome.overtook = summary.committed.overtook;
+            outcome
+        }
+        Ended::Counted { pages, .. } => {
+            let mut outcome = new(if *pages == 0 { Kind::Unchanged } else { Kind::Pushed });
+            outcome.version = ours.filter(|_| *pages == 0);
+            outcome.pages_sent = *pages;
+            outcome
+        }
+        Ended::Stale { latest } => {
+            let mut outcome = new(Kind::Unchanged);
+            outcome.version = ours;
+            outcome.latest = latest.version.map(|version| version.get());
+            outcome
+        }
+    };
+    outcome.dry = plan.dry;
+    outcome.messages = said.messages.clone();
+    outcome
+}

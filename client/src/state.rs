@@ -1,0 +1,229 @@
+//! What was last agreed on about a local file and a remote, kept between runs.
+//!
+//! - It stands under the XDG state folder, in a folder of its own for each local path and remote, and
+//!   counts only for the file (device and inode) that it was written for: a file put in the place of
+//!   another has no state.
+//! - It is a help and never a truth that anything depends on: what is missing, damaged or of another
+//!   file is as good as none, and costs a scan.
+//! - The push id is durable before a byte is sent, so that a push whose answer was lost is recognised.
+//! - One sqlrsync at a time works on a local file.
+
+use std::fs::{self, File, TryLockError};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use sqlrsync_database::{Agreed, Fingerprint};
+use sqlrsync_protocol::exchange::{Base, PushId};
+use sqlrsync_protocol::page::VersionNumber;
+
+use crate::error::Error;
+use crate::files;
+
+/// The form of the file; another counts as none.
+const FORMAT: u32 = 1;
+
+/// How long a second sqlrsync waits for the first to be done with a file.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// How often it looks meanwhile.
+const LOCK_POLL: Duration = Duration::from_millis(50);
+
+/// The state of one local file towards one remote.
+#[derive(Debug)]
+pub struct State {
+    folder: PathBuf,
+    path: PathBuf,
+    remote: String,
+    kept: Kept,
+}
+
+/// What is in `state.json`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Kept {
+    format: u32,
+    /// For people who look into the folder.
+    path: String,
+    remote: String,
+    device: u64,
+    inode: u64,
+    known: Option<Agreed>,
+    /// Of the content in `known`, where the remote keeps versions.
+    version: Option<u64>,
+    push: Option<Push>,
+}
+
+/// A push that was begun and whose end is not known.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Push {
+    id: String,
+    fingerprint: Fingerprint,
+}
+
+impl State {
+    /// The state of `path` (absolute, of a file that may not exist) towards `remote` (any text that
+    /// names it). Never fails: what cannot be read counts as none.
+    pub fn open(state_folder: &Path, path: &Path, remote: &str) -> State {
+        let folder = state_folder.join("files").join(name_of(&[&path.to_string_lossy(), remote]));
+        let kept = files::read_small(&folder.join("state.json"))
+            .ok()
+            .flatten()
+            .and_then(|text| serde_json::from_str::<Kept>(&text).ok())
+            .filter(|kept| kept.format == FORMAT && identity(path) == Some((kept.device, kept.inode)));
+        if kept.is_none() {
+            tracing::debug!(path = %path.display(), "no state that counts for this file");
+        }
+        State { folder, path: path.to_owned(), remote: remote.to_owned(), kept: kept.unwrap_or_default() }
+    }
+
+    /// Where the hashes of the file's pages are kept. The folder is made.
+    ///
+    /// # Errors
+    /// Where the state folder cannot be written.
+    pub fn hashes(&self) -> Result<PathBuf, Error> {
+        files::make_folder(&self.folder).map_err(Error::file("make", &self.folder))?;
+        Ok(self.folder.join("pages"))
+    }
+
+    /// What was last agreed on, with the fingerprint that the file then had.
+    pub fn known(&self) -> Option<Agreed> {
+        self.kept.known.clone()
+    }
+
+    /// Version and root that this file and the remote last had in common.
+    pub fn base(&self) -> Option<Base> {
+        let known = self.kept.known.as_ref()?;
+        Some(Base { version: self.kept.version.and_then(VersionNumber::new), root: known.root })
+    }
+
+    /// The id for a push of what the file holds now: that of the last push, where its end is not known
+    /// and the file is as it was then, or a new one. It is durable when this returns.
+    ///
+    /// # Errors
+    /// Where the file is gone, or the state folder cannot be written.
+    pub fn push_id(&mut self) -> Result<PushId, Error> {
+        let now = Fingerprint::of(&self.path)?;
+        if let Some(push) = &self.kept.push
+            && push.fingerprint.proves_unchanged(&now)
+            && let Some(id) = parse_push_id(&push.id)
+        {
+            return Ok(id);
+        }
+        let mut id = [0; 16];
+        getrandom::fill(&mut id).map_err(|error| Error::Random(error.to_string()))?;
+        self.kept.push = Some(Push { id: hex(&id), fingerprint: now });
+        self.write()?;
+        Ok(PushId(id))
+    }
+
+    /// Records what both sides now have in common, and that no push is open.
+    ///
+    /// # Errors
+    /// Where the state folder cannot be written. The transfer is done all the same.
+    pub fn agree(&mut self, agreed: &Agreed, version: Option<VersionNumber>) -> Result<(), Error> {
+        self.kept.known = Some(agreed.clone());
+        self.kept.version = version.map(VersionNumber::get);
+        self.kept.push = None;
+        self.write()
+    }
+
+    /// Records that no push is open, where nothing was agreed on that could be kept.
+    ///
+    /// # Errors
+    /// Where the state folder cannot be written.
+    pub fn end_push(&mut self) -> Result<(), Error> {
+        match self.kept.push.take() {
+            Some(_) => self.write(),
+            None => Ok(()),
+        }
+    }
+
+    fn write(&mut self) -> Result<(), Error> {
+        let Some((device, inode)) = identity(&self.path) else { return Ok(()) };
+        self.kept = Kept {
+            format: FORMAT,
+            path: self.path.to_string_lossy().into_owned(),
+            remote: self.remote.clone(),
+            device,
+            inode,
+            known: self.kept.known.take(),
+            version: self.kept.version,
+            push: self.kept.push.take(),
+        };
+        let file = self.folder.join("state.json");
+        let text = serde_json::to_vec_pretty(&self.kept).map_err(|error| Error::File {
+            doing: "write",
+            path: file.clone(),
+            source: error.into(),
+        })?;
+        files::replace(&file, &text, 0o600).map_err(Error::file("write", &file))
+    }
+}
+
+/// Held while a run works on a local file.
+#[derive(Debug)]
+pub struct FileLock {
+    _file: File,
+}
+
+impl FileLock {
+    /// Takes the lock of `path`, and waits a few seconds for it.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] where another keeps it; or the state folder cannot be written.
+    pub fn take(state_folder: &Path, path: &Path) -> Result<FileLock, Error> {
+        FileLock::take_within(state_folder, path, LOCK_WAIT)
+    }
+
+    fn take_within(state_folder: &Path, path: &Path, wait: Duration) -> Result<FileLock, Error> {
+        let folder = state_folder.join("locks");
+        files::make_folder(&folder).map_err(Error::file("make", &folder))?;
+        let name = folder.join(name_of(&[&path.to_string_lossy()]));
+        let file = File::options().create(true).truncate(false).write(true).open(&name);
+        let file = file.map_err(Error::file("open", &name))?;
+        let deadline = Instant::now() + wait;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(FileLock { _file: file }),
+                Err(TryLockError::Error(error)) => return Err(Error::file("lock", &name)(error)),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_POLL),
+                Err(TryLockError::WouldBlock) => return Err(Error::InUse { path: path.to_owned() }),
+            }
+        }
+    }
+}
+
+/// Device and inode; `None` where there is no file.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|data| (data.dev(), data.ino()))
+}
+
+/// A file name for these texts: no two lists of texts have the same.
+fn name_of(texts: &[&str]) -> String {
+    let mut hasher = blake3::Hasher::new_derive_key("sqlrsync 2026 name of a state folder");
+    for text in texts {
+        hasher.update(&(text.len() as u64).to_be_bytes());
+        hasher.update(text.as_bytes());
+    }
+    hex(&hasher.finalize().as_bytes()[..16])
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn parse_push_id(text: &str) -> Option<PushId> {
+    let mut id = [0; 16];
+    if text.len() != 2 * id.len() || !text.is_ascii() {
+        return None;
+    }
+    for (index, byte) in id.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).ok()?;
+    }
+    Some(PushId(id))
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

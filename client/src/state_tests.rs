@@ -1,0 +1,108 @@
+use super::*;
+
+/// A folder with a real database in it, old enough that its fingerprint proves something.
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Place {
+        let place = Place { folder: tempfile::tempdir().unwrap() };
+        fs::write(place.file(), b"what it holds does not matter here").unwrap();
+        std::thread::sleep(Duration::from_millis(30));
+        place
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("app.db")
+    }
+
+    fn state_folder(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    fn open(&self, remote: &str) -> State {
+        State::open(&self.state_folder(), &self.file(), remote)
+    }
+
+    fn agreed(&self) -> Agreed {
+        Agreed {
+            root: sqlrsync_protocol::hash::Root([7; 32]),
+            geometry: sqlrsync_protocol::page::Geometry {
+                page_size: sqlrsync_protocol::page::PageSize::from_bytes(4096).unwrap(),
+                page_count: sqlrsync_protocol::page::PageCount(3),
+            },
+            fingerprint: Fingerprint::of(&self.file()).unwrap(),
+        }
+    }
+}
+
+#[test]
+fn what_was_agreed_on_is_known_the_next_time_and_for_that_remote_only() {
+    let place = Place::new();
+    let agreed = place.agreed();
+    place.open("one").agree(&agreed, VersionNumber::new(5)).unwrap();
+    let state = place.open("one");
+    assert_eq!(state.known(), Some(agreed));
+    assert_eq!(state.base().unwrap().version, VersionNumber::new(5));
+    assert!(place.open("two").known().is_none());
+}
+
+#[test]
+fn another_file_of_the_same_name_has_no_state() {
+    let place = Place::new();
+    place.open("one").agree(&place.agreed(), None).unwrap();
+    // Both exist at once, so the new one cannot get the old one's inode.
+    let other = place.folder.path().join("other");
+    fs::write(&other, b"another").unwrap();
+    fs::rename(&other, place.file()).unwrap();
+    assert!(place.open("one").known().is_none());
+}
+
+#[test]
+fn a_damaged_state_counts_as_none() {
+    let place = Place::new();
+    let mut state = place.open("one");
+    state.agree(&place.agreed(), None).unwrap();
+    let file = state.folder.join("state.json");
+    let good = fs::read(&file).unwrap();
+    for bad in [&b""[..], b"{", b"\xff\xfe", b"{\"format\":99}", &good[..good.len() / 2]] {
+        fs::write(&file, bad).unwrap();
+        assert!(place.open("one").known().is_none());
+    }
+}
+
+#[test]
+fn a_push_that_is_repeated_unchanged_has_the_same_id() {
+    let place = Place::new();
+    let first = place.open("one").push_id().unwrap();
+    assert_eq!(place.open("one").push_id().unwrap(), first);
+}
+
+#[test]
+fn a_push_of_other_content_or_after_success_has_a_new_id() {
+    let place = Place::new();
+    let first = place.open("one").push_id().unwrap();
+    fs::write(place.file(), b"more than there was before, and so another size").unwrap();
+    std::thread::sleep(Duration::from_millis(30));
+    let second = place.open("one").push_id().unwrap();
+    assert_ne!(second, first);
+    place.open("one").agree(&place.agreed(), None).unwrap();
+    assert_ne!(place.open("one").push_id().unwrap(), second);
+}
+
+#[test]
+fn one_run_at_a_time_works_on_a_file() {
+    let place = Place::new();
+    let (folder, file) = (place.state_folder(), place.file());
+    let first = FileLock::take(&folder, &file).unwrap();
+    let second = FileLock::take_within(&folder, &file, Duration::from_millis(60));
+    assert_eq!(second.unwrap_err().exit_code(), 5);
+    drop(first);
+    FileLock::take_within(&folder, &file, Duration::ZERO).unwrap();
+}
+
+#[test]
+fn names_of_folders_do_not_collide() {
+    assert_ne!(name_of(&["ab", "c"]), name_of(&["a", "bc"]));
+}

@@ -1,0 +1,53 @@
+//! Whom to trust: the system's certificates, or those of `--ca-file` and nobody else.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::error::Error;
+
+/// The certificates that count.
+///
+/// # Errors
+/// Where the file cannot be read or has no certificate, or the system has none.
+pub fn certificates(ca_file: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let Some(path) = ca_file else {
+        let found = rustls_native_certs::load_native_certs();
+        for error in &found.errors {
+            tracing::debug!(%error, "a certificate of the system cannot be read");
+        }
+        return Ok(found.certs);
+    };
+    let bad = |why: String| Error::BadFile { path: path.to_owned(), why };
+    let certificates = CertificateDer::pem_file_iter(path)
+        .map_err(|error| bad(error.to_string()))?
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| bad(error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(bad("it has no certificate in PEM form".to_owned()));
+    }
+    Ok(certificates)
+}
+
+/// What rustls needs to speak to a server.
+///
+/// # Errors
+/// As [`certificates`]; that none of them can be used.
+pub fn config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, Error> {
+    let mut roots = RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(certificates(ca_file)?);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config =
+        builder.map_err(|error| Error::Tls { server: "the server".to_owned(), why: error.to_string() })?;
+    if added == 0 {
+        return Err(Error::Tls {
+            server: "any server".to_owned(),
+            why: "no certificate is trusted here".to_owned(),
+        });
+    }
+    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+}
