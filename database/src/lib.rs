@@ -39,3 +39,4 @@ pub use fingerprint::Fingerprint;
 pub use library::check_library;
 pub use live_origin::{LiveOrigin, LiveOriginOptions};
 pub use page_hashes::PageHashes;
+pub use snapshot::is_wal;

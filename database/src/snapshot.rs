@@ -103,6 +103,18 @@ impl Snapshot {
     }
 }
 
+/// Whether the database is in WAL mode; `None` where there is no file yet, or nothing in it.
+///
+/// # Errors
+/// As [`crate::LiveOrigin`] has them for a file that cannot be read.
+pub fn is_wal(path: &Path) -> Result<Option<bool>, Error> {
+    match Snapshot::open(path) {
+        Ok(snapshot) => Ok(Some(snapshot.fields().is_wal())),
+        Err(Error::Missing { .. } | Error::Empty { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// What is done with each page; an error ends the reading.
 pub(crate) type EachPage<'e> = &'e mut dyn FnMut(PageNumber, &[u8]) -> Result<(), Error>;
 
