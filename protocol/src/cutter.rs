@@ -216,6 +216,12 @@ mod tests {
     }
 
     #[test]
+    fn a_piece_is_filled_to_the_last_byte() {
+        let run = [[&[0x64][..], &[9; 20]].concat().repeat(195), vec![0x45, 0, 0, 0, 2, 0x48, 0x48]].concat();
+        assert_eq!(public(run).unwrap().iter().map(Bytes::len).collect::<Vec<_>>(), [PUBLIC_PIECE_MAX, 1]);
+    }
+
+    #[test]
     fn a_long_page_is_cut_before_a_byte_that_is_not_the_end_byte() {
         let mut content = vec![0x42; 65_536];
         for at in (0..65_536).step_by(4101) {

@@ -225,9 +225,6 @@ impl FromStr for RemoteName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<RemoteName, NameError> {
-        if text.len() > NAME_LEN_MAX {
-            return Err(NameError::TooLong(text.len()));
-        }
         let (namespace, path) = text.split_once('/').ok_or(NameError::NoPath)?;
         if namespace.is_empty() {
             return Err(NameError::EmptyPart);
