@@ -4,7 +4,8 @@
 //! listener   accepts, TLS, time limits            gate      counts connections
 //! http       routes and thin handlers             access    who may do what
 //! backend    what the server does, without HTTP   catalog   namespaces, replicas, key hashes
-//! sessions   the open WebSockets                  revocations, first_start, data_folder, settings
+//! session    a WebSocket from upgrade to close   sessions  all of them, and how they are told to end
+//! revocations, first_start, data_folder, settings
 //! ```
 //!
 //! Async code is at the edge only: whatever reads or writes a disk runs on threads of its own.
@@ -24,7 +25,9 @@ pub mod new_key;
 pub mod refused;
 pub mod revocations;
 pub mod server;
+pub mod session;
 pub mod sessions;
 pub mod settings;
 pub mod size;
+pub mod sweeper;
 pub mod tls;

@@ -42,17 +42,3 @@ pub fn create(catalog: &Catalog, wish: &Wish<'_>) -> Result<(KeyId, Key), Error>
     let id = catalog.add_key(&NewKey { kind, namespace, replica, hash: &key.hash(), label, parent })?;
     Ok((id, key))
 }
-
-/// The id of a new replica.
-///
-/// # Errors
-/// [`Error::Random`].
-pub fn replica_id() -> Result<String, Error> {
-    const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-    let mut random = [0; 16];
-    getrandom::fill(&mut random)?;
-    let bits = u128::from_be_bytes(random);
-    // 26 digits of five bits are 130: the last two bits are zeros.
-    let digit = |at: u32| if at < 25 { bits >> (123 - 5 * at) & 31 } else { bits << 2 & 31 };
-    Ok((0..26).map(|at| char::from(DIGITS[digit(at) as usize])).collect())
-}

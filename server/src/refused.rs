@@ -22,6 +22,8 @@ pub enum Why {
     TooMany,
     /// A limit of the server, or it is stopping.
     TryLater,
+    /// What is stored is not what it should be.
+    Damaged,
     /// The server failed.
     Failed,
 }
@@ -34,6 +36,7 @@ impl Why {
             Why::NoKey | Why::BadKey | Why::NotAllowed => Refusal::NotAllowed,
             Why::NotFound => Refusal::NotFound,
             Why::TooMany | Why::TryLater => Refusal::TryLater,
+            Why::Damaged => Refusal::Integrity,
             Why::Failed => Refusal::Failed,
         }
     }

@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlrsync_repository::Repository;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -23,9 +25,12 @@ use crate::gate::Gate;
 use crate::http::router::{App, router};
 use crate::listener::{Listener, Timeouts};
 use crate::new_key;
+use crate::refused::Refused;
 use crate::revocations;
+use crate::session::Limits;
 use crate::sessions::{Sessions, Signal};
 use crate::settings::Settings;
+use crate::sweeper;
 use crate::tls::{self, Tls};
 
 /// How long transfers may go on after the server was told to stop.
@@ -46,6 +51,12 @@ pub enum Error {
     /// The first admin key.
     #[error(transparent)]
     Key(#[from] new_key::Error),
+    /// The repository.
+    #[error(transparent)]
+    Repository(#[from] sqlrsync_repository::Error),
+    /// What the repository holds cannot be registered.
+    #[error("the repository's replicas cannot be looked through: {0}")]
+    Recovery(Refused),
     /// TLS.
     #[error(transparent)]
     Tls(#[from] tls::Error),
@@ -90,7 +101,7 @@ pub struct Server {
     sessions: Arc<Sessions>,
     stop: watch::Sender<bool>,
     listener: JoinHandle<()>,
-    revocations: JoinHandle<()>,
+    background: [JoinHandle<()>; 2],
     _lock: Lock,
 }
 
@@ -119,10 +130,14 @@ impl Server {
 
         let sessions = Arc::new(Sessions::default());
         let revocations = revocations::watch(Catalog::open(&folder.catalog())?, sessions.clone());
-        let backend = Arc::new(Backend { catalog, sessions: sessions.clone() });
+        let repository = Repository::local(&folder.repository(), Handle::current())?;
+        let backend = Arc::new(Backend::new(catalog, repository, sessions.clone(), settings));
+        sweeper::sweep_alone(&backend.repository).await;
+        recover(&backend).await?;
+        let sweeper = sweeper::start(backend.repository.clone(), settings.sweep_interval.duration());
         let gate = Gate::new(settings.connections_max, settings.connections_per_address_max);
         let behind_proxy = settings.behind_proxy;
-        let router = router(App { backend, gate: gate.clone(), behind_proxy });
+        let router = router(App { backend, limits: Limits::of(settings), gate: gate.clone(), behind_proxy });
         let timeouts = Timeouts {
             handshake: settings.handshake_timeout.duration(),
             header: settings.header_timeout.duration(),
@@ -130,7 +145,16 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let listener = Listener { socket, tls: tls.clone(), gate, behind_proxy, timeouts, router };
         let listener = tokio::spawn(listener.run(stopped));
-        Ok(Server { address, tls, first_key, sessions, stop, listener, revocations, _lock: lock })
+        Ok(Server {
+            address,
+            tls,
+            first_key,
+            sessions,
+            stop,
+            listener,
+            background: [revocations, sweeper],
+            _lock: lock,
+        })
     }
 
     /// Where it listens.
@@ -170,9 +194,18 @@ impl Server {
         }
         // Requests without a WebSocket are short; who is slow to read an answer is not waited for.
         let _ = timeout(Duration::from_millis(500), self.listener).await;
-        self.revocations.abort();
+        self.background.iter().for_each(JoinHandle::abort);
         tracing::info!("stopped");
     }
+}
+
+/// Registers what the catalog has lost.
+async fn recover(backend: &Arc<Backend>) -> Result<(), Error> {
+    let found = backend.blocking(|backend| backend.register_found()).await.map_err(Error::Recovery)?;
+    if found > 0 {
+        tracing::warn!(replicas = found, "registered replicas that the catalog did not know");
+    }
+    Ok(())
 }
 
 /// Binds the first address of `text` that can be bound.

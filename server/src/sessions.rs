@@ -28,6 +28,11 @@ impl Signal {
     }
 }
 
+/// Waits for a signal that is `wanted`. A session whose place is gone is stopped.
+pub async fn told(signal: &mut watch::Receiver<Signal>, wanted: impl Fn(Signal) -> bool) -> Signal {
+    signal.wait_for(|signal| wanted(*signal)).await.map_or(Signal::Stop, |signal| *signal)
+}
+
 /// All open sessions.
 #[derive(Debug, Default)]
 pub struct Sessions {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 use sqlrsync_protocol::remote::RemoteName;
+use sqlrsync_repository::ReplicaId;
 
 use super::args::{KeyCommand, KeyCreate, NamespaceCommand};
 use super::error::Error;
@@ -108,7 +109,7 @@ fn replica_named(catalog: &Catalog, name: &RemoteName) -> Result<ReplicaRecord, 
     if let Some(found) = catalog.replica(namespace, path)? {
         return Ok(found);
     }
-    let id = new_key::replica_id()?;
+    let id = ReplicaId::random().map_err(new_key::Error::Random)?.to_string();
     let new = NewReplica {
         id: &id,
         namespace,

@@ -45,6 +45,20 @@ pub enum Command {
     /// Make and list namespaces.
     #[command(subcommand)]
     Namespace(NamespaceCommand),
+    /// Read all that is stored and prove every version; exit code 12 where something is damaged. A server
+    /// may run meanwhile.
+    Check {
+        /// One JSON object a line: the problems, then the outcome.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove what nothing refers to: what cut pushes and killed processes have left. A running server does
+    /// so by itself.
+    Sweep {
+        /// Print a JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Show the settings.
     #[command(subcommand)]
     Config(ConfigCommand),

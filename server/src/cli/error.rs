@@ -2,6 +2,8 @@
 
 use std::io;
 
+use sqlrsync_protocol::exchange::Fault;
+
 use crate::{catalog, data_folder, logging, new_key, server, settings};
 
 /// Why a command fails.
@@ -28,17 +30,22 @@ pub enum Error {
     /// The logs cannot be set up.
     #[error(transparent)]
     Logging(#[from] logging::Error),
+    /// The repository.
+    #[error(transparent)]
+    Repository(#[from] sqlrsync_repository::Error),
     /// Standard output, a file, or a thread.
     #[error("{0}")]
     Io(#[from] io::Error),
 }
 
 impl Error {
-    /// 2 for usage, 10 for what is not there, 1 for the rest.
+    /// 2 for usage, 10 for what is not there, the repository's own, and 1 for the rest.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Usage(_) | Error::Settings(_) | Error::Logging(_) => 2,
             Error::Catalog(catalog::Error::NoNamespace(_) | catalog::Error::NoKey(_)) => 10,
+            Error::DataFolder(data_folder::Error::Missing(_)) => 10,
+            Error::Repository(error) => error.refusal().exit_code(),
             _ => 1,
         }
     }

@@ -6,6 +6,7 @@ mod config;
 mod docs;
 mod error;
 mod serve;
+mod store;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,8 @@ fn act(cli: Cli, matches: &clap::ArgMatches) -> Result<ExitCode, Error> {
         Command::Serve(given) => serve::serve(files, given),
         Command::Key(command) => admin::key(&folder(files)?, command),
         Command::Namespace(command) => admin::namespace(&folder(files)?, command),
+        Command::Check { json } => store::check(&existing_folder(files)?, json),
+        Command::Sweep { json } => store::sweep(&existing_folder(files)?, json),
         Command::Config(ConfigCommand::Show { given, json }) => config::show(files, &given, matches, json),
         Command::Completions { shell } => docs::completions(shell),
         Command::Man { folder } => docs::man(&folder),
@@ -48,4 +51,10 @@ fn act(cli: Cli, matches: &clap::ArgMatches) -> Result<ExitCode, Error> {
 fn folder(files: &args::Files) -> Result<DataFolder, Error> {
     let file = config::read_file(files)?;
     Ok(DataFolder::create(&config::data_path(files, &file)?)?)
+}
+
+/// The data folder of the commands that look into one.
+fn existing_folder(files: &args::Files) -> Result<DataFolder, Error> {
+    let file = config::read_file(files)?;
+    Ok(DataFolder::open(&config::data_path(files, &file)?)?)
 }

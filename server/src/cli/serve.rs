@@ -28,7 +28,8 @@ pub fn serve(files: &Files, given: Box<Given>) -> Result<ExitCode, Error> {
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
-fn runtime() -> Result<Runtime, Error> {
+/// The runtime of the edges; what blocks has threads of its own.
+pub fn runtime() -> Result<Runtime, Error> {
     Ok(Builder::new_multi_thread().enable_all().thread_name("edge").build()?)
 }
 

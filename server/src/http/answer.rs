@@ -23,7 +23,7 @@ pub const fn status(why: Why) -> StatusCode {
         Why::NotFound => StatusCode::NOT_FOUND,
         Why::TooMany => StatusCode::TOO_MANY_REQUESTS,
         Why::TryLater => StatusCode::SERVICE_UNAVAILABLE,
-        Why::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+        Why::Damaged | Why::Failed => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -1,13 +1,17 @@
 //! What each route answers.
 
-use axum::extract::State;
-use axum::http::{Method, StatusCode, Uri};
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::Response;
-use tokio::task::spawn_blocking;
+use serde::{Deserialize, Serialize};
+use sqlrsync_protocol::page::VersionNumber;
 
-use super::answer;
 use super::router::App;
+use super::{answer, request};
 use crate::refused::{Refused, Why};
+
+/// How many versions, or replicas, are told where nobody says how many.
+const LIMIT_DEFAULT: usize = 100;
 
 /// `GET /`: what this is.
 pub async fn index() -> Response {
@@ -22,10 +26,9 @@ pub async fn live() -> Response {
 
 /// `GET /readyz`: what a request needs answers.
 pub async fn ready(State(app): State<App>) -> Response {
-    match spawn_blocking(move || app.backend.ready()).await {
-        Ok(Ok(())) => answer::text(StatusCode::OK, "ok\n"),
-        Ok(Err(refused)) => answer::refusal(&Refused { why: Why::TryLater, ..refused }),
-        Err(error) => answer::refusal(&Refused::failed("a probe", &error)),
+    match app.backend.blocking(|backend| backend.ready()).await {
+        Ok(()) => answer::text(StatusCode::OK, "ok\n"),
+        Err(refused) => answer::refusal(&Refused { why: Why::TryLater, ..refused }),
     }
 }
 
@@ -37,4 +40,69 @@ pub async fn nothing_here(uri: Uri) -> Response {
 /// A known path, asked for with another method than GET.
 pub async fn wrong_method(method: Method) -> Response {
     answer::text(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not answered here: use GET\n"))
+}
+
+/// What is asked for of a long list.
+#[derive(Deserialize)]
+pub struct VersionsQuery {
+    before: Option<u64>,
+    limit: Option<usize>,
+}
+
+/// `GET /api/v1/replicas/{namespace}/{path}/versions`: the versions, newest first. The name has any
+/// number of parts, so what is asked of it stands last.
+pub async fn of_replica(
+    State(app): State<App>,
+    headers: HeaderMap,
+    uri: Uri,
+    Query(query): Query<VersionsQuery>,
+) -> Response {
+    let path = uri.path().strip_prefix("/api/v1/replicas/").unwrap_or_default();
+    let Some(name) = path.strip_suffix("/versions") else { return nothing_here(uri).await };
+    let name = request::parse_name(name);
+    respond(async move {
+        let (name, key) = (name?, request::credentials(&headers)?.key);
+        let before = query.before.map(|number| {
+            VersionNumber::new(number).ok_or_else(|| Refused::new(Why::BadRequest, "versions count from 1"))
+        });
+        let before = before.transpose()?;
+        let call = app.backend.blocking(move |backend| {
+            let caller = backend.authenticate(key.as_ref())?;
+            backend.history(&caller, &name, before, query.limit.unwrap_or(LIMIT_DEFAULT))
+        });
+        call.await
+    })
+    .await
+}
+
+/// What is asked for of the list of replicas.
+#[derive(Deserialize)]
+pub struct ReplicasQuery {
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+/// `GET /api/v1/replicas`: the replicas that the key opens.
+pub async fn replicas(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Query(query): Query<ReplicasQuery>,
+) -> Response {
+    respond(async move {
+        let key = request::credentials(&headers)?.key;
+        let call = app.backend.blocking(move |backend| {
+            let caller = backend.authenticate(key.as_ref())?;
+            let after = query.after.unwrap_or_default();
+            backend.replicas(&caller, &after, query.limit.unwrap_or(LIMIT_DEFAULT))
+        });
+        Ok(serde_json::json!({ "replicas": call.await? }))
+    })
+    .await
+}
+
+async fn respond<T: Serialize>(outcome: impl Future<Output = Result<T, Refused>>) -> Response {
+    match outcome.await {
+        Ok(value) => answer::json(&value),
+        Err(refused) => answer::refusal(&refused),
+    }
 }

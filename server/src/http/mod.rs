@@ -3,6 +3,6 @@
 
 pub mod answer;
 mod handlers;
-#[allow(dead_code, reason = "the routes that read requests come next")]
 mod request;
 pub mod router;
+mod sockets;

@@ -9,6 +9,7 @@ use sqlrsync_protocol::key::Key;
 use sqlrsync_protocol::remote::{RemoteName, VersionSelector};
 use sqlrsync_protocol::text::{ReplicaIdText, printable};
 
+use crate::backend::ClientSays;
 use crate::catalog::Visibility;
 use crate::refused::{Refused, Why};
 
@@ -18,33 +19,15 @@ const WORD_BYTES_MAX: usize = 255;
 /// Longest path of the pushed database on its machine that is kept, in bytes; what is longer is cut.
 const LOCAL_PATH_BYTES_MAX: usize = 4096;
 
-/// Marks our own client, which reads the HTTP status of a refusal and needs no second form of it.
-const OWN_CLIENT: &str = "x-sqlrsync-client";
+/// How `X-ClientVersion` begins where it is our own client, which reads the HTTP status of a refusal and
+/// needs no second form of it. The public one has a bare number there.
+const OWN_CLIENT: &[u8] = b"sqlrsync ";
 
 /// Who asks, as the request has it.
 #[derive(Clone, Debug)]
 pub struct Credentials {
     /// The key; `None` where there is none.
     pub key: Option<Key>,
-}
-
-/// What the client says of itself and of what it wants.
-#[derive(Clone, Debug, Default)]
-pub struct ClientSays {
-    /// `X-ClientID`: stable for a machine.
-    pub client_id: String,
-    /// `X-LocalHostname`.
-    pub host: String,
-    /// `X-LocalAbsolutePath`.
-    pub local_path: String,
-    /// `X-ReplicaID`.
-    pub replica_id: Option<ReplicaIdText>,
-    /// `X-Visibility`; `None` where nothing was said.
-    pub visibility: Option<Visibility>,
-    /// `X-ReplicaVersion`.
-    pub version: VersionSelector,
-    /// It is our own client.
-    pub own_client: bool,
 }
 
 /// The replica's name after `prefix` in the request's path; `None` where nothing follows.
@@ -97,7 +80,10 @@ pub fn client_says(headers: &HeaderMap) -> Result<ClientSays, Refused> {
     let version = text_of(headers, "x-replicaversion")?;
     let replica_id = match text_of(headers, "x-replicaid")? {
         "" => None,
-        id => Some(id.parse().map_err(|_| bad("X-ReplicaID is no replica id".to_owned()))?),
+        id => match id.parse::<ReplicaIdText>() {
+            Ok(id) => Some(id.as_str().to_owned()),
+            Err(_) => return Err(bad("X-ReplicaID is no replica id".to_owned())),
+        },
     };
     let visibility = match text_of(headers, "x-visibility")? {
         "" => None,
@@ -113,8 +99,12 @@ pub fn client_says(headers: &HeaderMap) -> Result<ClientSays, Refused> {
         replica_id,
         visibility,
         version: VersionSelector::from_header(version).map_err(|error| bad(error.to_string()))?,
-        own_client: headers.contains_key(OWN_CLIENT),
     })
+}
+
+/// Whether it is our own client that asks.
+pub fn is_own_client(headers: &HeaderMap) -> bool {
+    headers.get("x-clientversion").is_some_and(|value| value.as_bytes().starts_with(OWN_CLIENT))
 }
 
 /// The client's address behind a proxy: the last of `X-Forwarded-For`, which our proxy has written

@@ -9,10 +9,11 @@ use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::Response;
 use axum::routing::get;
 
-use super::{answer, handlers, request};
+use super::{answer, handlers, request, sockets};
 use crate::backend::Backend;
 use crate::gate::Gate;
 use crate::listener::{Peer, address_full};
+use crate::session::Limits;
 
 /// Says that this is a sqlrsync server, and its version.
 pub const SERVER_HEADER: HeaderName = HeaderName::from_static("x-sqlrsync-server");
@@ -22,6 +23,8 @@ pub const SERVER_HEADER: HeaderName = HeaderName::from_static("x-sqlrsync-server
 pub struct App {
     /// All that is not HTTP.
     pub backend: Arc<Backend>,
+    /// Limits of the WebSocket sessions.
+    pub limits: Limits,
     /// Counts what a proxy forwards, by address.
     pub gate: Arc<Gate>,
     /// Whether a proxy says who the client is.
@@ -34,6 +37,17 @@ pub fn router(app: App) -> Router {
         .route("/", get(handlers::index))
         .route("/livez", get(handlers::live))
         .route("/readyz", get(handlers::ready))
+        .route("/sapi/push", get(sockets::push))
+        .route("/sapi/push/", get(sockets::push))
+        .route("/sapi/push/{*name}", get(sockets::push))
+        .route("/sapi/pull", get(sockets::pull))
+        .route("/sapi/pull/", get(sockets::pull))
+        .route("/sapi/pull/{*name}", get(sockets::pull))
+        .route("/sapi/subscribe", get(sockets::subscribe))
+        .route("/sapi/subscribe/", get(sockets::subscribe))
+        .route("/sapi/subscribe/{*name}", get(sockets::subscribe))
+        .route("/api/v1/replicas", get(handlers::replicas))
+        .route("/api/v1/replicas/{*name}", get(handlers::of_replica))
         .fallback(handlers::nothing_here)
         .method_not_allowed_fallback(handlers::wrong_method)
         .layer(from_fn_with_state(app.clone(), count_forwarded))

@@ -1,0 +1,171 @@
+//! What the server does, without HTTP and without sockets: who a key belongs to, which replica a
+//! name means, whose turn it is, what is stored. Calls block, on the catalog's disk or the
+//! repository's, where they are not async.
+
+mod given_keys;
+mod history;
+mod notices;
+mod pull;
+mod push;
+mod push_pages;
+mod recovery;
+mod turns;
+
+use std::sync::Arc;
+
+use sqlrsync_protocol::exchange::Fault;
+use sqlrsync_protocol::key::Key;
+use sqlrsync_repository::Repository;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+use crate::access::Caller;
+use crate::catalog::{self, Catalog};
+use crate::refused::{Refused, Why};
+use crate::sessions::Sessions;
+use crate::settings::Settings;
+
+pub use given_keys::GivenKeys;
+pub use history::{HISTORY_MAX, HistoryPage, ListedReplica, VersionInfo};
+pub use notices::{Notices, Subscription};
+pub use pull::PullPlan;
+pub use push::{PushPlan, PushTurn};
+pub use push_pages::{PushError, PushPages};
+use turns::Turns;
+
+/// How many calls that block for a short time run at once. The runtime's blocking threads are shared
+/// with the repository's own disk access, which these calls wait for: they must never take them all.
+const BLOCKING_CALLS_MAX: usize = 64;
+
+/// Who a peer is and what it says of itself, as far as the backend cares.
+#[derive(Clone, Debug, Default)]
+pub struct ClientSays {
+    /// `X-ClientID`: stable for a machine.
+    pub client_id: String,
+    /// `X-LocalHostname`.
+    pub host: String,
+    /// `X-LocalAbsolutePath`.
+    pub local_path: String,
+    /// `X-ReplicaID`.
+    pub replica_id: Option<String>,
+    /// `X-Visibility`; `None` where nothing was said.
+    pub visibility: Option<catalog::Visibility>,
+    /// `X-ReplicaVersion`.
+    pub version: sqlrsync_protocol::remote::VersionSelector,
+}
+
+/// The server's parts that all connections share.
+pub struct Backend {
+    /// Namespaces, replicas, keys.
+    pub catalog: Catalog,
+    /// The versions.
+    pub repository: Repository,
+    /// The open WebSockets.
+    pub sessions: Arc<Sessions>,
+    /// Tells subscribers of new versions.
+    pub notices: Notices,
+    turns: Arc<Turns>,
+    transfers: Arc<Semaphore>,
+    blocking: Semaphore,
+    database_bytes_max: u64,
+    stage_bytes_max: u64,
+}
+
+impl Backend {
+    /// Puts the parts together.
+    pub fn new(
+        catalog: Catalog,
+        repository: Repository,
+        sessions: Arc<Sessions>,
+        settings: &Settings,
+    ) -> Backend {
+        Backend {
+            catalog,
+            repository,
+            sessions,
+            notices: Notices::default(),
+            turns: Arc::default(),
+            transfers: Arc::new(Semaphore::new(settings.transfers_max.min(Semaphore::MAX_PERMITS))),
+            blocking: Semaphore::new(BLOCKING_CALLS_MAX),
+            database_bytes_max: settings.database_bytes_max.0,
+            stage_bytes_max: settings.stage_bytes_max.0,
+        }
+    }
+
+    /// Runs a call that blocks for a short time, off the async threads.
+    ///
+    /// # Errors
+    /// Those of `call`, and [`Why::Failed`] where it panicked.
+    pub async fn blocking<T: Send + 'static>(
+        self: &Arc<Backend>,
+        call: impl FnOnce(&Arc<Backend>) -> Result<T, Refused> + Send + 'static,
+    ) -> Result<T, Refused> {
+        // The semaphore is never closed.
+        let _turn = self.blocking.acquire().await;
+        let backend = self.clone();
+        match spawn_blocking(move || call(&backend)).await {
+            Ok(outcome) => outcome,
+            Err(error) => Err(Refused::failed("a call", &error)),
+        }
+    }
+
+    /// Who holds this key.
+    ///
+    /// # Errors
+    /// [`Why::BadKey`] where nobody does (any more), [`Why::Failed`].
+    pub fn authenticate(&self, key: Option<&Key>) -> Result<Caller, Refused> {
+        let Some(key) = key else { return Ok(Caller::Anonymous) };
+        match self.catalog.key_by_hash(&key.hash())? {
+            Some(record) if record.revoked.is_none() => Ok(Caller::Key(record)),
+            _ => Err(Refused::new(Why::BadKey, "this key is not known here, or was revoked")),
+        }
+    }
+
+    /// Whether a key still opens anything: asked again once its session is entered.
+    ///
+    /// # Errors
+    /// [`Why::BadKey`], [`Why::Failed`].
+    pub fn still_live(&self, caller: &Caller) -> Result<(), Refused> {
+        match caller.key() {
+            Some(key) if !self.catalog.key_is_live(key.id)? => {
+                Err(Refused::new(Why::BadKey, "this key was revoked"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the parts answer that a request needs.
+    ///
+    /// # Errors
+    /// [`Why::Failed`].
+    pub fn ready(&self) -> Result<(), Refused> {
+        self.catalog.ping()?;
+        self.repository.replicas()?;
+        Ok(())
+    }
+}
+
+impl From<catalog::Error> for Refused {
+    /// The catalog is the server's own: why it fails is nothing for the peer.
+    fn from(error: catalog::Error) -> Refused {
+        Refused::failed("the catalog", &error)
+    }
+}
+
+impl From<sqlrsync_repository::Error> for Refused {
+    fn from(error: sqlrsync_repository::Error) -> Refused {
+        use sqlrsync_protocol::exchange::Refusal;
+        let why = match error.refusal() {
+            Refusal::Invalid | Refusal::Conflict => Why::BadRequest,
+            Refusal::NotAllowed => Why::NotAllowed,
+            Refusal::NotFound => Why::NotFound,
+            Refusal::TryLater => Why::TryLater,
+            Refusal::Integrity => Why::Damaged,
+            Refusal::Failed => Why::Failed,
+        };
+        if matches!(why, Why::Failed | Why::Damaged | Why::TryLater) {
+            tracing::error!(%error, "the repository failed");
+        }
+        Refused::new(why, error.public_text())
+    }
+}

@@ -1,0 +1,151 @@
+//! `/sapi/...`: decides before the upgrade, with a status and one line of text, and hands the
+//! WebSocket to its session after it.
+
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{WebSocket, WebSocketUpgrade};
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, Uri};
+use axum::response::Response;
+
+use super::router::App;
+use super::{answer, request};
+use crate::access::{Caller, PushRight};
+use crate::listener::Peer;
+use crate::refused::{Refused, Why};
+use crate::session::pull::PullSession;
+use crate::session::push::PushSession;
+use crate::session::subscribe::SubscribeSession;
+use crate::session::{Common, Limits};
+
+/// Read buffer of a WebSocket, in bytes; each open one has it.
+const READ_BUFFER_BYTES: usize = 32 * 1024;
+
+/// How much is collected before it is written to the socket, in bytes.
+const WRITE_BUFFER_BYTES: usize = 64 * 1024;
+
+type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
+
+/// `GET /sapi/push/{namespace}/{path}`, where both may be left out.
+pub async fn push(
+    State(app): State<App>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    uri: Uri,
+    upgrade: Upgrade,
+) -> Response {
+    match open_push(&app, peer, &headers, &uri).await {
+        Ok(session) => start(upgrade, app.limits, move |socket| session.run(socket)),
+        Err(refused) => answer::refusal(&refused),
+    }
+}
+
+async fn open_push(app: &App, peer: Peer, headers: &HeaderMap, uri: &Uri) -> Result<PushSession, Refused> {
+    let name = request::name_after(uri, "/sapi/push")?;
+    let key = request::credentials(headers)?.key;
+    let says = request::client_says(headers)?;
+    let plan = app.backend.blocking(move |backend| {
+        let caller = backend.authenticate(key.as_ref())?;
+        backend.plan_push(caller, name, says)
+    });
+    let plan = plan.await?;
+    if plan.right == PushRight::PullOnly && request::is_own_client(headers) {
+        return Err(Caller::pull_key_pushes());
+    }
+    let common = enter(app, peer, &plan.caller).await?;
+    Ok(PushSession { common, plan })
+}
+
+/// `GET /sapi/pull/{namespace}/{path}`.
+pub async fn pull(
+    State(app): State<App>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    uri: Uri,
+    upgrade: Upgrade,
+) -> Response {
+    match open_pull(&app, peer, &headers, &uri).await {
+        Ok(session) => start(upgrade, app.limits, move |socket| session.run(socket)),
+        Err(refused) => answer::refusal(&refused),
+    }
+}
+
+async fn open_pull(app: &App, peer: Peer, headers: &HeaderMap, uri: &Uri) -> Result<PullSession, Refused> {
+    let name = request::name_after(uri, "/sapi/pull")?;
+    let key = request::credentials(headers)?.key;
+    let says = request::client_says(headers)?;
+    let host = says.host.clone();
+    let plan = app.backend.blocking(move |backend| {
+        let caller = backend.authenticate(key.as_ref())?;
+        backend.plan_pull(caller, name.as_ref(), &says)
+    });
+    let plan = plan.await?;
+    let room = app.backend.room(app.limits.busy_wait).await?;
+    let common = enter(app, peer, &plan.caller).await?;
+    Ok(PullSession { common, plan, host, room })
+}
+
+/// `GET /sapi/subscribe/{namespace}/{path}`.
+pub async fn subscribe(
+    State(app): State<App>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    uri: Uri,
+    upgrade: Upgrade,
+) -> Response {
+    match open_subscribe(&app, peer, &headers, &uri).await {
+        Ok(session) => start(upgrade, app.limits, move |socket| session.run(socket)),
+        Err(refused) => answer::refusal(&refused),
+    }
+}
+
+async fn open_subscribe(
+    app: &App,
+    peer: Peer,
+    headers: &HeaderMap,
+    uri: &Uri,
+) -> Result<SubscribeSession, Refused> {
+    let name = request::name_after(uri, "/sapi/subscribe")?;
+    let key = request::credentials(headers)?.key;
+    let says = request::client_says(headers)?;
+    let found = app.backend.blocking(move |backend| {
+        let caller = backend.authenticate(key.as_ref())?;
+        let record = backend.pullable(&caller, name.as_ref(), &says)?;
+        Ok((caller, record))
+    });
+    let (caller, record) = found.await?;
+    let common = enter(app, peer, &caller).await?;
+    Ok(SubscribeSession { common, record })
+}
+
+/// Enters the session before its key is looked at once more, so that no revocation falls between.
+async fn enter(app: &App, peer: Peer, caller: &Caller) -> Result<Common, Refused> {
+    let session = app.backend.sessions.enter(caller.key().map(|key| key.id));
+    let caller = caller.clone();
+    app.backend.blocking(move |backend| backend.still_live(&caller)).await?;
+    Ok(Common { backend: app.backend.clone(), limits: app.limits, session, peer })
+}
+
+/// Upgrades, and runs the session then.
+fn start<F>(
+    upgrade: Upgrade,
+    limits: Limits,
+    session: impl FnOnce(WebSocket) -> F + Send + 'static,
+) -> Response
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    match upgrade {
+        Ok(upgrade) => upgrade
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .write_buffer_size(WRITE_BUFFER_BYTES)
+            // Reached only by a bug: what does not fit waits in the session's queue.
+            .max_write_buffer_size(WRITE_BUFFER_BYTES + 8 * limits.message_bytes_max)
+            .max_message_size(limits.message_bytes_max)
+            .max_frame_size(limits.message_bytes_max)
+            .on_upgrade(session),
+        Err(rejection) => {
+            let text = format!("this is for WebSockets: {}", rejection.body_text());
+            answer::refusal(&Refused::new(Why::BadRequest, text))
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! How a session ends, as the close frame says it.
+
+use crate::sessions::Signal;
+
+/// Why a session ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// It did what it was for, or has told the peer why not.
+    Done,
+    /// The server stops.
+    Stopping,
+    /// The key was revoked.
+    Revoked,
+    /// The peer sent what it may not send.
+    Invalid,
+    /// The peer stood still for too long.
+    Idle,
+    /// The server failed.
+    Failed,
+}
+
+impl End {
+    /// The close code (RFC 6455, section 7.4.1).
+    pub const fn code(self) -> u16 {
+        match self {
+            End::Done => 1000,
+            End::Stopping => 1001,
+            End::Revoked | End::Invalid | End::Idle => 1008,
+            End::Failed => 1011,
+        }
+    }
+
+    /// The reason, one line.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            End::Done => "",
+            End::Stopping => "server stopping, try again",
+            End::Revoked => "the key was revoked",
+            End::Invalid => "that message may not be sent here",
+            End::Idle => "nothing was heard for too long",
+            End::Failed => "the server failed",
+        }
+    }
+
+    /// What a signal means for a session that it ends.
+    pub const fn of(signal: Signal) -> End {
+        match signal {
+            Signal::Revoked => End::Revoked,
+            Signal::Go | Signal::Stopping | Signal::Stop => End::Stopping,
+        }
+    }
+}

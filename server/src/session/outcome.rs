@@ -1,0 +1,89 @@
+//! How a transfer ended, told to the peer and to the log.
+
+use std::time::Instant;
+
+use sqlrsync_protocol::conversation::ExchangeError;
+use sqlrsync_protocol::exchange::{Fault, Refusal};
+use sqlrsync_protocol::message::{Side, error_bytes};
+use sqlrsync_protocol::page::VersionNumber;
+use sqlrsync_protocol::text::{Config, ServerText};
+
+use super::end::End;
+use super::transfer::Parts;
+use super::wire::{SocketWire, WireError};
+use super::writer::{Outbox, Outgoing};
+use crate::catalog::ReplicaRecord;
+
+/// What becomes of the session of a failed transfer.
+#[derive(Clone, Copy, Debug)]
+pub struct Failure {
+    /// How the session ends.
+    pub end: End,
+    /// The connection was cut, as opposed to one side having given up: the peer may come back.
+    pub cut: bool,
+}
+
+/// Tells the peer why the transfer failed, where the conversation has not done so, and how the
+/// session ends.
+pub fn failed<P: Fault>(
+    error: &ExchangeError<P, WireError>,
+    side: Side,
+    wire: &mut SocketWire<'_>,
+) -> Failure {
+    let (end, refusal) = match error {
+        ExchangeError::Local(_) | ExchangeError::Peer { .. } => {
+            return Failure { end: End::Done, cut: false };
+        }
+        ExchangeError::Protocol(_) => return Failure { end: End::Invalid, cut: false },
+        ExchangeError::Closed | ExchangeError::Wire(WireError::Gone) => {
+            return Failure { end: End::Done, cut: true };
+        }
+        ExchangeError::Wire(WireError::Ended(End::Revoked)) => (End::Revoked, Refusal::NotAllowed),
+        ExchangeError::Wire(WireError::Ended(end)) => (*end, Refusal::TryLater),
+        ExchangeError::Wire(WireError::Idle) => (End::Idle, Refusal::TryLater),
+        ExchangeError::Wire(WireError::Uncuttable(_)) => (End::Done, Refusal::Failed),
+    };
+    let text = match error {
+        ExchangeError::Wire(WireError::Uncuttable(error)) => error.to_string(),
+        _ => end.reason().to_owned(),
+    };
+    let version = Some(wire.version()).filter(|version| *version > 0);
+    // What the wire refused was never begun, so the stream stands between two messages.
+    let _ = wire.put(Outgoing::Binary(error_bytes(side, version, refusal, &text)));
+    Failure { end, cut: true }
+}
+
+/// The fields of CONFIG that say what a replica is.
+pub fn config_of(record: &ReplicaRecord, version: Option<VersionNumber>) -> Config {
+    Config {
+        replica_id: record.id.parse().ok(),
+        replica_path: record.name().parse().ok(),
+        committed_version: version,
+        ..Config::default()
+    }
+}
+
+/// Sends a text at the beginning of a session, when its queue is empty.
+pub fn say(outbox: &Outbox, text: &ServerText) {
+    let text = text.to_string();
+    let len = text.len();
+    outbox.try_send(Outgoing::Text(text), len);
+}
+
+/// One line in the log. The texts of peers in it are printable and bounded.
+pub fn log_failure<P: Fault>(
+    what: &str,
+    replica: &str,
+    parts: &Parts,
+    error: &ExchangeError<P, WireError>,
+    started: Instant,
+) {
+    let seconds = started.elapsed().as_secs_f64();
+    let session = parts.session;
+    match error {
+        ExchangeError::Local(error) if matches!(error.refusal(), Refusal::Failed | Refusal::Integrity) => {
+            tracing::error!(session, replica, %error, seconds, "{what}");
+        }
+        error => tracing::info!(session, replica, %error, seconds, "{what}"),
+    }
+}

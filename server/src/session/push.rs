@@ -1,0 +1,203 @@
+//! `/sapi/push`: a client that pushes, now or later or never.
+//!
+//! ```text
+//! open → CONFIG with keyType
+//! (CHANGED, COMMITMESSAGE, CONFIG, KEYREQUEST)*   no thread, for days if need be
+//! first piece of the stream → wait for the turn → run_replica on a thread
+//! committed → CONFIG with id, path, version (and keys) → MESSAGE → close 1000
+//! refused → REPLICA_ERROR in the stream → close
+//! ```
+//!
+//! A PULL key is let in, because a client that only means to report changes learns here that it
+//! cannot push: it gets `keyType` PULL, and a push on it is refused with REPLICA_ERROR. (Our own client
+//! is refused with 403 before the upgrade.)
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::ws::WebSocket;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use sqlrsync_protocol::control::Direction;
+use sqlrsync_protocol::conversation::{Quiet, ReplicaOptions, Summary, run_replica};
+use sqlrsync_protocol::exchange::Refusal;
+use sqlrsync_protocol::message::{Side, error_bytes};
+use sqlrsync_protocol::text::{Config, KeyType, ServerText};
+
+use super::end::End;
+use super::outcome::{self, failed};
+use super::queue::Receiver;
+use super::reader::{Read, Reader};
+use super::transfer::{self, Transfer};
+use super::wire::SocketWire;
+use super::writer::{Outbox, Outgoing, Writer};
+use super::{Common, Heartbeat};
+use crate::access::PushRight;
+use crate::backend::{Backend, PushPlan, PushTurn};
+use crate::catalog::ReplicaRecord;
+use crate::refused::Refused;
+use crate::sessions::{Signal, told};
+
+/// A push connection.
+pub struct PushSession {
+    /// What all sessions have.
+    pub common: Common,
+    /// What was decided before the upgrade.
+    pub plan: PushPlan,
+}
+
+/// What a client did that did not push yet.
+enum Before {
+    /// It begins to push.
+    Push { first: Bytes, message: String },
+    /// It ended, or has to.
+    End(End),
+}
+
+impl PushSession {
+    /// Runs the session to its end.
+    pub async fn run(self, socket: WebSocket) {
+        let limits = self.common.limits;
+        let (sink, stream) = socket.split();
+        let (outbox, writer) = Writer::start(sink, limits.queue_bytes_max, limits.idle);
+        let mut reader = Reader::new(stream, Direction::Push);
+        let key_type = match self.plan.right {
+            PushRight::Push => KeyType::Push,
+            PushRight::PullOnly => KeyType::Pull,
+        };
+        outcome::say(&outbox, &ServerText::Config(Config { key_type: Some(key_type), ..Config::default() }));
+        let end = match self.before(&mut reader, &outbox).await {
+            Before::End(end) => end,
+            Before::Push { first, message } => self.push(&mut reader, &outbox, first, message).await,
+        };
+        self.common.end(end, outbox, writer, reader).await;
+    }
+
+    /// Waits for the first piece of the stream.
+    async fn before(&self, reader: &mut Reader, outbox: &Outbox) -> Before {
+        let mut signal = self.common.session.signal();
+        let mut heartbeat = Heartbeat::new(self.common.limits.ping);
+        let mut message = String::new();
+        loop {
+            let read = tokio::select! {
+                biased;
+                signal = told(&mut signal, |signal| signal != Signal::Go) => return Before::End(End::of(signal)),
+                read = reader.next() => read,
+                alive = heartbeat.beat(outbox) => {
+                    if alive {
+                        continue;
+                    }
+                    return Before::End(End::Idle);
+                }
+            };
+            heartbeat.heard();
+            match read {
+                Read::Stream(first) => return Before::Push { first, message },
+                Read::CommitMessage(text) => message = text,
+                Read::Changed(seconds) => {
+                    tracing::debug!(session = self.common.session.id(), seconds, "a push is to follow");
+                }
+                Read::Text(_) | Read::Alive => {}
+                Read::Gone => return Before::End(End::Done),
+                Read::Invalid(error) => {
+                    let bytes = error_bytes(Side::Replica, None, Refusal::Invalid, &error.to_string());
+                    let len = bytes.len();
+                    outbox.try_send(Outgoing::Binary(bytes), len);
+                    return Before::End(End::Invalid);
+                }
+            }
+        }
+    }
+
+    /// Runs the transfer on a thread and hands it the stream.
+    async fn push(&self, reader: &mut Reader, outbox: &Outbox, first: Bytes, message: String) -> End {
+        let asked = reader.asked();
+        let (plan, common) = (self.plan.clone(), self.common.parts());
+        let thread_outbox = outbox.clone();
+        let transfer = Transfer::start("push", self.common.limits, |inbox| async move {
+            let turn = common.backend.begin_push(&plan, common.limits.busy_wait).await;
+            move || {
+                let push = Push { plan, message, common, asked };
+                push.run(turn, thread_outbox, inbox)
+            }
+        });
+        transfer.feed(first, reader, outbox).await
+    }
+}
+
+/// A push on its thread.
+struct Push {
+    plan: PushPlan,
+    message: String,
+    common: transfer::Parts,
+    asked: tokio::sync::watch::Receiver<super::reader::Asked>,
+}
+
+impl Push {
+    fn run(self, turn: Result<PushTurn, Refused>, outbox: Outbox, inbox: Receiver<Bytes>) -> End {
+        let started = Instant::now();
+        let backend: Arc<Backend> = self.common.backend.clone();
+        let name = turn.as_ref().map(|turn| turn.name.to_string()).unwrap_or_default();
+        let mut pages = backend.push_pages(&self.plan, self.message.clone(), turn);
+        let mut wire = SocketWire::new(&self.common, outbox, inbox);
+        match run_replica(ReplicaOptions::default(), &mut pages, &mut wire, &mut Quiet) {
+            Ok(summary) => {
+                let record = pages.record().cloned();
+                // The turn ends here: the next push need not wait until this client has read its answer.
+                drop(pages);
+                if let Some(record) = record {
+                    self.acknowledge(&record, &summary, &mut wire);
+                    log(&record, &summary, started);
+                }
+                End::Done
+            }
+            Err(error) => {
+                let failure = failed(&error, Side::Replica, &mut wire);
+                pages.abandon(failure.cut && wire.version() >= 3);
+                outcome::log_failure("push failed", &name, &self.common, &error, started);
+                failure.end
+            }
+        }
+    }
+
+    /// CONFIG first: the public client may read only one text more.
+    fn acknowledge(&self, record: &ReplicaRecord, summary: &Summary, wire: &mut SocketWire<'_>) {
+        let mut config = outcome::config_of(record, summary.committed.version);
+        config.key_type = Some(KeyType::Push);
+        if self.asked.borrow().keys {
+            let host = &self.plan.says.host;
+            let given = self.common.backend.give_keys(&self.plan.caller, record, true, host);
+            config.new_push_key = given.push.as_ref().map(Into::into);
+            config.new_pull_key = given.pull.as_ref().map(Into::into);
+        }
+        // A client that is gone by now has pushed all the same.
+        let _ = wire.put(Outgoing::Text(ServerText::Config(config).to_string()));
+        let _ = wire.put(Outgoing::Text(ServerText::Message(message(record, summary)).to_string()));
+    }
+}
+
+fn message(record: &ReplicaRecord, summary: &Summary) -> String {
+    let name = record.name();
+    let version = summary.committed.version.map_or(0, |version| version.get());
+    if summary.committed.unchanged {
+        format!("nothing changed: version {version} of {name} is this database")
+    } else if summary.committed.overtook {
+        format!("version {version} of {name}; what others pushed meanwhile is in the versions before it")
+    } else {
+        format!("version {version} of {name}")
+    }
+}
+
+fn log(record: &ReplicaRecord, summary: &Summary, started: Instant) {
+    tracing::info!(
+        replica = record.name(),
+        version = summary.committed.version.map(|version| version.get()),
+        unchanged = summary.committed.unchanged,
+        pages = summary.pages_received,
+        bytes_received = summary.bytes_received,
+        bytes_sent = summary.bytes_sent,
+        protocol = summary.version,
+        seconds = started.elapsed().as_secs_f64(),
+        "pushed"
+    );
+}

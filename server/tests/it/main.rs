@@ -1,0 +1,16 @@
+//! The server over real sockets, in this process and as a program.
+//!
+//! - `transfers`: pushes and pulls by a client that is as strict as the public one, and by version 3
+//! - `access`: who may do what, with which status
+//! - `revoked`: keys that are revoked while connections are open
+//! - `hostile`: peers that send what they may not, slowly, or not at all
+//! - `limits`: connections, time, sizes, turns
+//! - `subscriptions`: notices of new versions
+//! - `api`: what is read over HTTP
+//! - `tls`: certificates
+//! - `program`: the program itself: first start, keys while it runs, signals, check
+
+mod public_client;
+#[allow(dead_code, reason = "the other tests come next")]
+mod support;
+mod transfers;
