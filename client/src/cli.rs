@@ -250,6 +250,9 @@ pub struct PeerArgs {
     /// one sqlrsync starts another. Without it the rules are those of sqlite3_rsync.
     #[arg(long)]
     pub remember: bool,
+    /// With --remember: overwrite all the same.
+    #[arg(long, requires = "remember")]
+    pub force: bool,
     /// FILE NAME for an origin, NAME FILE for a replica.
     #[arg(num_args = 2, required = true)]
     pub operands: Vec<OsString>,

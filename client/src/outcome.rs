@@ -46,6 +46,9 @@ pub struct Outcome {
     pub remote: Option<String>,
     /// Nothing was changed.
     pub dry: bool,
+    /// The bytes are the most that it can be.
+    #[serde(skip)]
+    pub at_most: bool,
     /// The newest version, where it is not the one that this file has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latest: Option<u64>,
@@ -71,6 +74,7 @@ impl Outcome {
             local,
             remote,
             dry: false,
+            at_most: false,
             latest: None,
             overtook: false,
             messages: Vec::new(),
@@ -112,7 +116,8 @@ impl Outcome {
             (self.pages_received, self.bytes_received, "received")
         };
         let plural = if pages == 1 { "" } else { "s" };
-        format!("{pages} page{plural}, {} {way}", bytes_text(bytes))
+        let at_most = if self.at_most { "at most " } else { "" };
+        format!("{pages} page{plural}, {at_most}{} {way}", bytes_text(bytes))
     }
 
     /// Sentences about what is worth knowing besides.

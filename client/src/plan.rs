@@ -169,8 +169,10 @@ pub struct Peer {
     pub protocol: u8,
     /// Only in WAL mode.
     pub wal_only: bool,
-    /// Keep state, and do not overwrite what was changed here.
+    /// Keep state.
     pub remember: bool,
+    /// Overwrite what was changed here: always where no state is kept, as sqlite3_rsync does.
+    pub force: bool,
 }
 
 /// The versions of a replica.
@@ -303,6 +305,7 @@ fn peer(arguments: PeerArgs, folders: &Folders) -> Result<Peer, Error> {
         protocol,
         wal_only: arguments.wal_only,
         remember: arguments.remember,
+        force: arguments.force || !arguments.remember,
     })
 }
 

@@ -76,8 +76,9 @@ fn line(plan: &Ssh, candidate: &Candidate) -> String {
     words.push(quote(&candidate.program));
     words.push(if plan.way == Way::Out { "--replica" } else { "--origin" }.to_owned());
     words.extend(["--protocol".to_owned(), protocol(candidate, plan.protocol).to_string()]);
-    if candidate.is_sqlrsync && !plan.force {
+    if candidate.is_sqlrsync {
         words.push("--remember".to_owned());
+        words.extend((plan.force && plan.way == Way::Out).then(|| "--force".to_owned()));
     }
     let (here, there) = (quote(&file_name(plan)), quote(&remote_path(&plan.path)));
     words.extend(if plan.way == Way::Out { [here, there] } else { [there, here] });

@@ -221,5 +221,5 @@ fn a_peer_names_its_files_as_sqlite3_rsync_does() {
     let replica = home.resolve(&["--replica", "--wal-only", "a.db", "/x/b.db"]).unwrap();
     let Plan::Peer(replica) = replica else { panic!() };
     assert_eq!((replica.way, replica.name.as_str(), replica.wal_only), (Way::In, "a.db", true));
-    assert!(replica.local.path.ends_with("b.db") && !replica.remember);
+    assert!(replica.local.path.ends_with("b.db") && !replica.remember && replica.force);
 }

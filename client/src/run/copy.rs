@@ -9,7 +9,7 @@ use sqlrsync_protocol::conversation::{
     ExchangeError, OriginOptions, Quiet, ReplicaOptions, run_origin, run_replica,
 };
 
-use super::guard::{Ended, GuardedOrigin, GuardedReplica, OriginGuard, ended};
+use super::guard::{Count, Ended, GuardedOrigin, GuardedReplica, OriginGuard, ended};
 use super::{Run, failed, pages};
 use crate::error::Error;
 use crate::outcome::{Kind, Outcome};
@@ -57,14 +57,14 @@ pub fn copy(run: &Run, plan: &Copy) -> Result<Outcome, Error> {
         (Err(error @ ExchangeError::Local(_)), _) | (_, Err(error @ ExchangeError::Local(_))) => {
             return Err(failed(error, "the copy"));
         }
-        (Ok(end @ (Ended::Counted { .. } | Ended::Stale { .. })), _) => (end, None),
+        (Ok(end @ (Ended::Counted(_) | Ended::Stale { .. })), _) => (end, None),
         (Ok(end), Ok(Ended::Done(summary))) => (end, Some(summary.committed)),
         (Ok(end), Ok(_)) => (end, None),
         (Err(error), _) | (_, Err(error)) => return Err(failed(error, "the copy")),
     };
     let outcome = |kind| Outcome::new(kind, plan.origin.shown(), Some(plan.replica.shown()));
     let mut outcome = match &end {
-        Ended::Counted { pages: 0, .. } => outcome(Kind::Unchanged),
+        Ended::Counted(Count { pages: 0, .. }) => outcome(Kind::Unchanged),
         Ended::Done(_) if committed.is_some_and(|committed| committed.unchanged) => outcome(Kind::Unchanged),
         _ => outcome(Kind::Copied),
     };
@@ -76,10 +76,7 @@ pub fn copy(run: &Run, plan: &Copy) -> Result<Outcome, Error> {
             pages::remember(run, &mut from_state, origin.into_inner().agreed(), None);
             pages::remember(run, &mut to_state, replica.into_inner().agreed(), None);
         }
-        Ended::Counted { pages, bytes } => {
-            outcome.pages_sent = pages;
-            outcome.bytes_sent = bytes.unwrap_or_default();
-        }
+        Ended::Counted(count) => (outcome.pages_sent, outcome.bytes_sent) = (count.pages, count.bytes),
         Ended::Stale { .. } => {}
     }
     Ok(outcome)

@@ -12,20 +12,27 @@ use sqlrsync_protocol::page::{Geometry, PageNumber};
 use sqlrsync_protocol::sponge::Hash20;
 use sqlrsync_protocol::tree::NodeId;
 
+/// What a dry run found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// Pages that would move.
+    pub pages: u64,
+    /// Bytes of them, in the form in which they would travel.
+    pub bytes: u64,
+    /// Whether `bytes` is only the most that it can be: how far the other side would compress them,
+    /// it alone knows.
+    pub at_most: bool,
+}
+
 /// Why a guarded transfer ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Halt<E: Fault> {
     /// The pages' own error.
     #[error(transparent)]
     Pages(E),
-    /// It is known what would move: as many pages and bytes.
+    /// It is known what would move.
     #[error("a dry run: nothing is to be changed")]
-    Counted {
-        /// Pages.
-        pages: u64,
-        /// Bytes in the form in which they would travel; `None` where only the other side knows.
-        bytes: Option<u64>,
-    },
+    Counted(Count),
     /// The file is as it was when both sides last agreed, and the other side has gone on since.
     #[error("nothing to push: the file has not changed, and there is a newer version")]
     Stale {
@@ -56,12 +63,7 @@ pub enum Ended<S> {
     /// As any other.
     Done(S),
     /// A dry run has counted.
-    Counted {
-        /// Pages.
-        pages: u64,
-        /// Bytes, where they are known.
-        bytes: Option<u64>,
-    },
+    Counted(Count),
     /// See [`Halt::Stale`].
     Stale {
         /// What the other side has.
@@ -75,9 +77,7 @@ pub fn ended<S, E: Fault, W: std::error::Error + 'static>(
 ) -> Result<Ended<S>, ExchangeError<E, W>> {
     Err(match result {
         Ok(summary) => return Ok(Ended::Done(summary)),
-        Err(ExchangeError::Local(Halt::Counted { pages, bytes })) => {
-            return Ok(Ended::Counted { pages, bytes });
-        }
+        Err(ExchangeError::Local(Halt::Counted(count))) => return Ok(Ended::Counted(count)),
         Err(ExchangeError::Local(Halt::Stale { latest })) => return Ok(Ended::Stale { latest }),
         Err(ExchangeError::Local(Halt::Pages(error))) => ExchangeError::Local(error),
         Err(ExchangeError::Wire(error)) => ExchangeError::Wire(error),
@@ -187,7 +187,7 @@ impl<P: OriginPages> OriginPages for GuardedOrigin<P> {
                 self.pages.reused().map_err(Halt::Pages)?;
             }
             let (pages, bytes) = self.count(form).map_err(Halt::Pages)?;
-            return Err(Halt::Counted { pages, bytes: Some(bytes) });
+            return Err(Halt::Counted(Count { pages, bytes, at_most: false }));
         }
         Ok(())
     }
@@ -223,16 +223,29 @@ pub struct GuardedReplica<P> {
     pages: P,
     dry: bool,
     taken: u64,
+    page_len: u64,
 }
 
 impl<P: ReplicaPages> GuardedReplica<P> {
     pub fn new(pages: P, dry: bool) -> Self {
-        GuardedReplica { pages, dry, taken: 0 }
+        GuardedReplica { pages, dry, taken: 0, page_len: 0 }
     }
 
     /// The pages, when all is over.
     pub fn into_inner(self) -> P {
         self.pages
+    }
+
+    fn counted(&self, pages: u64) -> Halt<P::Error> {
+        Halt::Counted(Count { pages, bytes: pages * self.page_len, at_most: true })
+    }
+}
+
+impl Count {
+    /// The same with the number of pages that was announced.
+    pub fn of_announced(self, pages: Option<u64>) -> Count {
+        let Some(announced) = pages.filter(|_| self.pages > 0) else { return self };
+        Count { pages: announced, bytes: self.bytes / self.pages * announced, ..self }
     }
 }
 
@@ -240,6 +253,7 @@ impl<P: ReplicaPages> ReplicaPages for GuardedReplica<P> {
     type Error = Halt<P::Error>;
 
     fn begin(&mut self, origin: Geometry, version: u8) -> Result<Held, Self::Error> {
+        self.page_len = origin.page_size.bytes() as u64;
         self.pages.begin(origin, version).map_err(Halt::Pages)
     }
 
@@ -274,14 +288,14 @@ impl<P: ReplicaPages> ReplicaPages for GuardedReplica<P> {
 
     fn take_block(&mut self, block: Block) -> Result<(), Self::Error> {
         if self.dry {
-            return Err(Halt::Counted { pages: block.page_count().into(), bytes: None });
+            return Err(self.counted(block.page_count().into()));
         }
         self.pages.take_block(block).map_err(Halt::Pages)
     }
 
     fn finish(&mut self, end: End) -> Result<Committed, Self::Error> {
         if self.dry {
-            return Err(Halt::Counted { pages: self.taken, bytes: None });
+            return Err(self.counted(self.taken));
         }
         self.pages.finish(end).map_err(Halt::Pages)
     }

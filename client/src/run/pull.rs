@@ -81,11 +81,12 @@ fn outcome(plan: &Pull, end: &Ended<Summary>, said: &Said, announced: Option<u64
             outcome.pages_received = summary.pages_received;
             outcome
         }
-        Ended::Counted { pages, .. } => {
-            let pages = announced.unwrap_or(*pages);
-            let mut outcome = new(if pages == 0 { Kind::Unchanged } else { Kind::Pulled });
+        Ended::Counted(count) => {
+            let count = count.of_announced(announced);
+            let mut outcome = new(if count.pages == 0 { Kind::Unchanged } else { Kind::Pulled });
             outcome.version = said.config.committed_version.map(VersionNumber::get);
-            outcome.pages_received = pages;
+            (outcome.pages_received, outcome.bytes_received) = (count.pages, count.bytes);
+            outcome.at_most = count.at_most;
             outcome
         }
         Ended::Stale { .. } => new(Kind::Unchanged),

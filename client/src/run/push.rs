@@ -4,7 +4,7 @@ use sqlrsync_protocol::conversation::{OriginOptions, Summary, run_origin};
 use sqlrsync_protocol::remote::RemoteName;
 use sqlrsync_protocol::text::Config;
 
-use super::guard::{Ended, GuardedOrigin, OriginGuard, ended};
+use super::guard::{Count, Ended, GuardedOrigin, OriginGuard, ended};
 use super::{Run, failed, keys, pages, wire_failed};
 use crate::client_id::client_id;
 use crate::connect::{Asking, Purpose, connect};
@@ -52,8 +52,8 @@ pub fn push(run: &Run, mut plan: Push) -> Result<Outcome, Error> {
     let remote = plan.remote.clone().or_else(|| said.config.replica_path.clone());
     let mut outcome = outcome(&plan, &state, &end, &said, remote.as_ref());
     (outcome.bytes_sent, outcome.bytes_received) = (traffic.sent(), traffic.received());
-    if let Ended::Counted { bytes: Some(bytes), .. } = &end {
-        outcome.bytes_sent = *bytes;
+    if let Ended::Counted(count) = &end {
+        (outcome.bytes_sent, outcome.bytes_received) = (count.bytes, 0);
     }
     outcome.messages.extend(progress.messages().iter().cloned());
     if let (Ended::Done(summary), Some(remote)) = (&end, &remote) {
@@ -96,7 +96,7 @@ fn outcome(
             outcome.overtook = summary.committed.overtook;
             outcome
         }
-        Ended::Counted { pages, .. } => {
+        Ended::Counted(Count { pages, .. }) => {
             let mut outcome = new(if *pages == 0 { Kind::Unchanged } else { Kind::Pushed });
             outcome.version = ours.filter(|_| *pages == 0);
             outcome.pages_sent = *pages;

@@ -74,8 +74,9 @@ fn attempt(
     if ended.status.code() == Some(ssh::NO_SUCH_PROGRAM) {
         return Ok(Attempt::NoSuchProgram);
     }
-    // On a dry run the program there only says that it was stopped.
-    if !matches!(transferred, Ok(Ended::Counted { .. })) {
+    // Another sqlrsync says in the conversation what is wrong; on a dry run any only says that it was stopped.
+    let said = candidate.is_sqlrsync && matches!(&transferred, Err(error) if !closed(error));
+    if !said && !matches!(transferred, Ok(Ended::Counted(_))) {
         ended.errors.iter().for_each(|line| eprintln!("{}: {line}", plan.destination));
     }
     let end = match transferred {
@@ -171,14 +172,14 @@ fn outcome(plan: &Ssh, end: &Ended<Summary>, remote: &str, announced: Option<u64
             (outcome.pages_sent, outcome.pages_received) = (summary.pages_sent, summary.pages_received);
             outcome
         }
-        Ended::Counted { pages, bytes } => {
-            let pages = announced.unwrap_or(*pages);
-            let mut outcome = new(if pages == 0 { Kind::Unchanged } else { Kind::Copied });
+        Ended::Counted(count) => {
+            let count = if plan.way == Way::In { count.of_announced(announced) } else { *count };
+            let mut outcome = new(if count.pages == 0 { Kind::Unchanged } else { Kind::Copied });
             match plan.way {
-                Way::Out => outcome.pages_sent = pages,
-                Way::In => outcome.pages_received = pages,
+                Way::Out => (outcome.pages_sent, outcome.bytes_sent) = (count.pages, count.bytes),
+                Way::In => (outcome.pages_received, outcome.bytes_received) = (count.pages, count.bytes),
             }
-            outcome.bytes_sent = bytes.unwrap_or_default();
+            outcome.at_most = count.at_most;
             outcome
         }
         Ended::Stale { .. } => new(Kind::Unchanged),
