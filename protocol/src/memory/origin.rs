@@ -18,6 +18,7 @@ pub struct MemoryOrigin {
     known: Vec<Content>,
     base: Option<Base>,
     push_id: Option<PushId>,
+    codec: Codec,
     staged: Vec<StagedBlock>,
     to_send: VecDeque<PageNumber>,
     /// What the replica said at the end, in version 3.
@@ -32,6 +33,7 @@ impl MemoryOrigin {
             known: Vec::new(),
             base: None,
             push_id: None,
+            codec: Codec::Zstd,
             staged: Vec::new(),
             to_send: VecDeque::new(),
             committed: None,
@@ -52,6 +54,11 @@ impl MemoryOrigin {
     /// The push id that it names.
     pub fn with_push_id(self, push_id: PushId) -> Self {
         MemoryOrigin { push_id: Some(push_id), ..self }
+    }
+
+    /// How its blocks are encoded; zstd if nothing is said.
+    pub fn with_codec(self, codec: Codec) -> Self {
+        MemoryOrigin { codec, ..self }
     }
 
     fn find(&self, base: &Base) -> Option<&Content> {
@@ -142,7 +149,7 @@ impl OriginPages for MemoryOrigin {
             let Some(number) = self.to_send.pop_front() else { break };
             builder.push(number, &self.content.canonical(number));
         }
-        Ok(builder.finish(Codec::Zstd))
+        Ok(builder.finish(self.codec))
     }
 
     fn proof(&mut self) -> Result<Proof, MemoryError> {

@@ -5,6 +5,7 @@
 //! - `exchange`: two sides of ours, over wires of every size, in every pair of versions.
 //! - `version3`: the grounds, resuming and proofs of version 3.
 //! - `hostile`: peers that send what they may not.
+//! - `session`: `docs/protocol-v3.md` against the code: its session, its hashes, its table.
 //!
 //! `recordings/` holds the recorded sessions and hashes; `support` reads them and plays a script.
 
@@ -14,5 +15,6 @@ mod exchange;
 mod hash;
 mod hostile;
 mod recorded;
+mod session;
 mod support;
 mod version3;

@@ -10,6 +10,8 @@
 //! - `tls`: certificates
 //! - `program`: the program itself: first start, keys while it runs, signals, check
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what a test does not expect fails it")]
+
 mod public_client;
 #[allow(dead_code, reason = "the other tests come next")]
 mod support;
