@@ -40,7 +40,7 @@ pub enum Since {
     Compared {
         /// Pages known to differ.
         differing: RoaringBitmap,
-        /// How many pages the replica has.
+        /// How many pages were compared: as many as both sides had.
         held: PageCount,
     },
 }

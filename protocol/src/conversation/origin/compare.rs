@@ -144,7 +144,9 @@ impl Comparing {
     fn begin(&mut self, io: &mut OriginIo) {
         let mut differing = std::mem::take(&mut self.differing);
         differing.remove(self.geometry.page_size.lock_page().get());
-        let held = PageCount(u32::try_from(self.end - 1).unwrap_or(u32::MAX));
+        // Past this side's own end nothing was compared: it may have grown by the time it begins.
+        let end = (self.end - 1).min(u64::from(self.geometry.page_count.get()));
+        let held = PageCount(end as u32);
         let since = match held {
             PageCount::ZERO => Since::Nothing,
             held => Since::Compared { differing, held },

@@ -67,7 +67,9 @@ impl Trees {
         if self.open.is_empty() {
             let mut differing = self.differing;
             differing.remove(facts.geometry.page_size.lock_page().get());
-            let since = Since::Compared { differing, held: self.held };
+            // Past this side's own end nothing was compared: it may have grown by the time it begins.
+            let held = self.held.min(facts.geometry.page_count);
+            let since = Since::Compared { differing, held };
             return settled(Ground::Compared, since, self.staged, facts, io);
         }
         let nodes = self.open.split_off(self.open.len().saturating_sub(NODES_MAX));
