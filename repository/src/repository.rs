@@ -17,6 +17,7 @@ use crate::id::{REPLICAS, ReplicaId, SegmentId};
 use crate::manifest::Manifest;
 use crate::replica::Replica;
 use crate::segment::IndexCache;
+use crate::segment::format::SEGMENT_BYTES_FULL;
 use crate::store::Store;
 use crate::sweep::{SweepOptions, SweepReport};
 use crate::tree::NodeCache;
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) hashes20: Cache<SegmentId, Arc<Hashes20>>,
     pub(crate) latest: Cache<ReplicaId, u64>,
     pub(crate) pins: Pins,
+    /// A segment is closed when its parts are this many bytes.
+    pub(crate) segment_bytes_full: u64,
     scratch: PathBuf,
 }
 
@@ -92,9 +95,18 @@ impl Repository {
             hashes20: Cache::new(HASHES20_CACHE_BYTES_MAX),
             latest: Cache::new(LATEST_CACHE_BYTES_MAX),
             pins: Pins::default(),
+            segment_bytes_full: SEGMENT_BYTES_FULL,
             scratch,
         };
         Repository { shared: Arc::new(shared) }
+    }
+
+    /// With smaller segments than usual, so that a test need not write many megabytes to have several.
+    #[doc(hidden)]
+    pub fn with_segment_bytes(self, bytes: u64) -> Result<Repository, Error> {
+        let mut shared = Arc::into_inner(self.shared).ok_or(Error::OutOfOrder("with_segment_bytes"))?;
+        shared.segment_bytes_full = bytes.min(SEGMENT_BYTES_FULL);
+        Ok(Repository { shared: Arc::new(shared) })
     }
 
     /// A handle on a replica, which need not exist: it does from its first version on.
@@ -136,6 +148,7 @@ impl Repository {
             hashes20: Cache::new(0),
             latest: Cache::new(LATEST_CACHE_BYTES_MAX),
             pins: Pins::default(),
+            segment_bytes_full: shared.segment_bytes_full,
             scratch: shared.scratch.clone(),
         };
         Repository { shared: Arc::new(shared) }

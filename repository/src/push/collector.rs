@@ -167,9 +167,10 @@ impl Collector {
 
     /// The segment that the next part goes into; a block that begins at `first` comes after its last page.
     fn open(&mut self, first: Option<PageNumber>) -> Result<&mut Open, Error> {
+        let bytes_full = self.replica.shared().segment_bytes_full;
         let rotate = self.writer.as_ref().is_some_and(|open| {
             let behind = first.is_some_and(|first| open.writer.last().is_some_and(|last| first <= last));
-            open.writer.is_full() || behind
+            open.writer.is_full(bytes_full) || behind
         });
         if rotate {
             self.close()?;

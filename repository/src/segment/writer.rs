@@ -6,8 +6,8 @@ use sqlrsync_protocol::page::{PageNumber, PageSize};
 use sqlrsync_protocol::tree::NodeId;
 
 use super::format::{
-    Footer, HEADER_LEN, PartEntry, SEGMENT_BYTES_FULL, SEGMENT_PAGES_FULL, SEGMENT_PARTS_MAX, Stretch,
-    encode_header, encode_index,
+    Footer, HEADER_LEN, PartEntry, SEGMENT_PAGES_FULL, SEGMENT_PARTS_MAX, Stretch, encode_header,
+    encode_index,
 };
 use super::node::{self, StoredEntry};
 use crate::error::Error;
@@ -65,9 +65,9 @@ impl SegmentWriter {
         self.id
     }
 
-    /// Whether the next part is to go into another segment.
-    pub(crate) fn is_full(&self) -> bool {
-        self.offset >= SEGMENT_BYTES_FULL
+    /// Whether the next part is to go into another segment, where one is to have `bytes_full` at most.
+    pub(crate) fn is_full(&self, bytes_full: u64) -> bool {
+        self.offset >= bytes_full
             || self.entries.len() >= SEGMENT_PARTS_MAX
             || self.pages >= SEGMENT_PAGES_FULL
     }

@@ -10,5 +10,12 @@
 //! | `crash.rs` | a store that stops at any step, a process that is killed at any time, sweeping |
 //! | `cost.rs` | what a version costs in bytes, reads and memory |
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod cost;
+mod crash;
+mod damage;
+mod older;
+mod resume;
 mod support;
 mod versions;

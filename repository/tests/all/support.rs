@@ -1,6 +1,7 @@
 //! What the tests share: a database as a list of pages, pushing and pulling it as a conversation would,
 //! and a store that counts, fails and stops.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -63,8 +64,11 @@ pub fn options() -> PushOptions {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Database {
     pub size: PageSize,
-    pub pages: Vec<Vec<u8>>,
+    /// Clones, and pages that are the same throughout, share their memory.
+    pub pages: Vec<Page>,
 }
+
+pub type Page = Arc<Vec<u8>>;
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -73,7 +77,7 @@ impl fmt::Debug for Database {
 }
 
 /// A page that compresses to about half.
-pub fn content(size: PageSize, seed: u64) -> Vec<u8> {
+pub fn content(size: PageSize, seed: u64) -> Page {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut page = Vec::with_capacity(size.bytes());
     while page.len() < size.bytes() {
@@ -83,7 +87,7 @@ pub fn content(size: PageSize, seed: u64) -> Vec<u8> {
         page.extend((state as u32).to_be_bytes());
         page.extend([0; 4]);
     }
-    page
+    Arc::new(page)
 }
 
 impl Database {
@@ -100,10 +104,10 @@ impl Database {
         self.pages[n as usize - 1] = content(self.size, seed);
     }
 
-    pub fn canonical(&self, n: u32) -> Vec<u8> {
+    pub fn canonical(&self, n: u32) -> Page {
         let mut bytes = self.pages[n as usize - 1].clone();
         if n == 1 {
-            make_canonical(&mut bytes);
+            make_canonical(Arc::make_mut(&mut bytes).as_mut_slice());
         }
         bytes
     }
@@ -113,8 +117,15 @@ impl Database {
     }
 
     pub fn root(&self) -> Root {
-        let hashes: Vec<PageHash> =
-            (1..=self.pages.len() as u32).map(|n| PageHash::of(&self.canonical(n))).collect();
+        let mut known: HashMap<*const Vec<u8>, PageHash> = HashMap::new();
+        let hash = |n: u32| match n {
+            1 => PageHash::of(&self.canonical(1)),
+            n => {
+                let page = &self.pages[n as usize - 1];
+                *known.entry(Arc::as_ptr(page)).or_insert_with(|| PageHash::of(page))
+            }
+        };
+        let hashes: Vec<PageHash> = (1..=self.pages.len() as u32).map(hash).collect();
         MemoryTree::new(self.geometry(), &hashes).unwrap().root()
     }
 
@@ -125,7 +136,11 @@ impl Database {
     /// The pages that `old` does not have, or has otherwise.
     pub fn changed_since(&self, old: &Database) -> Vec<u32> {
         let same = |n: &u32| {
-            self.size == old.size && *n <= old.pages.len() as u32 && self.canonical(*n) == old.canonical(*n)
+            let place = *n as usize - 1;
+            self.size == old.size
+                && old.pages.get(place).is_some_and(|page| {
+                    Arc::ptr_eq(page, &self.pages[place]) || self.canonical(*n) == old.canonical(*n)
+                })
         };
         (1..=self.pages.len() as u32).filter(|n| !same(n)).collect()
     }
@@ -207,20 +222,21 @@ pub fn send(push: &mut PushReplica, database: &Database, numbers: &[u32]) -> std
 pub fn pull(replica: &Replica, version: &Manifest) -> std::result::Result<Database, Error> {
     let size = version.geometry.page_size;
     let count = version.geometry.page_count.get() as usize;
-    let mut database = Database { size, pages: vec![vec![0; size.bytes()]; count] };
+    let zeros = Arc::new(vec![0; size.bytes()]);
+    let mut database = Database { size, pages: vec![zeros; count] };
     let blocks = pull_blocks(replica, version, Since::Nothing)?;
     for (n, page) in blocks {
-        database.pages[n as usize - 1] = page;
+        database.pages[n as usize - 1] = Arc::new(page);
     }
     if let Some(first) = database.pages.first_mut() {
-        version.fields.put(first);
+        version.fields.put(Arc::make_mut(first).as_mut_slice());
     }
     let mut origin = replica.origin(version)?;
     origin.begin(Wanted { since: Since::Nothing, staged: Vec::new(), form: Form::Pages })?;
     let mut page = vec![0; size.bytes()];
     let mut single = 0;
     while let Some(n) = origin.next_page(&mut page)? {
-        assert_eq!(page, database.pages[n.index() as usize], "page {n}");
+        assert!(page == *database.pages[n.index() as usize], "page {n}");
         single += 1;
     }
     let lock = usize::from(version.geometry.page_count.contains(size.lock_page()));
