@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::conversation::STEPS_MAX;
 use super::database::{Database, PAGE_SIZE};
@@ -64,19 +64,19 @@ pub fn exchange(data: &[u8]) {
     assert_eq!(origin.origin.counts().bytes_sent, replica.replica.counts().bytes_received);
 }
 
-/// Bytes under way.
+/// Bytes under way, as runs.
 #[derive(Default)]
-struct Wire(VecDeque<u8>);
+struct Wire(VecDeque<Bytes>);
 
 impl Wire {
-    /// As many of them as the input says.
+    /// A run, or as much of it as the input says.
     fn receive(&mut self, input: &mut Input<'_>) -> Option<Bytes> {
-        let len = match input.u8() {
-            0 => self.0.len(),
-            len => usize::from(len).min(self.0.len()),
-        };
-        let bytes: BytesMut = self.0.drain(..len).collect();
-        (len > 0).then(|| bytes.freeze())
+        let len = usize::from(input.u8());
+        let run = self.0.front_mut()?;
+        if len == 0 || len >= run.len() {
+            return self.0.pop_front();
+        }
+        Some(run.split_to(len))
     }
 }
 
@@ -119,7 +119,7 @@ impl OriginSide {
             return true;
         }
         match self.origin.poll().unwrap_or_else(|stop| panic!("the origin: {stop:?}")) {
-            Step::Send(bytes) => out.0.extend(bytes),
+            Step::Send(bytes) => out.0.push_back(bytes),
             Step::Need(request) => self.answer(request),
             Step::NeedInput => match incoming.receive(input) {
                 Some(bytes) => self.origin.handle_input(bytes),
@@ -234,7 +234,7 @@ impl ReplicaSide {
 
     fn step(&mut self, out: &mut Wire, incoming: &mut Wire, input: &mut Input<'_>) -> bool {
         match self.replica.poll().unwrap_or_else(|stop| panic!("the replica: {stop:?}")) {
-            Step::Send(bytes) => out.0.extend(bytes),
+            Step::Send(bytes) => out.0.push_back(bytes),
             Step::Need(request) => {
                 let answer = self.answer(request, input);
                 self.replica.answer(answer);
