@@ -122,8 +122,8 @@ impl Outcome {
 
     /// Sentences about what is worth knowing besides.
     pub fn notes(&self) -> Vec<String> {
-        let mut notes: Vec<_> =
-            self.messages.iter().map(|text| format!("server: {}", printable(text))).collect();
+        let told = self.messages.iter().filter(|text| !self.is_repeated_by(text));
+        let mut notes: Vec<_> = told.map(|text| format!("server: {}", printable(text))).collect();
         if self.overtook && self.kind == Kind::Pushed {
             let remote = printable(self.remote.as_deref().unwrap_or_default());
             notes.push(format!(
@@ -132,10 +132,17 @@ impl Outcome {
             ));
         }
         if let (Some(latest), Some(remote)) = (self.latest, &self.remote) {
-            let remote = printable(remote);
-            notes.push(format!("note: {remote} has version {latest}; sqlrsync {remote} pulls it"));
+            let (local, remote) = (printable(&self.local), printable(remote));
+            notes.push(format!("note: {remote} has version {latest}; sqlrsync {remote} {local} pulls it"));
         }
         notes
+    }
+
+    /// Whether a text of the server says no more than the sentence does: servers name the version for
+    /// clients that do not.
+    fn is_repeated_by(&self, text: &str) -> bool {
+        let (Some(version), Some(remote)) = (self.version, &self.remote) else { return false };
+        text.contains(&format!("version {version} of {remote}"))
     }
 
     /// Prints it: the last line of stdout is the sentence, or the object.
@@ -240,6 +247,13 @@ mod tests {
         (outcome.version, outcome.latest) = (Some(3), Some(5));
         assert_eq!(outcome.sentence(), "unchanged: app.db is version 3 of team/app.db");
         assert!(outcome.notes()[0].contains("version 5"));
+    }
+
+    #[test]
+    fn what_the_server_says_is_shown_unless_the_sentence_says_it() {
+        let mut outcome = pushed();
+        outcome.messages = vec!["version 3 of team/app.db".into(), "the disk is nearly full".into()];
+        assert_eq!(outcome.notes(), ["server: the disk is nearly full"]);
     }
 
     #[test]

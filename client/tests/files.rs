@@ -1,6 +1,8 @@
 //! The program between files: copies, ssh (with a shell in its place) and stdin/stdout. Each test runs
 //! the real program in a home folder of its own.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, where a panic is the failure")]
+
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;

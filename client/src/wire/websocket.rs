@@ -183,12 +183,16 @@ impl WebSocket {
 
     fn drain(&mut self, within: Duration) -> Result<(), WireError> {
         let inward = &mut self.inward;
-        let closed = self.runtime.block_on(tokio::time::timeout(within, async {
-            while let Some(message) = inward.recv().await {
-                message?;
-            }
-            Ok(())
-        }));
+        let closed = self.runtime.block_on(async {
+            let close = async {
+                while let Some(message) = inward.recv().await {
+                    message?;
+                }
+                Ok(())
+            };
+            // The timer is made in here: it belongs to the runtime.
+            tokio::time::timeout(within, close).await
+        });
         if self.cancel.is_cancelled() {
             return Err(WireError::Cancelled);
         }
