@@ -14,7 +14,9 @@
 //! A block holds [`BLOCK_RAW_MAX`] bytes of pages at most, before compression. What decompression may
 //! yield is known from the header, and more is an error.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use std::cell::RefCell;
+
+use bytes::{BufMut, Bytes};
 
 use crate::page::{PageNumber, PageSize};
 
@@ -250,24 +252,27 @@ impl BlockBuilder {
     pub fn finish(&mut self, codec: Codec) -> Option<Block> {
         let (first, _) = *self.runs.first()?;
         let (last_run, last_len) = *self.runs.last()?;
-        let mut bytes = BytesMut::with_capacity(HEADER_LEN + RUN_LEN * self.runs.len() + self.raw.len());
-        bytes.put_bytes(0, HEADER_LEN);
-        for &(first, len) in &self.runs {
-            bytes.put_u32(first);
-            bytes.put_u16(len);
-        }
-        let data = bytes.len();
-        let codec = self.encode(codec, &mut bytes);
-        if codec == Codec::Stored {
-            bytes.truncate(data);
-            bytes.put_slice(&self.raw);
-        }
-        bytes[CHECK_LEN] = codec as u8;
-        bytes[CHECK_LEN + 1..HEADER_LEN].copy_from_slice(&(self.runs.len() as u16).to_be_bytes());
-        let check = check(&bytes[CHECK_LEN..]);
-        bytes[..CHECK_LEN].copy_from_slice(&check);
+        let (codec, bytes) = SCRATCH.with_borrow_mut(|bytes| {
+            bytes.clear();
+            bytes.put_bytes(0, HEADER_LEN);
+            for &(first, len) in &self.runs {
+                bytes.put_u32(first);
+                bytes.put_u16(len);
+            }
+            let data = bytes.len();
+            let codec = self.encode(codec, bytes);
+            if codec == Codec::Stored {
+                bytes.truncate(data);
+                bytes.put_slice(&self.raw);
+            }
+            bytes[CHECK_LEN] = codec as u8;
+            bytes[CHECK_LEN + 1..HEADER_LEN].copy_from_slice(&(self.runs.len() as u16).to_be_bytes());
+            let check = check(&bytes[CHECK_LEN..]);
+            bytes[..CHECK_LEN].copy_from_slice(&check);
+            (codec, Bytes::copy_from_slice(bytes))
+        });
         let block = Block {
-            bytes: bytes.freeze(),
+            bytes,
             page_size: self.page_size,
             codec,
             page_count: (self.raw.len() / self.page_size.bytes()) as u32,
@@ -280,7 +285,7 @@ impl BlockBuilder {
     }
 
     /// Appends the encoded data where that is shorter than the raw; says which codec it is in then.
-    fn encode(&self, codec: Codec, bytes: &mut BytesMut) -> Codec {
+    fn encode(&self, codec: Codec, bytes: &mut Vec<u8>) -> Codec {
         let start = bytes.len();
         let len = match codec {
             Codec::Stored => None,
@@ -302,6 +307,12 @@ impl BlockBuilder {
             _ => Codec::Stored,
         }
     }
+}
+
+thread_local! {
+    /// Where a thread encodes. A block then takes the memory of its bytes and no more: many of them wait
+    /// in queues, and what they were encoded in is twice as long.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// zstd level 1: measured as the best ratio that still keeps up with a disk.
