@@ -24,8 +24,12 @@ use crate::spool::SpoolWriter;
 /// How many bytes are read before they are handed on: as much as goes into a block, and whole scan groups.
 const CHUNK_LEN: usize = BLOCK_RAW_MAX;
 
-/// How blocks are compressed. Measured on rows like an application's (`docs/live-files.md`).
-const CODEC: Codec = Codec::Zstd;
+/// How blocks are compressed while they are taken as fast as they are made: at twice the speed of zstd.
+/// Measured on rows like an application's (`docs/adr/0103-codec.md`).
+const CODEC_FAST: Codec = Codec::Lz4;
+
+/// How blocks are compressed once a network turns out to be what they wait for: a fifth smaller.
+const CODEC_SMALL: Codec = Codec::Zstd;
 
 // One of these is made for each exchange: its size is no matter.
 #[expect(clippy::large_enum_variant)]
@@ -119,10 +123,9 @@ pub(crate) fn run(
         Compare::Tree(_) => Some(TreeUpdate::new(base.as_mut(), geometry)),
         _ => None,
     };
-    let codec = if raw { Codec::Stored } else { CODEC };
     let mapper =
-        Mapper { geometry, compare: &compare, select: &select, raw, codec, buffers: Pool::default() };
-    let mut packer = Packer { builder: BlockBuilder::new(geometry.page_size), codec, spool };
+        Mapper { geometry, compare: &compare, select: &select, raw, spool, buffers: Pool::default() };
+    let mut packer = Packer { builder: BlockBuilder::new(geometry.page_size), raw, spool };
     let mut delta = Delta::new(temp_dir);
     let mut changed = 0;
     let sink = |mapped: Mapped| -> Result<(), Error> {
@@ -183,7 +186,7 @@ struct Mapper<'j> {
     compare: &'j Compare,
     select: &'j Select,
     raw: bool,
-    codec: Codec,
+    spool: Option<&'j SpoolWriter>,
     buffers: Pool<Vec<u8>>,
 }
 
@@ -268,15 +271,16 @@ impl Mapper<'_> {
     }
 
     fn compress(&self, chunk: &Chunk, selected: &[usize]) -> Vec<Block> {
+        let codec = codec(self.raw, self.spool);
         let mut builder = BlockBuilder::new(self.geometry.page_size);
         let mut blocks = Vec::new();
         for &at in selected {
             if builder.is_full() {
-                blocks.extend(builder.finish(self.codec));
+                blocks.extend(builder.finish(codec));
             }
             builder.push(chunk.numbers[at], self.page(chunk, at));
         }
-        blocks.extend(builder.finish(self.codec));
+        blocks.extend(builder.finish(codec));
         blocks
     }
 
@@ -287,10 +291,18 @@ impl Mapper<'_> {
     }
 }
 
+fn codec(raw: bool, spool: Option<&SpoolWriter>) -> Codec {
+    match spool {
+        _ if raw => Codec::Stored,
+        Some(spool) if spool.is_slow() => CODEC_SMALL,
+        _ => CODEC_FAST,
+    }
+}
+
 /// Packs what is left over into blocks, and puts all of them into the spool in order.
 struct Packer<'s> {
     builder: BlockBuilder,
-    codec: Codec,
+    raw: bool,
     spool: Option<&'s SpoolWriter>,
 }
 
@@ -314,7 +326,7 @@ impl Packer<'_> {
     }
 
     fn flush(&mut self) -> Result<(), Error> {
-        match (self.builder.finish(self.codec), self.spool) {
+        match (self.builder.finish(codec(self.raw, self.spool)), self.spool) {
             (Some(block), Some(spool)) => spool.put(block),
             _ => Ok(()),
         }

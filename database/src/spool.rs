@@ -6,6 +6,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use sqlrsync_protocol::block::{BLOCK_ENCODED_MAX, Block};
@@ -15,6 +16,13 @@ use crate::error::{Error, io_error};
 
 /// How many bytes of blocks wait in memory.
 pub(crate) const SPOOL_MEMORY_MAX: usize = 32 << 20;
+
+/// Blocks that are taken slower than this, in bytes a second, are taken by a network: a gigabit link
+/// moves 120 MB/s.
+const SLOW_RATE_MAX: f64 = 150e6;
+
+/// Fewer bytes waiting than this say that whoever takes them is kept waiting by us.
+const SLOW_WAITING_MIN: u64 = 4 << 20;
 
 /// Blocks in the order in which they were put.
 pub(crate) struct Spool {
@@ -47,6 +55,9 @@ struct State {
     write_at: u64,
     ended: bool,
     abandoned: bool,
+    /// When the first block was taken, and how many bytes were since.
+    taking_since: Option<Instant>,
+    taken: u64,
 }
 
 /// A spool for blocks of pages of `page_size`, which spills into a file in `dir`.
@@ -66,6 +77,14 @@ impl SpoolWriter {
     /// [`Error::Stopped`] where nobody takes any more.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.shared.lock().abandoned { Err(Error::Stopped) } else { Ok(()) }
+    }
+
+    /// Whether it pays to compress harder: blocks wait, and are taken no faster than a network would.
+    pub(crate) fn is_slow(&self) -> bool {
+        let state = self.shared.lock();
+        let waiting = state.memory_bytes as u64 + (state.write_at - state.read_at);
+        let Some(since) = state.taking_since.filter(|_| waiting > SLOW_WAITING_MIN) else { return false };
+        (state.taken as f64) < since.elapsed().as_secs_f64() * SLOW_RATE_MAX
     }
 
     /// Puts a block at the end. [`Error::Stopped`] where nobody takes any more.
@@ -127,12 +146,15 @@ impl Spool {
     /// The next block, once it is there; `None` after the last.
     pub(crate) fn take(&self) -> Result<Option<Block>, Error> {
         let mut state = self.shared.lock();
+        state.taking_since.get_or_insert_with(Instant::now);
         loop {
             if let Some(block) = state.memory.pop_front() {
                 state.memory_bytes -= block.as_bytes().len();
+                state.taken += block.as_bytes().len() as u64;
                 return Ok(Some(block));
             }
             if let Some(bytes) = state.unspill(&self.dir)? {
+                state.taken += bytes.len() as u64;
                 drop(state);
                 return Ok(Some(Block::parse(bytes, self.page_size)?));
             }

@@ -91,7 +91,8 @@ fn what_is_remembered_of_one_side_only_still_leads_to_the_same_content() {
         let mut origin = bench.origin(&from, &of).unwrap();
         let mut replica = bench.replica(&to, &at, sqlrsync_database::Overwrite::Force).unwrap();
         let (sent, taken) = crate::support::join(&mut origin, &mut replica, 3);
-        (sent.unwrap(), taken.unwrap());
+        sent.unwrap();
+        taken.unwrap();
         of.agreed = Some(origin.agreed().unwrap());
         at.agreed = Some(replica.agreed().unwrap());
         assert_eq!(dump(&from), dump(&to), "round {round}");

@@ -8,5 +8,7 @@
 //! - `crash`: a process killed in the middle, a disk that fills up
 //! - `vectors`: recorded sessions of `sqlite3_rsync`
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod exchange;
 mod support;
