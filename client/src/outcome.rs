@@ -133,7 +133,10 @@ impl Outcome {
         }
         if let (Some(latest), Some(remote)) = (self.latest, &self.remote) {
             let (local, remote) = (printable(&self.local), printable(remote));
-            notes.push(format!("note: {remote} has version {latest}; sqlrsync {remote} {local} pulls it"));
+            notes.push(format!(
+                "note: {remote} has version {latest}; sqlrsync {remote} {local} pulls it, \
+                 and a push with --force makes this one the newest"
+            ));
         }
         notes
     }

@@ -7,7 +7,7 @@ use sqlrsync_protocol::exchange::{
     Base, Committed, End, Fault, Form, Ground, Held, OriginPages, Proof, PushId, Refusal, ReplicaPages,
     Since, StagedBlock, Wanted,
 };
-use sqlrsync_protocol::hash::PageHash;
+use sqlrsync_protocol::hash::{PageHash, Root};
 use sqlrsync_protocol::page::{Geometry, PageNumber};
 use sqlrsync_protocol::sponge::Hash20;
 use sqlrsync_protocol::tree::NodeId;
@@ -103,11 +103,13 @@ pub struct GuardedOrigin<P> {
     guard: OriginGuard,
     /// What the replica said it has, where the origin did not know it.
     theirs: Option<Base>,
+    /// The base that the pages are a difference to.
+    proposed: Option<Base>,
 }
 
 impl<P: OriginPages> GuardedOrigin<P> {
     pub fn new(pages: P, guard: OriginGuard) -> Self {
-        GuardedOrigin { pages, guard, theirs: None }
+        GuardedOrigin { pages, guard, theirs: None, proposed: None }
     }
 
     /// The pages, when all is over.
@@ -115,11 +117,11 @@ impl<P: OriginPages> GuardedOrigin<P> {
         self.pages
     }
 
-    /// Whether what `begin` fixed is the base itself, and the replica has something else by now.
-    fn stale(&mut self, since: &Since) -> Result<Option<Base>, P::Error> {
-        let (Since::Base(base), Some(theirs)) = (since, self.theirs) else { return Ok(None) };
-        let unchanged = base.root != theirs.root && self.pages.pages_to_send()? == Some(0);
-        Ok(unchanged.then_some(theirs))
+    /// What the replica has, where what would be sent is the base itself: no change of ours, and so
+    /// nothing but a step back.
+    fn stale(&self, root: Root) -> Option<Base> {
+        let base = self.proposed.filter(|base| base.root == root && self.guard.stop_stale)?;
+        self.theirs.filter(|theirs| theirs.root != base.root)
     }
 
     /// Goes through all that would be sent.
@@ -174,19 +176,18 @@ impl<P: OriginPages> OriginPages for GuardedOrigin<P> {
     }
 
     fn begin(&mut self, wanted: Wanted) -> Result<(), Self::Error> {
-        let (form, since) = (wanted.form, wanted.since.clone());
-        let staged = !wanted.staged.is_empty();
+        let (form, staged) = (wanted.form, !wanted.staged.is_empty());
+        self.proposed = match &wanted.since {
+            Since::Base(base) => Some(*base),
+            _ => None,
+        };
         self.pages.begin(wanted).map_err(Halt::Pages)?;
-        if self.guard.stop_stale
-            && let Some(latest) = self.stale(&since).map_err(Halt::Pages)?
-        {
-            return Err(Halt::Stale { latest });
-        }
         if self.guard.dry {
             if staged && form == Form::Blocks {
                 self.pages.reused().map_err(Halt::Pages)?;
             }
             let (pages, bytes) = self.count(form).map_err(Halt::Pages)?;
+            self.proof()?;
             return Err(Halt::Counted(Count { pages, bytes, at_most: false }));
         }
         Ok(())
@@ -209,7 +210,11 @@ impl<P: OriginPages> OriginPages for GuardedOrigin<P> {
     }
 
     fn proof(&mut self) -> Result<Proof, Self::Error> {
-        self.pages.proof().map_err(Halt::Pages)
+        let proof = self.pages.proof().map_err(Halt::Pages)?;
+        match self.stale(proof.root) {
+            Some(latest) => Err(Halt::Stale { latest }),
+            None => Ok(proof),
+        }
     }
 
     fn acknowledged(&mut self, committed: Committed) -> Result<(), Self::Error> {
@@ -300,3 +305,7 @@ impl<P: ReplicaPages> ReplicaPages for GuardedReplica<P> {
         self.pages.finish(end).map_err(Halt::Pages)
     }
 }
+
+#[cfg(test)]
+#[path = "guard_tests.rs"]
+mod tests;
