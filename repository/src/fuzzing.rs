@@ -197,6 +197,8 @@ mod tests {
                 count += 1;
             }
             assert!(count > 0, "{name} has no corpus");
+            let program = corpus_of(name).join("../../targets").join(name).with_extension("rs");
+            assert!(program.exists(), "{} is missing", program.display());
         }
     }
 

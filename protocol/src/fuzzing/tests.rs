@@ -28,6 +28,8 @@ fn run((name, body): Target) {
         count += 1;
     }
     assert!(count > 0, "{} is empty", folder.display());
+    let program = folder.join("../../targets").join(name).with_extension("rs");
+    assert!(program.exists(), "{} is missing", program.display());
 }
 
 #[test]
