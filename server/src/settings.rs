@@ -213,9 +213,9 @@ settings! {
         header_timeout: Seconds, "SQLRSYNC_SERVER_HEADER_TIMEOUT", seconds(10);
         /// How long a transfer may stand still because of the peer.
         idle_timeout: Seconds, "SQLRSYNC_SERVER_IDLE_TIMEOUT", seconds(60);
-        /// How often a WebSocket that has nothing to say is pinged; it is dropped when it was silent
-        /// for three times as long.
-        ping_interval: Seconds, "SQLRSYNC_SERVER_PING_INTERVAL", seconds(30);
+        /// How often a WebSocket is pinged; one without a transfer is dropped when it leaves three pings in a
+        /// row unanswered.
+        ping_interval: Seconds, "SQLRSYNC_SERVER_PING_INTERVAL", seconds(20);
         /// How long a push waits for another push to the same replica, or for its turn.
         busy_wait: Seconds, "SQLRSYNC_SERVER_BUSY_WAIT", seconds(10);
         /// Longest WebSocket message that is taken (from 8KiB to 64KiB).

@@ -12,7 +12,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what a test does not expect fails it")]
 
+mod access;
+mod api;
+mod hostile;
+mod limits;
+mod program;
 mod public_client;
-#[allow(dead_code, reason = "the other tests come next")]
+mod revoked;
+mod subscriptions;
 mod support;
+mod tls;
 mod transfers;

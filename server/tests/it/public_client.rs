@@ -80,6 +80,7 @@ pub struct Socket {
 impl Socket {
     /// Connects; a refusal comes back as status and text.
     pub fn open(server: &TestServer, path: &str, ask: &Ask<'_>) -> Result<Socket, (u16, String)> {
+        let path = path.replace(' ', "%20");
         let mut request = format!("ws://{}{path}", server.address).into_client_request().unwrap();
         let headers = request.headers_mut();
         headers.insert("authorization", HeaderValue::from_str(ask.key).unwrap());

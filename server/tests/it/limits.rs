@@ -1,0 +1,188 @@
+//! Connections, time, turns: what is over a limit is told so and costs nothing more.
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use sqlrsync_protocol::duration::Seconds;
+use sqlrsync_server::settings::Settings;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+use crate::public_client::{Ask, Socket, push, told};
+use crate::support::{TestServer, database, eventually, settings};
+
+const BEGIN: &[u8] = &[0x41, 2, 12, 0, 0, 1, 0];
+
+fn one_second() -> Seconds {
+    Seconds::new(1).unwrap()
+}
+
+#[test]
+fn connections_over_the_limit_are_told_to_come_back() {
+    for (settings, status) in [
+        (Settings { connections_max: 2, ..settings() }, 503),
+        (Settings { connections_per_address_max: 2, ..settings() }, 429),
+    ] {
+        let server = TestServer::with(settings);
+        let first = Socket::open(&server, "/sapi/push/team/a.db", &Ask::new(&server.admin, 2)).unwrap();
+        let _second = Socket::open(&server, "/sapi/push/team/b.db", &Ask::new(&server.admin, 2)).unwrap();
+        let (found, head, body) = server.get("/livez", &[]);
+        assert_eq!(found, status);
+        assert!(head.contains("retry-after:") && body.contains("try again later"), "{head}\n{body}");
+        drop(first);
+        eventually("a connection that went makes room", || server.get("/livez", &[]).0 == 200);
+    }
+}
+
+#[test]
+fn behind_a_proxy_the_forwarded_address_counts() {
+    let server =
+        TestServer::with(Settings { behind_proxy: true, connections_per_address_max: 1, ..settings() });
+    let ask = |address: &str| Ask::new(&server.admin, 2).header("x-forwarded-for", address);
+    let open = |address: &str| Socket::open(&server, "/sapi/push/team/a.db", &ask(address));
+    let _first = open("192.0.2.1").unwrap();
+    assert_eq!(open("192.0.2.1").map(drop).unwrap_err().0, 429);
+    assert_eq!(open("198.51.100.9, 192.0.2.1").map(drop).unwrap_err().0, 429, "what came before is made up");
+    let _other = open("192.0.2.2").unwrap();
+}
+
+#[test]
+fn a_head_that_does_not_come_ends_the_connection() {
+    let server = TestServer::with(Settings { header_timeout: one_second(), ..settings() });
+    for sent in ["", "GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: "] {
+        let mut stream = server.connect();
+        stream.write_all(sent.as_bytes()).unwrap();
+        let started = Instant::now();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let elapsed = started.elapsed();
+        assert!(elapsed < Duration::from_secs(3) && elapsed > Duration::from_millis(500), "{elapsed:?}");
+    }
+    let mut stream = server.connect();
+    let long = format!("GET / HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n", "a".repeat(40_000));
+    let _ = stream.write_all(long.as_bytes());
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    assert!(answer.starts_with("HTTP/1.1 431") || answer.is_empty(), "{answer}");
+}
+
+#[test]
+fn a_push_that_stands_still_is_cut_off_and_makes_way() {
+    let server = TestServer::with(Settings { idle_timeout: one_second(), ..settings() });
+    let content = database(4096, 500, 1);
+    push(&server, "team/app.db", &Ask::new(&server.admin, 2), &content).unwrap();
+    let mut socket = Socket::open(&server, "/sapi/push/team/app.db", &Ask::new(&server.admin, 2)).unwrap();
+    socket.greeted().unwrap();
+    socket.write(Bytes::from_static(BEGIN)).unwrap();
+    let started = Instant::now();
+    // While it stands still a second one waits for its turn, and gets it.
+    push(&server, "team/app.db", &Ask::new(&server.admin, 2), &database(4096, 500, 2)).unwrap();
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    let mut error = None;
+    let frame = loop {
+        match socket.read().unwrap() {
+            Message::Binary(bytes) if bytes[0] == 0x62 => error = Some(bytes),
+            Message::Close(frame) => break frame.unwrap(),
+            _ => {}
+        }
+    };
+    assert!(error.is_some() && frame.code == CloseCode::Policy, "{frame:?}");
+}
+
+#[test]
+fn a_puller_that_does_not_read_is_cut_off() {
+    let server = TestServer::with(Settings { idle_timeout: one_second(), transfers_max: 1, ..settings() });
+    // More than the sockets' buffers hold.
+    let content = database(4096, 200_000, 1);
+    push(&server, "team/app.db", &Ask::new(&server.admin, 3), &content).unwrap();
+    let mut socket = Socket::open(&server, "/sapi/pull/team/app.db", &Ask::new(&server.admin, 2)).unwrap();
+    let Message::Binary(_begin) = socket.read().unwrap() else { panic!() };
+    // An empty replica of version 1: everything is wanted, and then nothing is read.
+    socket.write(Bytes::from_static(&[0x61, 1])).unwrap();
+    socket.write(Bytes::from_static(&[0x65])).unwrap();
+    let started = Instant::now();
+    // The only place for a transfer is free again once it was cut off.
+    push(&server, "team/other.db", &Ask::new(&server.admin, 2), &database(4096, 10, 1)).unwrap();
+    assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
+    drop(socket);
+}
+
+#[test]
+fn a_second_push_that_waits_too_long_is_told_to_try_again() {
+    let server = TestServer::with(Settings { busy_wait: one_second(), ..settings() });
+    let content = database(4096, 500, 1);
+    push(&server, "team/app.db", &Ask::new(&server.admin, 2), &content).unwrap();
+    let mut first = Socket::open(&server, "/sapi/push/team/app.db", &Ask::new(&server.admin, 2)).unwrap();
+    first.greeted().unwrap();
+    first.write(Bytes::from_static(BEGIN)).unwrap();
+    let Message::Binary(_) = first.read().unwrap() else { panic!() };
+    for protocol in [2, 3] {
+        let failed = push(&server, "team/app.db", &Ask::new(&server.admin, protocol), &content).unwrap_err();
+        assert!(told(&failed).contains("another push"), "{failed:?}");
+        if protocol == 3 {
+            assert_eq!(failed.refusal().exit_code(), 5);
+        }
+    }
+    drop(first);
+    eventually("the turn is free", || {
+        push(&server, "team/app.db", &Ask::new(&server.admin, 2), &content).is_ok()
+    });
+}
+
+#[test]
+fn a_silent_connection_is_pinged_and_one_that_does_not_answer_is_dropped() {
+    let server = TestServer::with(Settings { ping_interval: one_second(), ..settings() });
+    let mut socket = Socket::open(&server, "/sapi/push/team/app.db", &Ask::new(&server.admin, 2)).unwrap();
+    socket.greeted().unwrap();
+    assert!(matches!(socket.socket.read().unwrap(), Message::Ping(_)));
+    // Not read, and so not answered, from here on; the server closes in the end.
+    std::thread::sleep(Duration::from_millis(4500));
+    let (code, reason) = socket.closed().unwrap();
+    assert!(code == CloseCode::Policy && reason.contains("nothing was heard"), "{reason}");
+}
+
+#[test]
+fn stopping_ends_idle_sessions_at_once_and_lets_a_push_finish() {
+    let mut server = TestServer::start();
+    let content = database(4096, 20, 1);
+    let mut idle = Socket::open(&server, "/sapi/push/team/a.db", &Ask::new(&server.admin, 2)).unwrap();
+    idle.greeted().unwrap();
+    let mut subscriber = Socket::open(&server, "/sapi/subscribe/team/a.db", &Ask::new(&server.admin, 2));
+    assert!(subscriber.as_mut().is_err(), "nothing is there yet");
+    let mut pushing = Socket::open(&server, "/sapi/push/team/b.db", &Ask::new(&server.admin, 1)).unwrap();
+    pushing.greeted().unwrap();
+    let geometry = content.geometry();
+    let mut head = vec![0x41, 1, geometry.page_size.log2()];
+    head.extend(geometry.page_count.get().to_be_bytes());
+    pushing.write(Bytes::from(head)).unwrap();
+    let Message::Binary(_) = pushing.read().unwrap() else { panic!() };
+
+    let finishing = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        for number in content.numbers() {
+            let mut page = vec![0x44];
+            page.extend(number.get().to_be_bytes());
+            page.extend(content.page(number).iter());
+            for piece in page.chunks(4096) {
+                pushing.write(Bytes::copy_from_slice(piece)).unwrap();
+            }
+        }
+        let mut end = vec![0x45];
+        end.extend(geometry.page_count.get().to_be_bytes());
+        end.push(0x42);
+        pushing.write(Bytes::from(end)).unwrap();
+        let mut committed = false;
+        loop {
+            match pushing.read() {
+                Ok(Message::Text(text)) => committed |= text.contains("\"committedVersionID\":\"1\""),
+                Ok(Message::Close(_)) | Err(_) => return committed,
+                Ok(_) => {}
+            }
+        }
+    });
+    let took = server.stop();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert_eq!(idle.closed().unwrap(), (CloseCode::Away, "server stopping, try again".to_owned()));
+    assert!(finishing.join().unwrap(), "the push was committed and acknowledged");
+}

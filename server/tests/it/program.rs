@@ -1,0 +1,204 @@
+//! The program itself: first start, keys while it runs, signals, check.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// A server as a process; killed where a test fails.
+struct Running {
+    child: Child,
+    address: String,
+}
+
+fn program(data: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sqlrsync-server"));
+    command.args(args).arg("--data").arg(data);
+    // Nothing of whoever runs the tests.
+    command.env_clear().env("HOME", data.parent().unwrap_or(data));
+    command
+}
+
+fn run(data: &Path, args: &[&str]) -> Output {
+    program(data, args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+impl Running {
+    fn start(data: &Path) -> Running {
+        let mut child = program(data, &["serve", "--listen", "127.0.0.1:0"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim_end().strip_prefix("listening on http://").expect(&line).to_owned();
+        Running { child, address }
+    }
+
+    fn get(&self, path: &str, key: &str) -> String {
+        use std::io::Write;
+        let mut stream = std::net::TcpStream::connect(&self.address).unwrap();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: {key}\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// Sends SIGTERM; returns exit code, time taken, and what it said on standard error.
+    fn stop(mut self) -> (Option<i32>, Duration, String) {
+        let started = Instant::now();
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+        let mut said = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        let status = self.child.wait().unwrap();
+        (status.code(), started.elapsed(), said)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_first_start_shows_a_key_once_and_the_next_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let (code, took, said) = Running::start(&data).stop();
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_secs(10));
+    let key = said.split_whitespace().find(|word| word.starts_with("sqlr_admin_")).expect("a key");
+    assert!(said.contains("sqlrsync app.db team/app.db --server http://127.0.0.1:"), "{said}");
+    assert_eq!(said.lines().filter(|line| line.contains(key)).count(), 2, "the key, and the command");
+    assert!(!said.lines().any(|line| line.contains("INFO") && line.contains(key)), "a key in the log");
+    let (_, _, said) = Running::start(&data).stop();
+    assert!(!said.contains("sqlr_admin_"), "shown twice: {said}");
+    let second = run(&data, &["key", "list", "--json"]);
+    let listed: Value = serde_json::from_str(text(&second.stdout).trim()).unwrap();
+    assert_eq!((&listed["kind"], &listed["scope"]), (&"admin".into(), &"team".into()));
+    assert!(!text(&second.stdout).contains(key));
+}
+
+#[test]
+fn keys_are_made_and_revoked_while_the_server_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let server = Running::start(&data);
+    let made = run(&data, &["key", "create", "--kind", "pull", "--json"]);
+    let made: Value = serde_json::from_str(&text(&made.stdout)).unwrap();
+    let (key, id) = (made["key"].as_str().unwrap(), made["id"].as_str().unwrap());
+    assert!(server.get("/api/v1/replicas", key).starts_with("HTTP/1.1 200"));
+    let revoked = run(&data, &["key", "revoke", id]);
+    assert_eq!(revoked.status.code(), Some(0));
+    assert!(server.get("/api/v1/replicas", key).starts_with("HTTP/1.1 401"));
+
+    let plain = run(&data, &["key", "create", "--kind", "push", "--replica", "team/app.db"]);
+    let plain = text(&plain.stdout);
+    assert_eq!(plain.lines().count(), 1);
+    assert!(plain.starts_with("sqlr_push_"));
+    for (args, code) in [
+        (&["key", "create", "--kind", "push"][..], 2),
+        (&["key", "create", "--kind", "admin", "--replica", "team/app.db"], 2),
+        (&["key", "create", "--kind", "pull", "--replica", "team/../app.db"], 2),
+        (&["key", "create", "--kind", "pull", "--replica", "nowhere/app.db"], 10),
+        (&["key", "revoke", "999"], 10),
+        (&["serve", "--listen", "127.0.0.1:0"], 1),
+    ] {
+        let output = run(&data, args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", text(&output.stderr));
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn keys_can_be_made_before_the_first_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let made = run(&data, &["key", "create", "--kind", "admin"]);
+    let key = text(&made.stdout).trim().to_owned();
+    let server = Running::start(&data);
+    assert!(server.get("/api/v1/replicas", &key).starts_with("HTTP/1.1 200"));
+    let (_, _, said) = server.stop();
+    assert!(!said.contains("sqlr_admin_"), "an admin key is there already: {said}");
+}
+
+#[test]
+fn check_proves_or_names_what_is_broken() {
+    let server = crate::support::TestServer::start();
+    let content = crate::support::database(4096, 1000, 1);
+    let ask = crate::public_client::Ask::new(&server.admin, 2);
+    crate::public_client::push(&server, "team/app.db", &ask, &content).unwrap();
+    let data = server.folder.path().join("data");
+    let sound = run(&data, &["check", "--json"]);
+    assert_eq!(sound.status.code(), Some(0), "{}", text(&sound.stderr));
+    let outcome: Value = serde_json::from_str(text(&sound.stdout).lines().last().unwrap()).unwrap();
+    assert_eq!((&outcome["outcome"], &outcome["versions_proved"]), (&"proved".into(), &1.into()));
+
+    let segment = find_segment(&data.join("repository"));
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let damaged = run(&data, &["check"]);
+    assert_eq!(damaged.status.code(), Some(12));
+    let name = segment.file_name().unwrap().to_str().unwrap();
+    assert!(text(&damaged.stdout).contains(name), "{}", text(&damaged.stdout));
+    assert_eq!(run(&data.join("nothing"), &["check"]).status.code(), Some(10));
+    assert_eq!(run(&data, &["sweep", "--json"]).status.code(), Some(0));
+}
+
+fn find_segment(folder: &Path) -> std::path::PathBuf {
+    let mut left = vec![folder.to_owned()];
+    while let Some(folder) = left.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                left.push(path);
+            } else if path.parent().is_some_and(|parent| parent.ends_with("segments")) {
+                return path;
+            }
+        }
+    }
+    panic!("no segment");
+}
+
+#[test]
+fn completions_manual_pages_and_settings_are_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    assert!(text(&run(&data, &["completions", "bash"]).stdout).contains("sqlrsync-server"));
+    assert!(run(&data, &["man", folder.path().to_str().unwrap()]).status.success());
+    assert!(folder.path().join("sqlrsync-server-serve.1").exists());
+    let config = folder.path().join("config.toml");
+    std::fs::write(&config, "transfers_max = 3\nlisten = \"127.0.0.1:1\"").unwrap();
+    let path = config.to_str().unwrap();
+    let shown = program(&data, &["config", "show", "--listen", "127.0.0.1:2", "--config", path])
+        .env("SQLRSYNC_SERVER_CONNECTIONS_MAX", "5")
+        .output()
+        .unwrap();
+    let shown = text(&shown.stdout);
+    for line in [
+        "listen = \"127.0.0.1:2\"  # flag",
+        "connections_max = \"5\"  # environment",
+        "transfers_max = \"3\"  # file",
+        "idle_timeout = \"1m\"  # default",
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line} is not in\n{shown}");
+    }
+    std::fs::write(&config, "transfer_max = 3").unwrap();
+    let wrong = program(&data, &["serve", "--config", path]).output().unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(text(&wrong.stderr).contains("transfer_max"));
+}
