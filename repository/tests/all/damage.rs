@@ -28,10 +28,10 @@ impl Sample {
             page[200..204].copy_from_slice(&n.to_be_bytes());
             Arc::new(page)
         };
-        let first = Database { size: PageSize::MIN, pages: (1..=9).map(page).collect() };
+        let first = Database { size: PageSize::MIN, pages: (1..=3).map(page).collect() };
         let mut second = first.clone();
-        second.pages[4] = page(500);
-        second.pages.push(page(10));
+        second.pages[1] = page(500);
+        second.pages.push(page(4));
         let sample = Sample { store, versions: vec![first, second] };
         let replica = sample.open().replica(&id());
         let [first, second] = &sample.versions[..] else { unreachable!() };
