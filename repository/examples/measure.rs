@@ -2,13 +2,15 @@
 //! costs, without network and database file.
 //!
 //! ```text
-//! cargo run --release -p sqlrsync-repository --example measure -- FOLDER PAGES
+//! cargo run --release -p sqlrsync-repository --example measure -- FOLDER PAGES [sparse]
 //! ```
 //!
-//! Pages are of 4 KiB and compress to about half. The folder has to be empty, and keeps what was made.
+//! Pages are of 4 KiB and compress to about half, or to almost nothing where they are sparse: what one
+//! changed page costs in a very large database can then be seen on a small disk. The folder has to be empty, and keeps what was made.
 
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot go on has failed")]
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sqlrsync_protocol::block::{BlockBuilder, Codec};
@@ -16,17 +18,23 @@ use sqlrsync_protocol::exchange::{Committed, End, Form, Ground, OriginPages, Rep
 use sqlrsync_protocol::page::{Geometry, PageCount, PageNumber, PageSize};
 use sqlrsync_repository::{PushOptions, Replica, ReplicaId, Repository, SweepOptions};
 
+/// Whether pages are all but zeros.
+static SPARSE: AtomicBool = AtomicBool::new(false);
+
 fn main() {
     let mut args = std::env::args().skip(1);
     let (Some(folder), Some(pages)) = (args.next(), args.next().and_then(|pages| pages.parse().ok())) else {
-        eprintln!("usage: measure FOLDER PAGES");
+        eprintln!("usage: measure FOLDER PAGES [sparse]");
         std::process::exit(2);
     };
+    let sparse = args.next().is_some_and(|arg| arg == "sparse");
+    SPARSE.store(sparse, Ordering::Relaxed);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let open = || Repository::local(folder.as_ref(), runtime.handle().clone()).unwrap();
     let id = ReplicaId::random().unwrap();
     let replica = open().replica(&id);
     push("first push", &replica, pages, &mut (1..=pages), 3);
+    pull("pull of everything, as it came", &open().replica(&id), None);
     push("one page", &replica, pages, &mut std::iter::once(pages / 2), 3);
     push("one page, nothing cached", &open().replica(&id), pages, &mut std::iter::once(pages / 3), 3);
     let every = |n: u32| (1..pages).filter(move |page| page.wrapping_mul(2_654_435_761) % 100 == n);
@@ -40,6 +48,9 @@ fn main() {
             &mut std::iter::once(page),
             3,
         );
+    }
+    if sparse {
+        return;
     }
     hashes("20-byte hashes, the first time", &open().replica(&id), pages);
     hashes("20-byte hashes, from then on", &open().replica(&id), pages);
@@ -72,6 +83,11 @@ fn say(what: &str, took: Duration, more: &str) {
 
 fn fill(page: &mut [u8], seed: u64) {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    if SPARSE.load(Ordering::Relaxed) {
+        page.fill(0);
+        page[200..208].copy_from_slice(&state.to_be_bytes());
+        return;
+    }
     for half in page.chunks_mut(8) {
         state ^= state << 13;
         state ^= state >> 7;
@@ -116,6 +132,7 @@ fn push(
     });
     let mut builder = BlockBuilder::new(size);
     let mut seed = 0;
+    let mut numbers = numbers.filter(|n| *n != size.lock_page().get());
     let mut number = numbers.next();
     while let Some(n) = number {
         seed += 1;
@@ -134,7 +151,8 @@ fn push(
     }
     let mut committed = None;
     timed(&mut || committed = Some(push.finish(End::PageCount(PageCount(count))).unwrap()));
-    say(what, took, &format!("{bytes} bytes of blocks"));
+    let stored = replica.latest().unwrap().unwrap().bytes_stored;
+    say(what, took, &format!("{bytes} bytes of blocks, {stored} stored"));
     committed.unwrap()
 }
 

@@ -5,6 +5,7 @@
 //! | `support.rs` | a model of a database, an origin of any shape, stores that fail |
 //! | `versions.rs` | versions come back, differences are right, push ids, races, limits |
 //! | `older.rs` | the older protocol: pages in any order, hashes without reading pages |
+//! | `conversation.rs` | pushes and pulls through the conversations of every version |
 //! | `resume.rs` | a cut push is continued |
 //! | `damage.rs` | every flipped byte is noticed; missing, cut and swapped objects |
 //! | `crash.rs` | a store that stops at any step, a process that is killed at any time, sweeping |
@@ -12,6 +13,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+mod conversation;
 mod cost;
 mod crash;
 mod damage;
