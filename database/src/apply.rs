@@ -4,9 +4,10 @@
 //! - Everything has arrived and is proved before the transaction begins.
 //! - Inside of it the file is checked to be still what the pages are a difference to.
 //! - Pages go through `sqlite_dbpage`, for which DEFENSIVE is off. The lock page is never written.
-//! - Page 1 comes last, and the truncation after it in the same statement: an insert after a truncation
-//!   cancels it in silence, and a statement of its own would first be compiled anew against the schema
-//!   that has just arrived.
+//! - Page 1 comes last, and the truncation after it: an insert after a truncation cancels it in silence.
+//!   In a statement of its own: at the end of one that inserts several rows SQLite reads the page count
+//!   from page 1 again, finds the new one, and sees nothing to cut. And before the schema cookie moves
+//!   on: else that statement would first be compiled anew against the schema that has just arrived.
 //! - Page 1 keeps the replica's journal mode and change counter, which are about this file and not its
 //!   content. Its schema cookie moves on by one: whoever has the file open must read the schema again,
 //!   or his cached statements write into the wrong table.
@@ -143,15 +144,19 @@ fn write_pages(
     } else {
         page.copy_from_slice(&own);
     }
-    next_fields(&own).put(&mut page);
-    if before > geometry.page_count.get() {
-        let sql = "INSERT INTO sqlite_dbpage (pgno, data) VALUES (1, ?1), (?2, NULL)";
-        let past = i64::from(geometry.page_count.get()) + 1;
-        connection.execute(sql, params![page, past]).map_err(sqlite)?;
-    } else {
+    if before <= geometry.page_count.get() {
+        next_fields(&own).put(&mut page);
         insert.execute(params![1, page]).map_err(sqlite)?;
+        return Ok(());
     }
-    Ok(())
+    let fields = HeaderFields::of(&own);
+    fields.put(&mut page);
+    insert.execute(params![1, page]).map_err(sqlite)?;
+    let past = i64::from(geometry.page_count.get()) + 1;
+    insert.execute(params![past, rusqlite::types::Null]).map_err(sqlite)?;
+    // Goes to page 1 past sqlite_dbpage, and so leaves the truncation as it is.
+    let cookie = fields.schema_cookie().wrapping_add(1).cast_signed();
+    connection.pragma_update(None, "schema_version", cookie).map_err(sqlite)
 }
 
 /// The replica's own fields, with the next schema cookie.
