@@ -141,6 +141,39 @@ fn a_file_that_was_changed_here_is_kept_until_force() {
 }
 
 #[test]
+fn a_copy_is_cut_where_its_origin_shrank() {
+    for mode in ["DELETE", "WAL"] {
+        for encoding in ["UTF-8"] {
+            let machine = Machine::new();
+            drop(machine.database("a.db"));
+            machine.json(&["a.db", "b.db"]);
+            let replica = Connection::open(machine.path("b.db")).unwrap();
+            let set = format!("PRAGMA journal_mode = {mode}");
+            replica.query_row(&set, [], |_| Ok(())).unwrap();
+            drop(replica);
+            // Another encoding is another schema to the connection that applies.
+            std::fs::remove_file(machine.path("a.db")).unwrap();
+            let small = Connection::open(machine.path("a.db")).unwrap();
+            let sql =
+                format!("PRAGMA encoding = '{encoding}'; CREATE TABLE t(id INTEGER PRIMARY KEY, text TEXT);");
+            small
+                .execute_batch(&(sql + "INSERT INTO t VALUES (1, 'alone'); CREATE INDEX i ON t(text);"))
+                .unwrap();
+            drop(small);
+            machine.json(&["a.db", "b.db", "--force"]);
+            machine.assert_same("a.db", "b.db");
+            assert!(content(&machine.path("b.db")).len() == 1);
+            let replica = Connection::open(machine.path("b.db")).unwrap();
+            let check: String = replica.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+            assert_eq!(check, "ok", "{mode} {encoding}");
+            drop(replica);
+            let len = |name: &str| std::fs::metadata(machine.path(name)).unwrap().len();
+            assert_eq!(len("b.db"), len("a.db"), "{mode} {encoding}");
+        }
+    }
+}
+
+#[test]
 fn a_dry_run_counts_and_changes_nothing() {
     let machine = Machine::new();
     drop(machine.database("a.db"));
