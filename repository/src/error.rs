@@ -222,3 +222,25 @@ impl Fault for Error {
 /// How long an operation may be expected to take at most: what no pin in this process protects is
 /// left alone for this long.
 pub(crate) const GRACE_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_apart_however_deep_it_is_wrapped() {
+        let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let wrap = |source: Box<dyn std::error::Error + Send + Sync>| object_store::Error::Generic {
+            store: "test",
+            source,
+        };
+        for error in [wrap(full().into()), wrap(Box::new(wrap(full().into())))] {
+            let error = Error::store("object", error);
+            assert!(matches!(error, Error::DiskFull { .. }), "{error}");
+            assert_eq!(error.refusal(), Refusal::TryLater);
+        }
+        assert!(matches!(Error::scratch(full()), Error::DiskFull { .. }));
+        let other = Error::store("object", wrap(std::io::Error::from_raw_os_error(5).into()));
+        assert_eq!((other.refusal(), other.public_text().contains("object")), (Refusal::Failed, false));
+    }
+}

@@ -1,6 +1,6 @@
 //! A repository: an object store with replicas in it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -67,6 +67,11 @@ impl Repository {
         };
         std::fs::create_dir_all(path.join(REPLICAS)).map_err(at)?;
         let path = path.canonicalize().map_err(at)?;
+        // The store syncs the folders that it makes; these two it finds. Without their entries on the
+        // disk, a power cut could take all that was ever stored.
+        for folder in [Some(path.as_path()), path.parent()].into_iter().flatten() {
+            sync_folder(folder).map_err(at)?;
+        }
         let objects = LocalFileSystem::new_with_prefix(&path)
             .map_err(|source| Error::store(path.display().to_string(), source))?
             .with_fsync(true);
@@ -162,6 +167,15 @@ impl Shared {
     }
 }
 
+/// Makes the entries of a folder durable. A folder that may not be opened was not made here.
+fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    match std::fs::File::open(folder) {
+        Ok(folder) => folder.sync_all(),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Segments that pushes of this process have written or taken over and not yet committed. Sweeping
 /// leaves them alone. (Other processes are kept apart by the grace period.)
 #[derive(Debug, Default)]
@@ -184,6 +198,10 @@ impl Pins {
 
     pub(crate) fn has(&self, id: SegmentId) -> bool {
         self.lock().contains_key(&id)
+    }
+
+    pub(crate) fn all(&self) -> BTreeSet<SegmentId> {
+        self.lock().keys().copied().collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SegmentId, u32>> {

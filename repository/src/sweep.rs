@@ -70,9 +70,11 @@ struct Sweep<'r> {
 impl Sweep<'_> {
     fn replica(&mut self, replica: &Replica) -> Result<(), Error> {
         let prefix = object_store::path::Path::from(format!("{REPLICAS}/{}", replica.id()));
-        // Segments are listed before manifests are read: one that is committed in between is younger
-        // than the grace period.
+        // The order matters. A segment that is listed belongs to a push that still runs, and is pinned;
+        // or to one that was committed before its pin went, and so stands in a manifest read later; or
+        // to another process's, and is younger than the grace period.
         let listed = self.repository.shared().store.list(&prefix)?;
+        let pinned = self.repository.shared().pins.all();
         let named: Vec<(Name, Listed)> =
             listed.into_iter().filter_map(|listed| Some((Name::parse(&listed.path)?.1, listed))).collect();
         let mut used = self.referenced(replica)?;
@@ -83,6 +85,7 @@ impl Sweep<'_> {
                         used.insert(id);
                     }
                     Ok(None) => {}
+                    Ok(Some(_)) if pinned.contains(&id) => {}
                     // Expired, committed, or no record at all.
                     Ok(Some(_)) => self.remove_unless_pinned(id, listed)?,
                     Err(error) if error.is_damage() => self.remove_unless_pinned(id, listed)?,
@@ -90,6 +93,7 @@ impl Sweep<'_> {
                 }
             }
         }
+        used.extend(pinned);
         for (name, listed) in &named {
             match *name {
                 Name::Segment(id) if !used.contains(&id) => self.remove_if_old(id, listed)?,

@@ -321,6 +321,29 @@ fn the_page_at_2_to_the_30_is_neither_taken_nor_given() {
     assert_sound(&repository);
 }
 
+#[test]
+fn an_expired_version_is_not_read_and_no_base() {
+    let store = Arc::new(object_store::memory::InMemory::new());
+    let repository = sqlrsync_repository::Repository::over(store.clone(), runtime(), None);
+    let replica = repository.replica(&id());
+    let first = Database::new(PageSize::MIN, 10, 1);
+    let second = Database::new(PageSize::MIN, 10, 2);
+    Push::of(&first).run(&replica).unwrap();
+    Push::of(&second).run(&replica).unwrap();
+    let mark = object_store::path::Path::from(format!("replicas/{}/expired/{:020}", id(), 1));
+    runtime().block_on(object_store::ObjectStoreExt::put(&*store, &mark, "".into())).unwrap();
+    let expired = replica.manifest(number(1)).unwrap().unwrap();
+    let error = replica.origin(&expired).unwrap_err();
+    assert_eq!(error.refusal(), Refusal::NotFound, "{error}");
+    let mut origin = replica.origin(&replica.latest().unwrap().unwrap()).unwrap();
+    assert!(!origin.knows(&expired.as_base()).unwrap());
+    let mut push = replica.push(options()).unwrap();
+    push.begin(second.geometry(), 3).unwrap();
+    assert!(!push.accept(Ground::Proposed(expired.as_base()), None).unwrap());
+    let report = repository.check(&mut |_| {}).unwrap();
+    assert_eq!((report.versions, report.versions_proved, report.problems), (1, 1, Vec::new()));
+}
+
 /// A step of a history.
 #[derive(Debug, Clone)]
 enum Step {
