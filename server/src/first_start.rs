@@ -31,7 +31,7 @@ pub fn prepare(catalog: &Catalog, namespace: &str) -> Result<Option<FirstKey>, E
         kind: Kind::AccountAdmin,
         namespace: name.as_str(),
         replica: None,
-        label: "first start",
+        label: "admin",
         parent: None,
     };
     let (_, key) = new_key::create(catalog, &wish)?;

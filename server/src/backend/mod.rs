@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use sqlrsync_protocol::exchange::Fault;
 use sqlrsync_protocol::key::Key;
-use sqlrsync_repository::Repository;
+use sqlrsync_repository::{ReplicaId, Repository};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
@@ -140,7 +140,9 @@ impl Backend {
     /// [`Why::Failed`].
     pub fn ready(&self) -> Result<(), Refused> {
         self.catalog.ping()?;
-        self.repository.replicas()?;
+        // A look at what is not there costs one access, however much is stored.
+        let nothing = ReplicaId::random().map_err(|error| Refused::failed("making an id", &error))?;
+        self.repository.replica(&nothing).about()?;
         Ok(())
     }
 }

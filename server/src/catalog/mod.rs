@@ -43,6 +43,9 @@ pub enum Error {
     /// No namespace of this name.
     #[error("there is no namespace {0}: make it with `sqlrsync-server namespace create {0}`")]
     NoNamespace(String),
+    /// No replica of this name.
+    #[error("there is no replica {0}: `sqlrsync-server replica list` shows the replicas")]
+    NoReplica(String),
     /// No key of this id.
     #[error("there is no key {0}: `sqlrsync-server key list` shows the keys")]
     NoKey(KeyId),

@@ -160,6 +160,19 @@ impl Catalog {
         Ok(if made == 1 { Found::Made(record) } else { Found::Existing(record) })
     }
 
+    /// Says who may pull a replica without a key, from the next request on.
+    ///
+    /// # Errors
+    /// [`Error::NoReplica`], [`Error::Database`].
+    pub fn set_visibility(&self, namespace: &str, path: &str, visibility: Visibility) -> Result<(), Error> {
+        let changed = self.lock().execute(
+            "UPDATE replica SET visibility = ? WHERE path = ?
+             AND namespace = (SELECT id FROM namespace WHERE name = ?)",
+            params![visibility as u8, path, namespace],
+        )?;
+        if changed == 1 { Ok(()) } else { Err(Error::NoReplica(format!("{namespace}/{path}"))) }
+    }
+
     /// Takes back a registration of which nothing came: false where a key refers to it meanwhile.
     ///
     /// # Errors
@@ -240,6 +253,11 @@ mod tests {
         let pushed_from = catalog.replica_pushed_from("team", "client", "host", "/srv/app.db").unwrap();
         assert_eq!(pushed_from, Some(made));
         assert_eq!(catalog.replica_pushed_from("team", "other", "host", "/srv/app.db").unwrap(), None);
+        catalog.set_visibility("team", "app.db", Visibility::Private).unwrap();
+        let changed = catalog.replica("team", "app.db").unwrap().unwrap();
+        assert_eq!(changed.visibility, Visibility::Private);
+        let none = catalog.set_visibility("other", "app.db", Visibility::Public);
+        assert!(matches!(none, Err(Error::NoReplica(_))));
         assert!(catalog.forget_replica("a").unwrap());
         assert_eq!(catalog.replica("team", "app.db").unwrap(), None);
     }

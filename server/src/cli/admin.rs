@@ -1,4 +1,4 @@
-//! `key` and `namespace`: what an operator with access to the data folder may do, whether a server
+//! `key`, `namespace` and `replica`: what an operator with access to the data folder may do, whether a server
 //! runs or not.
 
 use std::io::{self, Write};
@@ -8,7 +8,7 @@ use serde_json::json;
 use sqlrsync_protocol::remote::RemoteName;
 use sqlrsync_repository::ReplicaId;
 
-use super::args::{KeyCommand, KeyCreate, NamespaceCommand};
+use super::args::{KeyCommand, KeyCreate, NamespaceCommand, ReplicaCommand};
 use super::error::Error;
 use crate::catalog::{Catalog, KeyId, KeyRecord, NewReplica, ReplicaRecord, Visibility, kind_word};
 use crate::data_folder::DataFolder;
@@ -16,6 +16,9 @@ use crate::new_key::{self, Wish};
 
 /// The namespace that is made where the first key is asked for before there is any.
 const FIRST_NAMESPACE: &str = "team";
+
+/// How many replicas are read at once for a listing.
+const LIST_PAGE: u32 = 1000;
 
 /// Longest label of a key, in bytes.
 const LABEL_BYTES_MAX: usize = 200;
@@ -52,6 +55,44 @@ pub fn namespace(folder: &DataFolder, command: NamespaceCommand) -> Result<ExitC
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// `replica ...`
+pub fn replica(folder: &DataFolder, command: ReplicaCommand) -> Result<ExitCode, Error> {
+    let catalog = Catalog::open(&folder.catalog())?;
+    match command {
+        ReplicaCommand::List { json } => list_replicas(&catalog, json)?,
+        ReplicaCommand::Visibility { name, visibility } => {
+            let (namespace, path) = (name.namespace().as_str(), name.path().as_str());
+            catalog.set_visibility(namespace, path, visibility.visibility())?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list_replicas(catalog: &Catalog, json: bool) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    for namespace in catalog.namespaces()? {
+        let mut after = String::new();
+        loop {
+            let page = catalog.replicas(&namespace, &after, LIST_PAGE)?;
+            let Some(last) = page.last() else { break };
+            after.clone_from(&last.path);
+            for replica in &page {
+                let (name, id) = (replica.name(), &replica.id);
+                let (visibility, created) = (replica.visibility.as_str(), &replica.created);
+                if json {
+                    let line = json!({
+                        "replica": name, "replica_id": id, "visibility": visibility, "created": created,
+                    });
+                    writeln!(out, "{line}")?;
+                } else {
+                    writeln!(out, "{id}  {visibility:<8}  {created}  {name}")?;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn create_key(catalog: &Catalog, wish: &KeyCreate) -> Result<(), Error> {

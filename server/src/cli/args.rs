@@ -7,7 +7,7 @@ use clap_complete::Shell;
 use sqlrsync_protocol::key::Kind;
 use sqlrsync_protocol::remote::{Namespace, RemoteName};
 
-use crate::catalog::KeyId;
+use crate::catalog::{KeyId, Visibility};
 use crate::settings::Given;
 
 /// A server that keeps versions of SQLite databases and hands them out.
@@ -45,6 +45,9 @@ pub enum Command {
     /// Make and list namespaces.
     #[command(subcommand)]
     Namespace(NamespaceCommand),
+    /// List replicas, and say who may pull them without a key.
+    #[command(subcommand)]
+    Replica(ReplicaCommand),
     /// Read all that is stored and prove every version; exit code 12 where something is damaged. A server
     /// may run meanwhile.
     Check {
@@ -152,6 +155,47 @@ pub enum NamespaceCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum ReplicaCommand {
+    /// List the replicas.
+    List {
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say who may pull a replica without a key; a running server heeds it at the next request.
+    Visibility {
+        /// The replica.
+        #[arg(value_name = "NS/PATH")]
+        name: RemoteName,
+        /// Who may.
+        #[arg(value_enum)]
+        visibility: VisibilityWord,
+    },
+}
+
+/// Who may pull a replica without a key, as it is typed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum VisibilityWord {
+    /// Nobody.
+    Private,
+    /// Who knows its name.
+    Unlisted,
+    /// Everybody.
+    Public,
+}
+
+impl VisibilityWord {
+    /// As the catalog has it.
+    pub const fn visibility(self) -> Visibility {
+        match self {
+            VisibilityWord::Private => Visibility::Private,
+            VisibilityWord::Unlisted => Visibility::Unlisted,
+            VisibilityWord::Public => Visibility::Public,
+        }
+    }
 }
 
 #[derive(Subcommand, Debug)]

@@ -43,7 +43,9 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Usage(_) | Error::Settings(_) | Error::Logging(_) => 2,
-            Error::Catalog(catalog::Error::NoNamespace(_) | catalog::Error::NoKey(_)) => 10,
+            Error::Catalog(
+                catalog::Error::NoNamespace(_) | catalog::Error::NoKey(_) | catalog::Error::NoReplica(_),
+            ) => 10,
             Error::DataFolder(data_folder::Error::Missing(_)) => 10,
             Error::Repository(error) => error.refusal().exit_code(),
             _ => 1,

@@ -38,6 +38,7 @@ fn act(cli: Cli, matches: &clap::ArgMatches) -> Result<ExitCode, Error> {
         Command::Serve(given) => serve::serve(files, given),
         Command::Key(command) => admin::key(&folder(files)?, command),
         Command::Namespace(command) => admin::namespace(&folder(files)?, command),
+        Command::Replica(command) => admin::replica(&folder(files)?, command),
         Command::Check { json } => store::check(&existing_folder(files)?, json),
         Command::Sweep { json } => store::sweep(&existing_folder(files)?, json),
         Command::Config(ConfigCommand::Show { given, json }) => config::show(files, &given, matches, json),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
-use axum::middleware::{Next, from_fn_with_state, map_response};
+use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::Response;
 use axum::routing::get;
 
@@ -17,6 +17,9 @@ use crate::session::Limits;
 
 /// Says that this is a sqlrsync server, and its version.
 pub const SERVER_HEADER: HeaderName = HeaderName::from_static("x-sqlrsync-server");
+
+/// How much of a path is logged, in characters.
+const LOGGED_PATH_MAX: usize = 300;
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -50,9 +53,26 @@ pub fn router(app: App) -> Router {
         .route("/api/v1/replicas/{*name}", get(handlers::of_replica))
         .fallback(handlers::nothing_here)
         .method_not_allowed_fallback(handlers::wrong_method)
+        .layer(from_fn(log_request))
         .layer(from_fn_with_state(app.clone(), count_forwarded))
         .layer(map_response(say_who_answers))
         .with_state(app)
+}
+
+/// One line for each request. What is refused shows at the usual level: an operator looks for it.
+async fn log_request(request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.address);
+    let method = request.method().clone();
+    // Percent-encoded still, so that nothing in it can break a line.
+    let path: String = request.uri().path().chars().take(LOGGED_PATH_MAX).collect();
+    let response = next.run(request).await;
+    let status = response.status().as_u16();
+    if status >= 400 {
+        tracing::info!(?peer, %method, path, status, "refused");
+    } else {
+        tracing::debug!(?peer, %method, path, status, "answered");
+    }
+    response
 }
 
 /// Behind a proxy the client's address counts, and not the proxy's.

@@ -143,6 +143,26 @@ fn a_silent_connection_is_pinged_and_one_that_does_not_answer_is_dropped() {
 }
 
 #[test]
+fn stopping_takes_ten_seconds_at_most_whatever_a_peer_does() {
+    let mut server = TestServer::start();
+    push(&server, "team/app.db", &Ask::new(&server.admin, 2), &database(4096, 500, 1)).unwrap();
+    let mut socket = Socket::open(&server, "/sapi/push/team/app.db", &Ask::new(&server.admin, 2)).unwrap();
+    socket.greeted().unwrap();
+    socket.write(Bytes::from_static(BEGIN)).unwrap();
+    let took = server.stop();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    let mut told = String::new();
+    let frame = loop {
+        match socket.read().unwrap() {
+            Message::Binary(bytes) if bytes[0] == 0x62 => told = String::from_utf8_lossy(&bytes[5..]).into(),
+            Message::Close(frame) => break frame.unwrap(),
+            _ => {}
+        }
+    };
+    assert!(frame.code == CloseCode::Away && told.contains("try again"), "{frame:?} {told}");
+}
+
+#[test]
 fn stopping_ends_idle_sessions_at_once_and_lets_a_push_finish() {
     let mut server = TestServer::start();
     let content = database(4096, 20, 1);

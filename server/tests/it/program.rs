@@ -108,7 +108,12 @@ fn keys_are_made_and_revoked_while_the_server_runs() {
     let plain = text(&plain.stdout);
     assert_eq!(plain.lines().count(), 1);
     assert!(plain.starts_with("sqlr_push_"));
+    let shown = ["replica", "visibility", "team/app.db", "public"];
+    assert!(run(&data, &shown).status.success());
+    let listed: Value = serde_json::from_slice(&run(&data, &["replica", "list", "--json"]).stdout).unwrap();
+    assert_eq!((&listed["replica"], &listed["visibility"]), (&"team/app.db".into(), &"public".into()));
     for (args, code) in [
+        (&["replica", "visibility", "team/none.db", "public"][..], 10),
         (&["key", "create", "--kind", "push"][..], 2),
         (&["key", "create", "--kind", "admin", "--replica", "team/app.db"], 2),
         (&["key", "create", "--kind", "pull", "--replica", "team/../app.db"], 2),

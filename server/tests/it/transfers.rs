@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use sqlrsync_protocol::conversation::ExchangeError;
+use bytes::Bytes;
+use sqlrsync_protocol::conversation::{ExchangeError, OriginOptions, Quiet, Wire, run_origin};
 use sqlrsync_protocol::exchange::{Base, PushId, Refusal};
 use sqlrsync_protocol::key::Kind;
 use sqlrsync_protocol::memory::MemoryOrigin;
 use sqlrsync_protocol::page::VersionNumber;
 use sqlrsync_protocol::text::KeyType;
 
-use crate::public_client::{Ask, Socket, pull, push, push_from, told};
+use crate::public_client::{Ask, Broken, Socket, pull, push, push_from, told};
 use crate::support::{TestServer, database, with_a_row_changed};
 
 #[test]
@@ -175,6 +176,47 @@ fn pushes_to_one_replica_take_turns_and_all_of_them_count() {
     let mut versions: Vec<u64> = pushes.into_iter().map(|push| push.join().unwrap()).collect();
     versions.sort_unstable();
     assert_eq!(versions, [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn a_first_push_that_was_cut_goes_on_where_it_was() {
+    let server = TestServer::start();
+    let content = database(4096, 60_000, 1);
+    let ask = Ask::new(&server.admin, 3);
+    let mut origin = MemoryOrigin::new(content.clone());
+    let socket = Socket::open(&server, "/sapi/push/team/app.db", &ask).unwrap();
+    let mut cut = CutAfter { socket, left: 1_000_000 };
+    cut.socket.greeted().unwrap();
+    run_origin(OriginOptions::default(), &mut origin, &mut cut, &mut Quiet).unwrap_err();
+    drop(cut);
+    let done = push(&server, "team/app.db", &ask, &content).unwrap();
+    assert_eq!(done.config.committed_version, VersionNumber::new(1));
+    let all = content.geometry().page_count.get().into();
+    assert!(done.summary.pages_sent < all, "{} of {all} pages sent again", done.summary.pages_sent);
+    assert!(pull(&server, "team/app.db", &ask, None).unwrap().0 == content);
+}
+
+/// A wire that breaks after so many bytes were sent.
+struct CutAfter {
+    socket: Socket,
+    left: usize,
+}
+
+impl Wire for CutAfter {
+    type Error = Broken;
+
+    fn send(&mut self, bytes: Bytes) -> Result<(), Broken> {
+        self.left = self.left.checked_sub(bytes.len()).ok_or_else(|| Broken("cut".to_owned()))?;
+        self.socket.send(bytes)
+    }
+
+    fn receive(&mut self) -> Result<Option<Bytes>, Broken> {
+        self.socket.receive()
+    }
+
+    fn agreed(&mut self, version: u8) {
+        self.socket.agreed(version);
+    }
 }
 
 #[test]
