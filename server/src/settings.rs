@@ -5,8 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::ArgMatches;
 use clap::parser::ValueSource;
+use clap::{ArgMatches, Command};
 use sqlrsync_protocol::duration::Seconds;
 
 use crate::size::ByteSize;
@@ -140,6 +140,12 @@ macro_rules! settings {
             }
         }
 
+        /// Each setting that has a default, and that.
+        fn defaults() -> Vec<(&'static str, String)> {
+            let settings = Settings::default();
+            vec![ $( (stringify!($name), settings.$name.to_string()), )* ]
+        }
+
         impl Given {
             /// Reads one setting of the file.
             fn set(&mut self, name: &str, text: &str) -> Result<(), String> {
@@ -242,6 +248,25 @@ settings! {
         #[arg(value_name = "FILE", requires = "tls_cert")]
         tls_key: PathBuf, "SQLRSYNC_SERVER_TLS_KEY";
     }
+}
+
+/// Adds to the help of a command that takes the settings what their defaults are. They are no defaults
+/// of the command line itself, where the file would never count.
+pub fn with_defaults(mut command: Command) -> Command {
+    for (name, default) in defaults() {
+        let unit = match default.as_str() {
+            number if number.parse::<u64>().is_ok() => Some("NUMBER"),
+            duration if duration.parse::<Seconds>().is_ok() => Some("DURATION"),
+            size if size.parse::<ByteSize>().is_ok() => Some("SIZE"),
+            _ => None,
+        };
+        command = command.mut_arg(name, |arg| {
+            let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+            let arg = arg.help(format!("{help} [default: {default}]"));
+            if let Some(unit) = unit { arg.value_name(unit) } else { arg }
+        });
+    }
+    command
 }
 
 /// What the configuration file says.

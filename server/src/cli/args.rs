@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use sqlrsync_protocol::key::Kind;
 use sqlrsync_protocol::remote::{Namespace, RemoteName};
 
 use crate::catalog::{KeyId, Visibility};
-use crate::settings::Given;
+use crate::settings::{Given, with_defaults};
 
 /// A server that keeps versions of SQLite databases and hands them out.
 ///
@@ -210,13 +210,23 @@ pub enum ConfigCommand {
     },
 }
 
+/// The command line, with what the derived one cannot say.
+pub fn command() -> clap::Command {
+    Cli::command()
+        .mut_subcommand("serve", with_defaults)
+        .mut_subcommand("config", |config| config.mut_subcommand("show", with_defaults))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory;
-        Cli::command().debug_assert();
+        command().debug_assert();
+        let help = command().find_subcommand_mut("serve").unwrap().render_long_help().to_string();
+        for part in ["--idle-timeout <DURATION>", "[default: 1m]", "--queue-bytes-max <SIZE>"] {
+            assert!(help.contains(part), "{help}");
+        }
     }
 }

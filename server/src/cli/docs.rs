@@ -4,20 +4,19 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::args::Cli;
+use super::args::command;
 use super::error::Error;
 
 /// Prints completions for `shell`.
 pub fn completions(shell: Shell) -> Result<ExitCode, Error> {
-    clap_complete::generate(shell, &mut Cli::command(), "sqlrsync-server", &mut io::stdout());
+    clap_complete::generate(shell, &mut command(), "sqlrsync-server", &mut io::stdout());
     Ok(ExitCode::SUCCESS)
 }
 
 /// Writes a manual page for each command into `folder`.
 pub fn man(folder: &Path) -> Result<ExitCode, Error> {
-    clap_mangen::generate_to(Cli::command(), folder)?;
+    clap_mangen::generate_to(command(), folder)?;
     Ok(ExitCode::SUCCESS)
 }

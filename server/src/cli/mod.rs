@@ -10,7 +10,7 @@ mod store;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::FromArgMatches;
 
 use crate::data_folder::DataFolder;
 use args::{Cli, Command, ConfigCommand};
@@ -18,7 +18,7 @@ use error::Error;
 
 /// Runs the program; the whole of `main`.
 pub fn run() -> ExitCode {
-    let matches = Cli::command().get_matches();
+    let matches = args::command().get_matches();
     let outcome = match Cli::from_arg_matches(&matches) {
         Ok(cli) => act(cli, &matches),
         Err(error) => error.exit(),

@@ -149,6 +149,7 @@ fn stopping_takes_ten_seconds_at_most_whatever_a_peer_does() {
     let mut socket = Socket::open(&server, "/sapi/push/team/app.db", &Ask::new(&server.admin, 2)).unwrap();
     socket.greeted().unwrap();
     socket.write(Bytes::from_static(BEGIN)).unwrap();
+    let Message::Binary(_hashes) = socket.read().unwrap() else { panic!() };
     let took = server.stop();
     assert!(took < Duration::from_secs(10), "{took:?}");
     let mut told = String::new();

@@ -185,7 +185,7 @@ fn a_first_push_that_was_cut_goes_on_where_it_was() {
     let ask = Ask::new(&server.admin, 3);
     let mut origin = MemoryOrigin::new(content.clone());
     let socket = Socket::open(&server, "/sapi/push/team/app.db", &ask).unwrap();
-    let mut cut = CutAfter { socket, left: 1_000_000 };
+    let mut cut = CutAfter { socket, left: 300_000 };
     cut.socket.greeted().unwrap();
     run_origin(OriginOptions::default(), &mut origin, &mut cut, &mut Quiet).unwrap_err();
     drop(cut);
@@ -206,12 +206,12 @@ impl Wire for CutAfter {
     type Error = Broken;
 
     fn send(&mut self, bytes: Bytes) -> Result<(), Broken> {
-        self.left = self.left.checked_sub(bytes.len()).ok_or_else(|| Broken("cut".to_owned()))?;
-        self.socket.send(bytes)
+        self.left = self.left.saturating_sub(bytes.len());
+        if self.left == 0 { Err(Broken("cut".to_owned())) } else { self.socket.send(bytes) }
     }
 
     fn receive(&mut self) -> Result<Option<Bytes>, Broken> {
-        self.socket.receive()
+        if self.left == 0 { Err(Broken("cut".to_owned())) } else { self.socket.receive() }
     }
 
     fn agreed(&mut self, version: u8) {
