@@ -55,7 +55,9 @@ fn build(release: bool) -> Programs {
     let mut command = Command::new(cargo);
     command.current_dir(workspace());
     command.args(["build", "--quiet", "--bins", "--message-format=json-render-diagnostics"]);
-    command.args(["--package", "sqlrsync", "--package", "sqlrsync-server"]);
+    // The whole workspace, as CI builds it: a part of it would want its libraries with other features,
+    // and compile them again.
+    command.arg("--workspace");
     if release {
         command.arg("--release");
     }
