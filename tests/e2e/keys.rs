@@ -74,23 +74,16 @@ fn a_push_key_is_for_its_replica_only() {
 #[test]
 fn a_revoked_key_is_refused_at_once_while_the_server_runs() {
     let (server, _) = with_one_version();
-    let key = server.create_key(&["--kind", "push", "--replica", REMOTE]);
-    let client = pusher(&server, &key);
+    let made = server.create_key(&["--kind", "push", "--replica", REMOTE, "--json"]);
+    let made: Value = serde_json::from_str(&made).unwrap();
+    let (key, id) = (made["key"].as_str().unwrap(), made["id"].as_str().unwrap());
+    let client = pusher(&server, key);
     client.run(&["app.db", REMOTE]).ok();
     let listed = server.command(&["key", "list", "--json"]);
-    let text = String::from_utf8_lossy(&listed.stdout);
-    let keys: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let keys =
-        keys.iter().flat_map(|value| value.as_array().map_or(vec![value], |list| list.iter().collect()));
-    let id = keys
-        .filter(|entry| entry["kind"].as_str().is_some_and(|kind| kind.contains("push")))
-        .filter_map(|entry| {
-            entry["id"].as_str().map(str::to_owned).or(entry["id"].as_u64().map(|id| id.to_string()))
-        })
-        .next_back()
-        .unwrap_or_else(|| panic!("no push key in {text}"));
-    assert!(!text.contains(&key), "a key is shown once, when it is made");
-    assert!(server.command(&["key", "revoke", &id]).status.success());
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(listed.contains(&format!("\"{id}\"")), "{listed}");
+    assert!(!listed.contains(key), "a key is shown once, when it is made");
+    assert!(server.command(&["key", "revoke", id]).status.success());
     sample::change(&client.path("app.db"), 2, "after");
     client.run(&["app.db", REMOTE]).code(4);
     client.run(&[REMOTE, "pulled.db"]).code(4);

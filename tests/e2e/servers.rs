@@ -52,7 +52,7 @@ fn a_connection_that_breaks_is_an_error_and_the_next_push_goes_through() {
     let key = server.admin_key();
     let client = Client::guest(&server).with_env("SQLRSYNC_ADMIN_KEY", &key);
     sample::create(&client.path("app.db"));
-    let proxy = Proxy::start(server.address(), Cut::Up(20_000));
+    let proxy = Proxy::start(server.address(), Cut::Up(3000));
     let outcome = client.run(&["app.db", REMOTE, "-s", &proxy.url()]);
     assert!([1, 5].contains(&outcome.code), "{} {}", outcome.code, outcome.stderr);
     assert_eq!(client.json(&["app.db", REMOTE, "-s", server.url()])["version"], 1);

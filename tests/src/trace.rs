@@ -13,10 +13,11 @@ pub fn of_folder(folder: &Path, skip: impl Fn(&Path) -> bool + Copy) -> Trace {
     trace
 }
 
-/// What a server keeps of its replicas, staged parts of cut pushes excepted: those may stay for a while,
-/// for the push to be continued.
+/// What a server keeps of its replicas. Not the staged parts of cut pushes: they stay for a while, for the
+/// push to be continued. And not the hashes of older protocols, which are computed from a version when
+/// somebody asks for the first time.
 pub fn of_repository(data: &Path) -> Trace {
-    of_folder(&data.join("repository"), |path| path.iter().any(|part| part == "staged"))
+    of_folder(&data.join("repository"), |path| path.ends_with("staged") || path.ends_with("hashes20"))
 }
 
 /// The parts of cut pushes that a server keeps.
