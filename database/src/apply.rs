@@ -65,6 +65,9 @@ pub(crate) fn apply(
     let version = data_version(&connection).map_err(sqlite)?;
     write_pages(path, &connection, received, geometry)?;
     connection.execute_batch("COMMIT").map_err(sqlite)?;
+    // Pages in the cache come with what SQLite has made of them before they were written through
+    // sqlite_dbpage: a page 1 with fewer tables in it would now seem damaged.
+    connection.release_memory().map_err(sqlite)?;
     committed(path, &connection, version)
 }
 
