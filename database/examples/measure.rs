@@ -54,7 +54,7 @@ fn make(path: &Path, megabytes: u64) -> Result<(), Failure> {
     let sql = "INSERT INTO events (at, kind, subject, body, data) VALUES (?1, ?2, ?3, ?4, ?5)";
     let mut insert = connection.prepare(sql)?;
     let mut row = 0u64;
-    while row % 10_000 != 0 || std::fs::metadata(path)?.len() < megabytes << 20 {
+    while !row.is_multiple_of(10_000) || std::fs::metadata(path)?.len() < megabytes << 20 {
         let body: Vec<&str> = (0..20 + random() % 20).map(|_| words[random() % words.len()]).collect();
         let data: Vec<u8> = (0..64 + random() % 64).map(|_| random() as u8).collect();
         let subject = format!("{}-{:08}", words[random() % words.len()], random() % 100_000_000);

@@ -402,6 +402,22 @@ fn finish_first_page(
     Ok(fields)
 }
 
+/// What arrived as page 1 must begin as a SQLite file of that page size does: versions 1 and 2 have no
+/// proof, and a peer that is broken or worse must not turn a database into something else.
+fn check_first_page(received: &Received, geometry: Geometry) -> Result<(), Error> {
+    /// The magic at 0 and the page size at 16, <https://sqlite.org/fileformat2.html>, section 1.3.
+    const BEGINNING: std::ops::Range<usize> = 0..18;
+    if !received.pages.contains(PageNumber::FIRST.get()) {
+        return Ok(());
+    }
+    let mut page = vec![0; geometry.page_size.bytes()];
+    received.read(PageNumber::FIRST, &mut page)?;
+    if page[BEGINNING] != empty_database(geometry.page_size)[BEGINNING] {
+        return Err(Error::Invalid("a first page that no SQLite database has"));
+    }
+    Ok(())
+}
+
 impl ReplicaPages for FileReplica {
     type Error = Error;
 
@@ -488,6 +504,7 @@ impl ReplicaPages for FileReplica {
             Taking::Blocks(mut intake) => intake.end()?,
         };
         let geometry = Geometry { page_size, page_count };
+        check_first_page(&received, geometry)?;
         let before = match &self.found {
             Some(Found::Database(database)) => database.tree.as_ref().map(Tree::root),
             _ => None,
