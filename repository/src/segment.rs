@@ -7,7 +7,7 @@
 //! - Whatever is read is verified before it is used; what a footer or an index claims meets a maximum
 //!   before memory is allocated.
 //!
-//! The layout is in `docs/repository-format.md` and in [`format`].
+//! The layout is in `docs/repository-format.md` and in [`mod@format`].
 
 pub(crate) mod format;
 pub(crate) mod node;
