@@ -383,3 +383,47 @@ impl Drop for PushReplica {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlrsync_protocol::block::{BlockBuilder, Codec};
+    use sqlrsync_protocol::exchange::{Form, OriginPages, Since, Wanted};
+    use sqlrsync_protocol::page::PageCount;
+
+    use super::*;
+    use crate::error::Damage;
+    use crate::id::ReplicaId;
+    use crate::repository::Repository;
+
+    /// Every checksum is right, and yet a page is not what the tree says: only hashing it shows that.
+    #[test]
+    fn a_page_that_is_not_what_the_tree_says_is_not_served_and_is_named() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let repository = Repository::memory(runtime.handle().clone());
+        let replica = repository.replica(&ReplicaId::from_bytes([1; 16]));
+        let options = PushOptions { database_bytes_max: 1 << 20, ..PushOptions::default() };
+        let geometry = Geometry { page_size: PageSize::MIN, page_count: PageCount(2) };
+        let mut push = replica.push(options).unwrap();
+        push.begin(geometry, 3).unwrap();
+        let mut builder = BlockBuilder::new(PageSize::MIN);
+        let second = PageNumber::new(2).unwrap();
+        builder.push(PageNumber::FIRST, &[0; 512]);
+        builder.push(second, &[7; 512]);
+        let block = builder.finish(Codec::Stored).unwrap();
+        let open = push.open().unwrap();
+        open.first = Some(vec![0; 512]);
+        let hashes = [PageHash::of(&[0; 512]), PageHash::of(&[8; 512])];
+        open.collector.take(&block, &hashes, &[]).unwrap();
+        push.finish(End::PageCount(PageCount(2))).unwrap();
+
+        let mut origin = replica.origin(&replica.latest().unwrap().unwrap()).unwrap();
+        origin.begin(Wanted { since: Since::Nothing, staged: Vec::new(), form: Form::Pages }).unwrap();
+        let mut page = [0; 512];
+        assert_eq!(origin.next_page(&mut page).unwrap(), Some(PageNumber::FIRST));
+        let error = origin.next_page(&mut page).unwrap_err();
+        assert!(matches!(error, Error::Damaged { damage: Damage::Page(page), .. } if page == second));
+        let report = repository.check(&mut |_| {}).unwrap();
+        assert_eq!((report.versions_proved, report.problems.len()), (0, 1));
+        assert_eq!(report.problems[0].damage, Damage::Page(second));
+    }
+}

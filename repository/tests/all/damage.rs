@@ -219,3 +219,35 @@ fn damage_says_which_version_it_is_in() {
     let text = report.problems[0].to_string();
     assert!(text.contains("is missing"), "{text}");
 }
+
+#[test]
+fn a_whole_block_put_in_place_of_another_is_noticed() {
+    use sqlrsync_protocol::block::{BlockBuilder, Codec};
+    use sqlrsync_protocol::exchange::{End, Since};
+    let store = Arc::new(InMemory::new());
+    let repository = Repository::over(store.clone(), runtime(), None);
+    let replica = repository.replica(&id());
+    let block = |database: &Database| {
+        let mut builder = BlockBuilder::new(database.size);
+        (1..=3).for_each(|n| builder.push(page(n), &database.canonical(n)));
+        builder.finish(Codec::Stored).unwrap()
+    };
+    let [ours, other] = [1, 2].map(|seed| Database::new(PageSize::MIN, 3, seed));
+    let mut push = Push::of(&ours).open(&replica).unwrap();
+    push.take_block(block(&ours)).unwrap();
+    push.finish(End::Proof(ours.proof())).unwrap();
+    let sample = Sample { store, versions: vec![ours.clone()] };
+    let objects = sample.objects();
+    let (path, bytes) = objects.iter().find(|(path, _)| path.as_ref().contains("/segments/")).unwrap();
+    let (old, new) = (block(&ours).as_bytes().clone(), block(&other).as_bytes().clone());
+    let at = bytes.windows(old.len()).position(|window| window == old).unwrap();
+    let mut forged = bytes.clone();
+    forged[at..at + new.len()].copy_from_slice(&new);
+    sample.put(path, &forged);
+    // Its own checksum is right, and it would go out without being decoded.
+    let replica = sample.open().replica(&id());
+    let latest = replica.latest().unwrap().unwrap();
+    let error = pull_blocks(&replica, &latest, Since::Nothing).unwrap_err();
+    assert!(error.is_damage(), "{error}");
+    assert_eq!(sample.broken(), BTreeSet::from([path.to_string()]));
+}
