@@ -4,20 +4,23 @@
 //! - Everything has arrived and is proved before the transaction begins.
 //! - Inside of it the file is checked to be still what the pages are a difference to.
 //! - Pages go through `sqlite_dbpage`, for which DEFENSIVE is off. The lock page is never written.
-//! - Page 1 comes last, and the truncation after it: an insert after a truncation cancels it in silence.
-//!   In a statement of its own: at the end of one that inserts several rows SQLite reads the page count
-//!   from page 1 again, finds the new one, and sees nothing to cut. And before the schema cookie moves
-//!   on: else that statement would first be compiled anew against the schema that has just arrived.
+//! - Page 1 comes last but for the truncation: an insert after a truncation cancels it in silence. So
+//!   does a statement of several rows, or a savepoint: as they end SQLite takes the page count from the
+//!   header that has just arrived, and finds nothing to cut off.
 //! - Page 1 keeps the replica's journal mode and change counter, which are about this file and not its
 //!   content. Its schema cookie moves on by one: whoever has the file open must read the schema again,
-//!   or his cached statements write into the wrong table.
+//!   or his cached statements write into the wrong table. `PRAGMA schema_version` sets it at the very
+//!   end; a changed cookie on page 1 would have the truncation compiled anew, against a schema of which
+//!   half is of before and half has just arrived.
 //! - A file in auto-vacuum mode would have its pages moved about as the transaction commits: it is
 //!   switched to incremental for the transaction.
 //! - The connection is closed afterwards: what it knows of the schema is of before.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::config::DbConfig;
+use rusqlite::types::Null;
 use rusqlite::{Connection, params};
 use sqlrsync_protocol::canonical::{HeaderFields, make_canonical};
 use sqlrsync_protocol::page::{Geometry, PageNumber};
@@ -28,7 +31,7 @@ use crate::image::{Compare, Job, Select, run};
 use crate::legacy::LegacyHashes;
 use crate::page_hashes::PageHashes;
 use crate::receive::Received;
-use crate::snapshot::{InTransaction, Pages, connect, look, settled_fingerprint, wal_of};
+use crate::snapshot::{InTransaction, LOCK_WAIT, Pages, connect, look, settled_fingerprint, wal_of};
 
 /// SQLite's page cache for an apply. What fits is written at the commit alone; more would have to be
 /// written in between, for which readers must be kept out from the beginning (rollback mode).
@@ -147,54 +150,45 @@ fn write_pages(
     } else {
         page.copy_from_slice(&own);
     }
-    if before <= geometry.page_count.get() {
-        next_fields(&own).put(&mut page);
-        insert.execute(params![1, page]).map_err(sqlite)?;
-        return Ok(());
-    }
     let fields = HeaderFields::of(&own);
     fields.put(&mut page);
     insert.execute(params![1, page]).map_err(sqlite)?;
-    let past = i64::from(geometry.page_count.get()) + 1;
-    insert.execute(params![past, rusqlite::types::Null]).map_err(sqlite)?;
-    // Goes to page 1 past sqlite_dbpage, and so leaves the truncation as it is.
+    if before > geometry.page_count.get() {
+        insert.execute(params![i64::from(geometry.page_count.get()) + 1, Null]).map_err(sqlite)?;
+    }
     let cookie = fields.schema_cookie().wrapping_add(1).cast_signed();
     connection.pragma_update(None, "schema_version", cookie).map_err(sqlite)
 }
 
-/// The replica's own fields, with the next schema cookie.
-fn next_fields(own: &[u8]) -> HeaderFields {
-    /// Where the cookie stands among the fields, after file format (2) and change counter (4).
-    const COOKIE: std::ops::Range<usize> = 6..10;
-    let fields = HeaderFields::of(own);
-    let mut bytes = fields.to_bytes();
-    bytes[COOKIE].copy_from_slice(&fields.schema_cookie().wrapping_add(1).to_be_bytes());
-    HeaderFields::from_bytes(bytes)
+/// After our own commit on `writer`, whose data version was `version` then: the WAL goes into the file if
+/// nobody else needs it, and the fingerprint is taken of what we committed. If somebody has committed
+/// since, it is one that proves nothing.
+///
+/// A second connection looks: what the first knows of the schema and the encoding is of before.
+pub(crate) fn committed(path: &Path, writer: &Connection, version: i64) -> Result<Applied, Error> {
+    let sqlite = |error| Error::sqlite(path, error);
+    let reader = connect(path)?;
+    checkpoint(&reader).map_err(sqlite)?;
+    let before = settled_fingerprint(path)?;
+    let look = || -> rusqlite::Result<_> {
+        reader.execute_batch("BEGIN")?;
+        let seen = look(&reader)?;
+        // Asked after the reader's view was fixed: if nobody else committed by now, it is ours.
+        Ok((seen, data_version(writer)? == version))
+    };
+    let (seen, ours) = look().map_err(sqlite)?;
+    let fields = seen.map(|(_, fields)| fields).unwrap_or_default();
+    let wal = if ours { wal_of(path, &reader)? } else { Wal::Unknown };
+    Ok(Applied { fingerprint: before.with_wal(wal), fields })
 }
 
-/// After our own commit: the WAL goes into the file if nobody else needs it, and the fingerprint is
-/// taken of what we committed; if somebody has committed since, it is one that proves nothing.
-pub(crate) fn committed(path: &Path, connection: &Connection, version: i64) -> Result<Applied, Error> {
-    let sqlite = |error| Error::sqlite(path, error);
-    let checkpoint = || -> rusqlite::Result<()> {
-        connection.busy_timeout(std::time::Duration::ZERO)?;
-        if journal_mode(connection)? == "wal" {
-            // Closing would do it anyway, after the fingerprint was taken.
-            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-        }
-        connection.busy_timeout(crate::snapshot::LOCK_WAIT)
-    };
-    // The commit stands whatever becomes of this.
-    let _ = checkpoint();
-    let before = settled_fingerprint(path)?;
-    let seen = || -> rusqlite::Result<_> {
-        connection.execute_batch("BEGIN")?;
-        let seen = look(connection)?;
-        Ok((seen, data_version(connection)? == version))
-    };
-    let (seen, ours) = seen().map_err(sqlite)?;
-    let fields = seen.map(|(_, fields)| fields).unwrap_or_default();
-    let wal = if ours { wal_of(path, connection)? } else { Wal::Unknown };
-    connection.execute_batch("COMMIT").map_err(sqlite)?;
-    Ok(Applied { fingerprint: before.with_wal(wal), fields })
+/// Empties the WAL where that needs no waiting. The last to close would do it anyway, after the
+/// fingerprint was taken.
+fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
+    if journal_mode(connection)? == "wal" {
+        connection.busy_timeout(Duration::ZERO)?;
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        connection.busy_timeout(LOCK_WAIT)?;
+    }
+    Ok(())
 }

@@ -21,15 +21,21 @@ pub(crate) fn replace(path: &Path, source: &Path, vacant: bool) -> Result<Applie
     if vacant && pages > 0 {
         return Err(Error::ChangedMeanwhile { path: path.to_path_buf() });
     }
-    let version = data_version(&target).map_err(sqlite)?;
     let source = connect(source)?;
     let copied = Backup::new(&source, &mut target).and_then(|backup| backup.step(-1)).map_err(sqlite)?;
     if copied != StepResult::Done {
         return Err(Error::Busy { path: path.to_path_buf() });
     }
     drop(source);
+    let version = data_version(&target).map_err(sqlite)?;
+    // The lock goes with the next read.
+    target.query_row("PRAGMA locking_mode = NORMAL", [], |_| Ok(())).map_err(sqlite)?;
+    data_version(&target).map_err(sqlite)?;
     if wal {
-        target.execute_batch("PRAGMA journal_mode = WAL").map_err(sqlite)?;
+        // By a new connection: this one knows the schema and the encoding of before. Changing the mode is
+        // a commit of another connection to `target`, so the fingerprint will prove nothing: one scan more.
+        let connection = connect(path)?;
+        connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).map_err(sqlite)?;
     }
     committed(path, &target, version)
 }
@@ -42,6 +48,7 @@ fn lock_out(target: &Connection) -> rusqlite::Result<bool> {
         target.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()))?;
     }
     target.query_row("PRAGMA locking_mode = EXCLUSIVE", [], |_| Ok(()))?;
-    target.execute_batch("BEGIN EXCLUSIVE; COMMIT")?;
+    // Not committed: beginning to write makes the first page of a file that has none.
+    target.execute_batch("BEGIN EXCLUSIVE; ROLLBACK")?;
     Ok(wal)
 }

@@ -42,6 +42,13 @@ fn a_live_file_follows_in_every_version_and_journal_mode() {
             assert_eq!(root_of(&from), root_of(&to));
             let mode = crate::support::query(&Connection::open(&to).unwrap(), "PRAGMA journal_mode");
             assert!(mode[0].to_uppercase().contains(to_mode), "the replica keeps its journal mode: {mode:?}");
+            writer
+                .execute_batch("DELETE FROM t WHERE id > 1000; VACUUM; PRAGMA wal_checkpoint(TRUNCATE)")
+                .unwrap();
+            bench.copy(&from, &to, version);
+            assert_eq!(dump(&from), dump(&to), "version {version}, {from_mode} to {to_mode}");
+            let lengths = [&from, &to].map(|path| std::fs::metadata(path).unwrap().len());
+            assert_eq!(lengths[0], lengths[1], "what is past the end is cut off");
         }
     }
 }

@@ -10,5 +10,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod crash;
 mod exchange;
+mod fingerprint;
+mod live;
+mod odd_files;
+mod rules;
 mod support;
+mod vectors;

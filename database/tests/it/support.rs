@@ -91,6 +91,12 @@ impl Bench {
         Bench { dir: tempfile::tempdir().unwrap() }
     }
 
+    /// On a file system in memory, where there is one: for large files.
+    pub fn in_memory() -> Bench {
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Bench { dir: dir.unwrap() }
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
