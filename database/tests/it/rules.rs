@@ -1,0 +1,345 @@
+//! One test for each rule of writing a live file: each fails without it.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use sqlrsync_database::{Error, FileReplica, Fingerprint, LiveOrigin, Overwrite};
+use sqlrsync_protocol::exchange::{
+    End, Fault, Form, Ground, OriginPages, Refusal, ReplicaPages, Since, Wanted,
+};
+
+use crate::support::{Bench, Memory, create, dump, insert, join, query, root_of};
+
+/// Takes an image of `from` as far as the end, which is left to the caller.
+fn taken(bench: &Bench, from: &Path, to: &Path, overwrite: Overwrite) -> (LiveOrigin, FileReplica) {
+    let mut origin = bench.origin(from, &Memory::default()).unwrap();
+    let mut replica = bench.replica(to, &Memory::default(), overwrite).unwrap();
+    replica.begin(origin.geometry().unwrap(), 3).unwrap();
+    assert!(replica.accept(Ground::Nothing { recognised: false }, None).unwrap());
+    origin.begin(Wanted { since: Since::Nothing, staged: Vec::new(), form: Form::Blocks }).unwrap();
+    while let Some(block) = origin.next_block().unwrap() {
+        replica.take_block(block).unwrap();
+    }
+    (origin, replica)
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_does_not_add_up_changes_nothing() {
+    for existing in [false, true] {
+        let bench = Bench::new();
+        let (from, to) = (bench.path("a.db"), bench.path("b.db"));
+        create(&from, "", 500);
+        let before = existing.then(|| {
+            create(&to, "", 50);
+            dump(&to)
+        });
+        let (mut origin, mut replica) = taken(&bench, &from, &to, Overwrite::Force);
+        let mut proof = origin.proof().unwrap();
+        proof.root.0[7] ^= 1;
+        let error = replica.finish(End::Proof(proof)).unwrap_err();
+        assert!(matches!(error, Error::Proof));
+        assert_eq!(error.refusal(), Refusal::Integrity);
+        drop(replica);
+        match before {
+            Some(before) => assert_eq!(dump(&to), before),
+            None => assert_eq!(names(bench.dir.path()), ["a.db"], "nothing is left behind"),
+        }
+    }
+}
+
+#[test]
+fn a_replica_with_changes_of_its_own_is_left_alone_unless_told_otherwise() {
+    for version in 1..=3 {
+        let bench = Bench::new();
+        let (from, to) = (bench.path("a.db"), bench.path("b.db"));
+        let (mut of, mut at) = (bench.memory("a.hashes"), bench.memory("b.hashes"));
+        let writer = create(&from, "", 500);
+        bench.sync(&from, &to, 3, &mut of, &mut at);
+        Connection::open(&to).unwrap().execute_batch("UPDATE t SET name = 'mine' WHERE id = 5").unwrap();
+        writer.execute_batch("UPDATE t SET name = 'theirs' WHERE id = 6").unwrap();
+        let mine = dump(&to);
+        let mut origin = bench.origin(&from, &of).unwrap();
+        let mut replica = bench.replica(&to, &at, Overwrite::Never).unwrap();
+        let (sent, taken) = join(&mut origin, &mut replica, version);
+        let error = taken.unwrap_err();
+        assert!(error.to_string().contains("changes of its own"), "{error}");
+        sent.unwrap_err();
+        assert_eq!(dump(&to), mine);
+        bench.copy(&from, &to, version);
+        assert_eq!(dump(&to), dump(&from));
+    }
+}
+
+#[test]
+fn a_replica_that_still_is_its_base_follows_though_the_origin_forgot_it() {
+    for version in 1..=3 {
+        let bench = Bench::new();
+        let (from, to) = (bench.path("a.db"), bench.path("b.db"));
+        let (mut of, mut at) = (bench.memory("a.hashes"), bench.memory("b.hashes"));
+        let writer = create(&from, "", 500);
+        bench.sync(&from, &to, 3, &mut of, &mut at);
+        writer.execute_batch("UPDATE t SET name = 'theirs' WHERE id = 6").unwrap();
+        let mut origin = bench.origin(&from, &Memory::default()).unwrap();
+        let mut replica = bench.replica(&to, &at, Overwrite::Never).unwrap();
+        let (sent, taken) = join(&mut origin, &mut replica, version);
+        taken.unwrap();
+        sent.unwrap();
+        assert_eq!(dump(&to), dump(&from), "version {version}");
+        // Also versions 1 and 2 leave a base behind: the root was computed here.
+        assert_eq!(replica.agreed().unwrap().root, root_of(&from));
+    }
+}
+
+#[test]
+fn a_file_that_was_never_synced_is_left_alone() {
+    let bench = Bench::new();
+    let (from, to) = (bench.path("a.db"), bench.path("b.db"));
+    create(&from, "", 100);
+    create(&to, "", 50);
+    let before = dump(&to);
+    let mut origin = bench.origin(&from, &Memory::default()).unwrap();
+    let mut replica = bench.replica(&to, &Memory::default(), Overwrite::Never).unwrap();
+    join(&mut origin, &mut replica, 3).1.unwrap_err();
+    assert_eq!(dump(&to), before);
+}
+
+#[test]
+fn a_write_between_comparing_and_applying_is_kept() {
+    for mode in ["DELETE", "WAL"] {
+        let bench = Bench::new();
+        let (from, to) = (bench.path("a.db"), bench.path("b.db"));
+        create(&from, "", 500);
+        let application = create(&to, &format!("PRAGMA journal_mode = {mode}"), 50);
+        let mut origin = bench.origin(&from, &Memory::default()).unwrap();
+        let mut replica = bench.replica(&to, &Memory::default(), Overwrite::Force).unwrap();
+        replica.begin(origin.geometry().unwrap(), 3).unwrap();
+        replica.accept(Ground::Compared, None).unwrap();
+        origin.begin(Wanted { since: Since::Nothing, staged: Vec::new(), form: Form::Blocks }).unwrap();
+        while let Some(block) = origin.next_block().unwrap() {
+            replica.take_block(block).unwrap();
+        }
+        application.execute_batch("UPDATE t SET name = 'late'").unwrap();
+        let error = replica.finish(End::Proof(origin.proof().unwrap())).unwrap_err();
+        assert!(matches!(error, Error::ChangedMeanwhile { .. }), "{error}");
+        assert_eq!(error.refusal(), Refusal::TryLater);
+        assert_eq!(query(&application, "SELECT DISTINCT name FROM t"), ["Text(\"late\")"]);
+    }
+}
+
+#[test]
+fn a_file_that_appears_meanwhile_is_not_overwritten() {
+    let bench = Bench::new();
+    let (from, to) = (bench.path("a.db"), bench.path("b.db"));
+    create(&from, "", 500);
+    let (mut origin, mut replica) = taken(&bench, &from, &to, Overwrite::Force);
+    create(&to, "", 3);
+    let before = dump(&to);
+    let error = replica.finish(End::Proof(origin.proof().unwrap())).unwrap_err();
+    assert!(matches!(error, Error::Appeared { .. }), "{error}");
+    drop(replica);
+    assert_eq!(dump(&to), before);
+    assert_eq!(names(bench.dir.path()), ["a.db", "b.db"]);
+}
+
+#[test]
+fn a_wal_without_its_database_is_not_mixed_into_a_new_one() {
+    let bench = Bench::new();
+    let (from, to) = (bench.path("a.db"), bench.path("b.db"));
+    create(&from, "", 100);
+    fs::write(bench.path("b.db-wal"), b"frames of another database").unwrap();
+    let geometry = bench.origin(&from, &Memory::default()).unwrap().geometry().unwrap();
+    let error =
+        bench.replica(&to, &Memory::default(), Overwrite::Force).unwrap().begin(geometry, 3).unwrap_err();
+    assert!(matches!(error, Error::Leftover { .. }), "{error}");
+    assert!(!to.exists());
+}
+
+#[test]
+fn a_new_file_has_the_mode_of_any_new_file_and_leftovers_of_killed_runs_go() {
+    use std::os::unix::fs::MetadataExt;
+    let bench = Bench::new();
+    let (from, to) = (bench.path("a.db"), bench.path("b.db"));
+    create(&from, "", 10);
+    let old = std::time::SystemTime::now() - Duration::from_secs(3600);
+    for name in [".sqlrsync-new-dead", ".sqlrsync-new-alive"] {
+        let file = fs::File::create(bench.path(name)).unwrap();
+        file.set_modified(old).unwrap();
+    }
+    let alive = fs::File::open(bench.path(".sqlrsync-new-alive")).unwrap();
+    rustix::fs::flock(&alive, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    bench.copy(&from, &to, 3);
+    assert_eq!(names(bench.dir.path()), [".sqlrsync-new-alive", "a.db", "b.db"]);
+    let usual = fs::File::create(bench.path("usual")).unwrap().metadata().unwrap();
+    assert_eq!(fs::metadata(&to).unwrap().mode(), usual.mode());
+}
+
+#[test]
+fn another_page_size_is_refused_and_replaced_when_told_so() {
+    for mode in ["DELETE", "WAL"] {
+        for version in 1..=3 {
+            let bench = Bench::new();
+            let (from, to) = (bench.path("a.db"), bench.path("b.db"));
+            create(&from, "PRAGMA page_size = 1024; PRAGMA encoding = 'UTF-16le'", 300);
+            drop(create(&to, &format!("PRAGMA page_size = 8192; PRAGMA journal_mode = {mode}"), 900));
+            let before = dump(&to);
+            let mut origin = bench.origin(&from, &Memory::default()).unwrap();
+            let mut replica = bench.replica(&to, &Memory::default(), Overwrite::Never).unwrap();
+            let error = join(&mut origin, &mut replica, version).1.unwrap_err();
+            assert!(error.to_string().contains("1024") && error.to_string().contains("8192"), "{error}");
+            assert_eq!(dump(&to), before);
+            bench.copy(&from, &to, version);
+            assert_eq!(dump(&to), dump(&from), "{mode}, version {version}");
+            let kept = query(&Connection::open(&to).unwrap(), "PRAGMA journal_mode")[0].to_uppercase();
+            assert!(kept.contains(mode), "the replica keeps its journal mode: {kept}");
+            assert_eq!(names(bench.dir.path()).iter().filter(|name| name.contains("sqlrsync")).count(), 0);
+        }
+    }
+}
+
+#[test]
+fn an_application_with_a_cached_statement_goes_on_with_the_right_tables() {
+    for mode in ["DELETE", "WAL"] {
+        let bench = Bench::new();
+        let (from, to) = (bench.path("a.db"), bench.path("b.db"));
+        let writer = Connection::open(&from).unwrap();
+        writer
+            .execute_batch("CREATE TABLE one (x); CREATE TABLE two (x); INSERT INTO one VALUES ('first')")
+            .unwrap();
+        bench.copy(&from, &to, 3);
+        let application = Connection::open(&to).unwrap();
+        application.query_row(&format!("PRAGMA journal_mode = {mode}"), [], |_| Ok(())).unwrap();
+        let mut insert = application.prepare("INSERT INTO one VALUES (?1)").unwrap();
+        let mut count = application.prepare("SELECT count(*) FROM two").unwrap();
+        insert.execute(["before"]).unwrap();
+        assert_eq!(count.query_row([], |row| row.get::<_, i64>(0)).unwrap(), 0);
+        // The tables change places: what was the root page of one is that of the other. As many changes
+        // of the schema as to leave the origin with the very cookie that the replica has.
+        writer
+            .execute_batch(
+                "DROP TABLE one; DROP TABLE two; CREATE TABLE two (x); CREATE TABLE one (x);
+                 INSERT INTO two VALUES ('theirs')",
+            )
+            .unwrap();
+        let cookie: i64 = application.query_row("PRAGMA schema_version", [], |row| row.get(0)).unwrap();
+        writer.pragma_update(None, "schema_version", cookie).unwrap();
+        bench.copy(&from, &to, 3);
+        insert.execute(["after"]).unwrap();
+        assert_eq!(count.query_row([], |row| row.get::<_, i64>(0)).unwrap(), 1);
+        drop((insert, count));
+        assert_eq!(query(&application, "SELECT * FROM one"), ["Text(\"after\")"], "{mode}");
+        assert_eq!(query(&application, "SELECT * FROM two"), ["Text(\"theirs\")"], "{mode}");
+    }
+}
+
+#[test]
+fn a_reader_that_does_not_end_is_waited_for_and_then_said_so() {
+    let bench = Bench::new();
+    let (from, to) = (bench.path("a.db"), bench.path("b.db"));
+    create(&from, "", 100);
+    create(&to, "", 50);
+    let before = dump(&to);
+    let reader = Connection::open(&to).unwrap();
+    reader.execute_batch("BEGIN; SELECT * FROM t").unwrap();
+    let mut origin = bench.origin(&from, &Memory::default()).unwrap();
+    let mut replica = bench.replica(&to, &Memory::default(), Overwrite::Force).unwrap();
+    let error = join(&mut origin, &mut replica, 3).1.unwrap_err();
+    assert_eq!(error.refusal(), Refusal::TryLater, "{error}");
+    reader.execute_batch("COMMIT").unwrap();
+    assert_eq!(dump(&to), before);
+    bench.copy(&from, &to, 3);
+    assert_eq!(dump(&to), dump(&from));
+}
+
+/// Run as a process of its own by the test below.
+#[test]
+#[ignore = "a part of locks_survive_all_that_is_done_beside_them"]
+fn child_tries_to_write() {
+    let Ok(path) = std::env::var("SQLRSYNC_TEST_DATABASE") else { return };
+    let connection = Connection::open(path).unwrap();
+    connection.busy_timeout(Duration::from_millis(50)).unwrap();
+    match connection.execute_batch("BEGIN EXCLUSIVE") {
+        Ok(()) => println!("child wrote"),
+        Err(_) => println!("child was kept out"),
+    }
+}
+
+fn child_is_kept_out(path: &Path) -> bool {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "rules::child_tries_to_write", "--ignored", "--nocapture"])
+        .env("SQLRSYNC_TEST_DATABASE", path)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("child "), "{said}");
+    said.contains("child was kept out")
+}
+
+#[test]
+fn locks_survive_all_that_is_done_beside_them() {
+    for mode in ["DELETE", "WAL"] {
+        let bench = Bench::new();
+        let path = bench.path("a.db");
+        let writer = create(&path, &format!("PRAGMA journal_mode = {mode}"), 100);
+        writer.execute_batch("BEGIN IMMEDIATE; UPDATE t SET name = 'mine'").unwrap();
+        assert!(child_is_kept_out(&path));
+        // All that looks at the file while somebody in this process may have it open.
+        Fingerprint::of(&path).unwrap();
+        let mut origin = bench.origin(&path, &Memory::default()).unwrap();
+        origin.geometry().unwrap();
+        origin.begin(Wanted { since: Since::Nothing, staged: Vec::new(), form: Form::Blocks }).unwrap();
+        while origin.next_block().unwrap().is_some() {}
+        let agreed = origin.agreed().unwrap();
+        let memory = Memory { hashes: Some(bench.path("hashes")), agreed: Some(agreed) };
+        let mut replica = bench.replica(&path, &memory, Overwrite::Never).unwrap();
+        replica
+            .begin(
+                sqlrsync_protocol::page::Geometry {
+                    page_size: sqlrsync_protocol::page::PageSize::from_bytes(4096).unwrap(),
+                    page_count: sqlrsync_protocol::page::PageCount(1),
+                },
+                3,
+            )
+            .unwrap();
+        drop(replica);
+        assert!(child_is_kept_out(&path), "{mode}: a lock of the writer was dropped");
+        writer.execute_batch("COMMIT").unwrap();
+        assert!(!child_is_kept_out(&path) || mode == "WAL");
+        drop(writer);
+    }
+}
+
+#[test]
+fn nothing_of_ours_stays_open_after_an_exchange() {
+    let bench = Bench::new();
+    let (from, to) = (bench.path("a.db"), bench.path("b.db"));
+    let (mut of, mut at) = (bench.memory("a.hashes"), bench.memory("b.hashes"));
+    let writer = create(&from, "PRAGMA journal_mode = WAL", 300);
+    bench.sync(&from, &to, 3, &mut of, &mut at);
+    insert(&writer, 10);
+    // An origin and a replica that are still there, after their exchange and in the middle of one.
+    let (origin, replica) = taken(&bench, &from, &bench.path("c.db"), Overwrite::Never);
+    bench.sync(&from, &to, 3, &mut of, &mut at);
+    for path in [&from, &to] {
+        let application = Connection::open(path).unwrap();
+        if path == &from {
+            writer.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+        }
+        let busy = query(&application, "PRAGMA wal_checkpoint(TRUNCATE)");
+        assert!(busy[0].starts_with("Integer(0)"), "{busy:?}");
+    }
+    drop(writer);
+    let application = Connection::open(&from).unwrap();
+    assert_eq!(query(&application, "PRAGMA journal_mode = DELETE"), ["Text(\"delete\")"]);
+    drop((origin, replica));
+}
