@@ -1,8 +1,6 @@
 //! What can go wrong in a repository, and whose fault it is: the peer's, the stored data's, the disk's
 //! or the user's. The reply to the peer and the exit code follow from the type.
 
-use std::time::Duration;
-
 use sqlrsync_protocol::block::BlockError;
 use sqlrsync_protocol::exchange::{Fault, Refusal};
 use sqlrsync_protocol::hash::Root;
@@ -218,10 +216,6 @@ impl Fault for Error {
         }
     }
 }
-
-/// How long an operation may be expected to take at most: what no pin in this process protects is
-/// left alone for this long.
-pub(crate) const GRACE_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[cfg(test)]
 mod tests {

@@ -8,11 +8,14 @@ use std::time::{Duration, SystemTime};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::error::{Error, GRACE_DEFAULT};
+use crate::error::Error;
 use crate::id::{Name, REPLICAS, ReplicaId, SegmentId};
 use crate::replica::Replica;
 use crate::repository::Repository;
 use crate::store::Listed;
+
+/// Longer than any push takes: another process may be about to commit what is younger.
+const GRACE_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How to sweep.
 #[derive(Debug, Clone, Copy)]
