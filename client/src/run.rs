@@ -19,7 +19,7 @@ use sqlrsync_protocol::conversation::ExchangeError;
 use crate::error::Error;
 use crate::folders::Folders;
 use crate::outcome::Outcome;
-use crate::plan::{Output, Plan, Resolved};
+use crate::plan::{Access, Output, Plan, Resolved};
 use crate::progress::Progress;
 use crate::wire::{Cancel, WireError};
 
@@ -65,6 +65,14 @@ impl Run {
     fn warn(&self, text: &str) {
         if !self.output.quiet {
             eprintln!("warning: {}", sqlrsync_protocol::text::printable(text));
+        }
+    }
+
+    /// A key that goes over the network for everybody to read is worth a word.
+    fn warn_of_plain_text(&self, access: &Access) {
+        let server = &access.server;
+        if access.credential.is_some() && !server.tls() && !server.is_loopback() {
+            self.warn(&format!("the key goes to {server} unencrypted; wss:// is the safe way"));
         }
     }
 

@@ -8,10 +8,12 @@
 //! - The push id is durable before a byte is sent, so that a push whose answer was lost is recognised.
 //! - One sqlrsync at a time works on a local file.
 
+mod prune;
+
 use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use sqlrsync_database::{Agreed, Fingerprint};
@@ -125,7 +127,11 @@ impl State {
         self.kept.known = Some(agreed.clone());
         self.kept.version = version.map(VersionNumber::get);
         self.kept.push = None;
-        self.write()
+        self.write()?;
+        if let Some(all) = self.folder.parent() {
+            prune::prune(all, SystemTime::now());
+        }
+        Ok(())
     }
 
     /// Records that no push is open, where nothing was agreed on that could be kept.
@@ -225,5 +231,5 @@ fn parse_push_id(text: &str) -> Option<PushId> {
 }
 
 #[cfg(test)]
-#[path = "state_tests.rs"]
+#[path = "state/tests.rs"]
 mod tests;

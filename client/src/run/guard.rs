@@ -307,5 +307,5 @@ impl<P: ReplicaPages> ReplicaPages for GuardedReplica<P> {
 }
 
 #[cfg(test)]
-#[path = "guard_tests.rs"]
+#[path = "guard/tests.rs"]
 mod tests;

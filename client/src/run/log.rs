@@ -67,6 +67,7 @@ impl Version {
 
 pub fn list(run: &Run, plan: &Log) -> Result<(), Error> {
     let mut access = plan.access.clone();
+    run.warn_of_plain_text(&access);
     let agent = agent(&access)?;
     let mut left = plan.limit;
     let mut before = None;

@@ -51,6 +51,7 @@ fn open(run: &Run, plan: &mut Pull) -> Result<(WebSocket, Traffic), Error> {
     let client_id = client_id(&run.folders)?;
     let greeting = Greeting { message: String::new(), request_keys: plan.request_keys };
     loop {
+        run.warn_of_plain_text(&plan.access);
         let asking = Asking {
             purpose: Purpose::Pull(plan.version),
             remote: Some(&plan.remote),

@@ -24,6 +24,7 @@ pub fn push(run: &Run, mut plan: Push) -> Result<Outcome, Error> {
     if plan.access.credential.is_none() {
         plan.access.credential = Some(ask_for_key("push", &plan.local.shown())?);
     }
+    run.warn_of_plain_text(&plan.access);
 
     let client_id = client_id(&run.folders)?;
     let asking = Asking {
