@@ -25,7 +25,7 @@ use crate::spool::SpoolWriter;
 const CHUNK_LEN: usize = BLOCK_RAW_MAX;
 
 /// How blocks are compressed while they are taken as fast as they are made: at twice the speed of zstd.
-/// Measured on rows like an application's (`docs/adr/0103-codec.md`).
+/// Measured on rows like an application's (`docs/adr/0041-codec-by-rate.md`).
 const CODEC_FAST: Codec = Codec::Lz4;
 
 /// How blocks are compressed once a network turns out to be what they wait for: a fifth smaller.

@@ -384,3 +384,132 @@ fn read_hashes(file: &File, offset: u64, len: u32) -> std::io::Result<Vec<PageHa
     let (hashes, _) = bytes.as_chunks::<{ PageHash::LEN }>();
     Ok(hashes.iter().map(|hash| PageHash(*hash)).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlrsync_protocol::page::PageNumber;
+    use sqlrsync_protocol::tree::MemoryTree;
+
+    use super::*;
+
+    fn geometry(pages: u32) -> Geometry {
+        Geometry { page_size: PageSize::MIN, page_count: PageCount(pages) }
+    }
+
+    fn hash(page: u32, salt: u8) -> PageHash {
+        PageHash::of(&[&page.to_be_bytes()[..], &[salt]].concat())
+    }
+
+    fn number(index: u32) -> PageNumber {
+        PageNumber::from_index(index).unwrap()
+    }
+
+    fn root(hashes: &[PageHash]) -> Root {
+        MemoryTree::new(geometry(hashes.len() as u32), hashes).unwrap().root()
+    }
+
+    struct Fixture {
+        dir: tempfile::TempDir,
+        hashes: Vec<PageHash>,
+    }
+
+    impl Fixture {
+        fn path(&self) -> PathBuf {
+            self.dir.path().join("hashes")
+        }
+
+        /// A file of hashes of so many pages.
+        fn new(pages: u32) -> Fixture {
+            let fixture = Fixture { dir: tempfile::tempdir().unwrap(), hashes: Vec::new() };
+            let all: Vec<u32> = (0..pages).collect();
+            let mut fixture = fixture;
+            fixture.change(pages, &all, 0);
+            fixture
+        }
+
+        /// Changes pages, and how many there are, in place.
+        fn change(&mut self, pages: u32, changed: &[u32], salt: u8) {
+            self.hashes.resize(pages as usize, PageHash([0; 32]));
+            let mut delta = Delta::new(self.dir.path());
+            for &index in changed {
+                self.hashes[index as usize] = hash(index, salt);
+                delta.record(Change::Page(number(index), hash(index, salt))).unwrap();
+            }
+            let mut base = PageHashes::open(&self.path()).unwrap();
+            let content = Content {
+                geometry: geometry(pages),
+                root: root(&self.hashes),
+                fields: HeaderFields::default(),
+            };
+            let mut options = File::options();
+            let file = options.read(true).write(true).create(true).truncate(false).open(self.path()).unwrap();
+            PageHashes::write(file.into(), &self.path(), base.as_mut(), content, &mut delta, true).unwrap();
+        }
+
+        fn assert_whole(&self) {
+            let mut kept = PageHashes::open(&self.path()).unwrap().expect("is there");
+            assert_eq!(kept.root(), root(&self.hashes));
+            for (index, children) in (0u32..).zip(self.hashes.chunks(256)) {
+                assert_eq!(kept.children(NodeId { level: 1, index }).unwrap(), children);
+            }
+        }
+    }
+
+    #[test]
+    fn a_tree_grows_shrinks_and_changes_in_place() {
+        let mut fixture = Fixture::new(300);
+        fixture.assert_whole();
+        fixture.change(300, &[0, 17, 255, 299], 1);
+        fixture.assert_whole();
+        let grown: Vec<u32> = std::iter::once(3).chain(300..66_000).collect();
+        fixture.change(66_000, &grown, 2);
+        fixture.assert_whole();
+        fixture.change(100, &[], 3);
+        fixture.assert_whole();
+        let grown: Vec<u32> = (100..700).collect();
+        fixture.change(700, &grown, 4);
+        fixture.assert_whole();
+    }
+
+    #[test]
+    fn what_was_being_written_or_is_damaged_counts_as_absent() {
+        let fixture = Fixture::new(300);
+        let whole = std::fs::read(fixture.path()).unwrap();
+        for at in (0..HEADER_LEN).chain([node_offset(tree::top(PageCount(300))) as usize]) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            std::fs::write(fixture.path(), bytes).unwrap();
+            assert!(PageHashes::open(&fixture.path()).unwrap().is_none(), "byte {at}");
+        }
+        let mut dirty = Header::decode(whole[..HEADER_LEN].try_into().unwrap()).unwrap();
+        dirty.state = DIRTY;
+        std::fs::write(fixture.path(), [&dirty.encode(), &whole[HEADER_LEN..]].concat()).unwrap();
+        assert!(PageHashes::open(&fixture.path()).unwrap().is_none());
+        std::fs::write(fixture.path(), &whole[..50]).unwrap();
+        assert!(PageHashes::open(&fixture.path()).unwrap().is_none());
+        assert!(PageHashes::open(Path::new("/nowhere/at/all")).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_damaged_node_is_noticed_when_it_is_read() {
+        let fixture = Fixture::new(300);
+        let mut bytes = std::fs::read(fixture.path()).unwrap();
+        let at = node_offset(NodeId { level: 1, index: 1 }) as usize;
+        bytes[at] ^= 1;
+        std::fs::write(fixture.path(), bytes).unwrap();
+        let mut kept = PageHashes::open(&fixture.path()).unwrap().unwrap();
+        kept.children(NodeId { level: 1, index: 0 }).unwrap();
+        let error = kept.children(NodeId { level: 1, index: 1 }).unwrap_err();
+        assert!(matches!(error, Error::Hashes { .. }));
+    }
+
+    #[test]
+    fn a_changed_page_makes_its_groups_hash_unknown() {
+        let mut fixture = Fixture::new(64);
+        let kept = PageHashes::open(&fixture.path()).unwrap().unwrap();
+        NodeWriter { file: &kept.file, path: &kept.path }.write(group_offset(2), &[hash(2, 9)]).unwrap();
+        assert_eq!(kept.group(2).unwrap(), hash(2, 9));
+        fixture.change(64, &[33], 1);
+        assert_eq!(PageHashes::open(&fixture.path()).unwrap().unwrap().group(2).unwrap(), UNKNOWN);
+    }
+}

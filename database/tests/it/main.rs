@@ -5,6 +5,7 @@
 //! - `fingerprint`: nothing that changed is taken for unchanged
 //! - `live`: writers and readers at work during snapshot and apply
 //! - `rules`: one test for each rule of applying pages
+//! - `resume`: continuing a cut push
 //! - `crash`: a process killed in the middle, a disk that fills up
 //! - `vectors`: recorded sessions of `sqlite3_rsync`
 
@@ -15,6 +16,7 @@ mod exchange;
 mod fingerprint;
 mod live;
 mod odd_files;
+mod resume;
 mod rules;
 mod support;
 mod vectors;

@@ -223,14 +223,18 @@ fn an_application_with_a_cached_statement_goes_on_with_the_right_tables() {
         let mut count = application.prepare("SELECT count(*) FROM two").unwrap();
         insert.execute(["before"]).unwrap();
         assert_eq!(count.query_row([], |row| row.get::<_, i64>(0)).unwrap(), 0);
+        let roots =
+            |connection: &Connection| query(connection, "SELECT rootpage FROM sqlite_schema ORDER BY name");
+        let before = roots(&writer);
         // The tables change places: what was the root page of one is that of the other. As many changes
         // of the schema as to leave the origin with the very cookie that the replica has.
         writer
             .execute_batch(
-                "DROP TABLE one; DROP TABLE two; CREATE TABLE two (x); CREATE TABLE one (x);
+                "DROP TABLE one; DROP TABLE two; CREATE TABLE one (x); CREATE TABLE two (x);
                  INSERT INTO two VALUES ('theirs')",
             )
             .unwrap();
+        assert_eq!(roots(&writer), [before[1].clone(), before[0].clone()]);
         let cookie: i64 = application.query_row("PRAGMA schema_version", [], |row| row.get(0)).unwrap();
         writer.pragma_update(None, "schema_version", cookie).unwrap();
         bench.copy(&from, &to, 3);
