@@ -29,9 +29,12 @@ fn main() -> Result<(), Failure> {
     }
     let bytes = std::fs::metadata(&path)?.len();
     println!("{} MB in {}", bytes >> 20, path.display());
+    exchanges(&folder, &path, bytes)?;
+    // Before anything is mapped: what is mapped counts as memory too.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or("peak memory unknown"));
     codecs(&path)?;
-    raw_reads(&path, bytes)?;
-    exchanges(&folder, &path, bytes)
+    raw_reads(&path, bytes)
 }
 
 /// A table of events with text, real and blob columns and two indexes.

@@ -122,7 +122,7 @@ pub enum Error {
     NothingAgreed,
     /// The file of page hashes is not what it was written as.
     #[error(
-        "{}: the stored page hashes are damaged and were not used; delete the file and run again",
+        "{}: the stored page hashes were damaged and have been removed: run again, and the database is scanned",
         .path.display()
     )]
     Hashes {
@@ -199,7 +199,10 @@ impl Fault for Error {
     fn refusal(&self) -> Refusal {
         match self {
             Error::Missing { .. } => Refusal::NotFound,
-            Error::Busy { .. } | Error::ChangedMeanwhile { .. } | Error::Appeared { .. } => Refusal::TryLater,
+            Error::Busy { .. }
+            | Error::ChangedMeanwhile { .. }
+            | Error::Appeared { .. }
+            | Error::Hashes { .. } => Refusal::TryLater,
             Error::Invalid(_) | Error::Block(_) => Refusal::Invalid,
             Error::Proof => Refusal::Integrity,
             _ => Refusal::Failed,

@@ -231,7 +231,9 @@ impl PageHashes {
         tree::read_node(self, node)
     }
 
+    /// Removes the file, so that the next run scans.
     fn damaged(&self) -> Error {
+        let _ = std::fs::remove_file(&self.path);
         Error::Hashes { path: self.path.clone() }
     }
 
@@ -501,6 +503,7 @@ mod tests {
         kept.children(NodeId { level: 1, index: 0 }).unwrap();
         let error = kept.children(NodeId { level: 1, index: 1 }).unwrap_err();
         assert!(matches!(error, Error::Hashes { .. }));
+        assert!(PageHashes::open(&fixture.path()).unwrap().is_none(), "the next run scans");
     }
 
     #[test]
