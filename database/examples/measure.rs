@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, params};
 use rustix::time::{ClockId, clock_gettime};
 use sqlrsync_database::{Agreed, Error, FileReplica, FileReplicaOptions, LiveOrigin, LiveOriginOptions};
-use sqlrsync_protocol::block::{Block, BlockBuilder, Codec};
+use sqlrsync_protocol::block::{Block, BlockBuilder, Effort};
 use sqlrsync_protocol::exchange::{Base, End, Form, Ground, OriginPages, ReplicaPages, Since, Wanted};
 use sqlrsync_protocol::page::{PageNumber, PageSize};
 
@@ -125,25 +125,25 @@ fn codecs(path: &Path) -> Result<(), Failure> {
         .collect::<Result<Vec<_>, _>>()?;
     let page_size = PageSize::from_bytes(pages[0].len() as u32).ok_or("page size")?;
     let bytes = pages.len() as u64 * page_size.bytes() as u64;
-    for codec in [Codec::Stored, Codec::Zstd, Codec::Lz4] {
+    for effort in [Effort::None, Effort::Fast, Effort::Small] {
         let start = Moment::now();
         let mut builder = BlockBuilder::new(page_size);
         let mut blocks: Vec<Block> = Vec::new();
         for (page, number) in pages.iter().zip(first..) {
             if builder.is_full() {
-                blocks.extend(builder.finish(codec));
+                blocks.extend(builder.finish(effort));
             }
             builder.push(PageNumber::new(number).ok_or("page number")?, page);
         }
-        blocks.extend(builder.finish(codec));
+        blocks.extend(builder.finish(effort));
         let encoded: usize = blocks.iter().map(|block| block.as_bytes().len()).sum();
-        start.show(&format!("{codec:?}: compress, ratio {:.2}", bytes as f64 / encoded as f64), bytes);
+        start.show(&format!("{effort:?}: compress, ratio {:.2}", bytes as f64 / encoded as f64), bytes);
         let start = Moment::now();
         let mut out = Vec::new();
         for block in &blocks {
             block.decode(&mut out)?;
         }
-        start.show(&format!("{codec:?}: decompress"), bytes);
+        start.show(&format!("{effort:?}: decompress"), bytes);
     }
     Ok(())
 }

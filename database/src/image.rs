@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use roaring::RoaringBitmap;
-use sqlrsync_protocol::block::{BLOCK_RAW_MAX, Block, BlockBuilder, Codec};
+use sqlrsync_protocol::block::{BLOCK_RAW_MAX, Block, BlockBuilder, Effort};
 use sqlrsync_protocol::canonical::make_canonical;
 use sqlrsync_protocol::hash::{PageHash, Root};
 use sqlrsync_protocol::page::{Geometry, PageNumber, PageSize};
@@ -23,13 +23,6 @@ use crate::spool::SpoolWriter;
 
 /// How many bytes are read before they are handed on: as much as goes into a block, and whole scan groups.
 const CHUNK_LEN: usize = BLOCK_RAW_MAX;
-
-/// How blocks are compressed while they are taken as fast as they are made: at twice the speed of zstd.
-/// Measured on rows like an application's (`docs/adr/0041-codec-by-rate.md`).
-const CODEC_FAST: Codec = Codec::Lz4;
-
-/// How blocks are compressed once a network turns out to be what they wait for: a fifth smaller.
-const CODEC_SMALL: Codec = Codec::Zstd;
 
 // One of these is made for each exchange: its size is no matter.
 #[expect(clippy::large_enum_variant)]
@@ -271,16 +264,16 @@ impl Mapper<'_> {
     }
 
     fn compress(&self, chunk: &Chunk, selected: &[usize]) -> Vec<Block> {
-        let codec = codec(self.raw, self.spool);
+        let effort = effort(self.raw, self.spool);
         let mut builder = BlockBuilder::new(self.geometry.page_size);
         let mut blocks = Vec::new();
         for &at in selected {
             if builder.is_full() {
-                blocks.extend(builder.finish(codec));
+                blocks.extend(builder.finish(effort));
             }
             builder.push(chunk.numbers[at], self.page(chunk, at));
         }
-        blocks.extend(builder.finish(codec));
+        blocks.extend(builder.finish(effort));
         blocks
     }
 
@@ -291,11 +284,13 @@ impl Mapper<'_> {
     }
 }
 
-fn codec(raw: bool, spool: Option<&SpoolWriter>) -> Codec {
+/// Blocks are made fast until a network turns out to be what they wait for
+/// (`docs/adr/0041-how-hard-to-compress.md`).
+fn effort(raw: bool, spool: Option<&SpoolWriter>) -> Effort {
     match spool {
-        _ if raw => Codec::Stored,
-        Some(spool) if spool.is_slow() => CODEC_SMALL,
-        _ => CODEC_FAST,
+        _ if raw => Effort::None,
+        Some(spool) if spool.is_slow() => Effort::Small,
+        _ => Effort::Fast,
     }
 }
 
@@ -326,7 +321,7 @@ impl Packer<'_> {
     }
 
     fn flush(&mut self) -> Result<(), Error> {
-        match (self.builder.finish(codec(self.raw, self.spool)), self.spool) {
+        match (self.builder.finish(effort(self.raw, self.spool)), self.spool) {
             (Some(block), Some(spool)) => spool.put(block),
             _ => Ok(()),
         }

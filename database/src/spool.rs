@@ -174,7 +174,7 @@ impl Drop for Spool {
 
 #[cfg(test)]
 mod tests {
-    use sqlrsync_protocol::block::{BlockBuilder, Codec};
+    use sqlrsync_protocol::block::{BlockBuilder, Effort};
     use sqlrsync_protocol::page::PageNumber;
 
     use super::*;
@@ -182,7 +182,7 @@ mod tests {
     fn block(number: u32) -> Block {
         let mut builder = BlockBuilder::new(PageSize::MIN);
         builder.push(PageNumber::new(number).unwrap(), &[number as u8; 512]);
-        builder.finish(Codec::Stored).unwrap()
+        builder.finish(Effort::None).unwrap()
     }
 
     #[test]

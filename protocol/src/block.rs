@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! check    16  the first 16 bytes of BLAKE3 over all that follows
-//! codec     1  0 stored, 1 zstd, 2 lz4
+//! codec     1  0 stored, 1 zstd
 //! runs      2  number of runs, 1 to 512
 //! run       6  first page u32, number of pages u16 (not 0); ascending, not touching nor overlapping
 //! data         the pages' canonical bytes in order, encoded by the codec; to the end
@@ -35,13 +35,34 @@ const RUN_LEN: usize = 6;
 
 /// How a block's data is encoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Codec {
+enum Codec {
     /// As it is.
     Stored = 0,
     /// One zstd frame.
     Zstd = 1,
-    /// One LZ4 block, without a frame.
-    Lz4 = 2,
+}
+
+/// How much time is spent on making a block small. It is not seen in the block: a block that does not
+/// become smaller is stored as it is, whatever the effort.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Effort {
+    /// None: the pages are stored as they are.
+    None,
+    /// zstd level -3: keeps up with a disk and with a fast network.
+    Fast,
+    /// zstd level 1: for what goes over a slow network.
+    Small,
+}
+
+impl Effort {
+    /// zstd's compression level; `None` where zstd is not used.
+    const fn zstd_level(self) -> Option<i32> {
+        match self {
+            Effort::None => None,
+            Effort::Fast => Some(-3),
+            Effort::Small => Some(1),
+        }
+    }
 }
 
 /// Why bytes are no block.
@@ -93,7 +114,6 @@ impl Block {
         let codec = match bytes[CHECK_LEN] {
             0 => Codec::Stored,
             1 => Codec::Zstd,
-            2 => Codec::Lz4,
             other => return Err(BlockError::Codec(other)),
         };
         let runs = usize::from(u16::from_be_bytes([bytes[CHECK_LEN + 1], bytes[CHECK_LEN + 2]]));
@@ -173,14 +193,7 @@ impl Block {
             Codec::Stored => out.extend_from_slice(data),
             Codec::Zstd => {
                 out.reserve_exact(raw);
-                zstd::bulk::Decompressor::new()
-                    .and_then(|mut decompressor| decompressor.decompress_to_buffer(data, out))
-                    .map_err(|_| BlockError::Data)?;
-            }
-            Codec::Lz4 => {
-                out.resize(raw, 0);
-                let len = lz4_flex::block::decompress_into(data, out).map_err(|_| BlockError::Data)?;
-                out.truncate(len);
+                decompress(data, out)?;
             }
         }
         if out.len() == raw { Ok(()) } else { Err(BlockError::Data) }
@@ -249,7 +262,7 @@ impl BlockBuilder {
     }
 
     /// Encodes what was added and empties the builder; `None` where nothing was added.
-    pub fn finish(&mut self, codec: Codec) -> Option<Block> {
+    pub fn finish(&mut self, effort: Effort) -> Option<Block> {
         let (first, _) = *self.runs.first()?;
         let (last_run, last_len) = *self.runs.last()?;
         let (codec, bytes) = SCRATCH.with_borrow_mut(|bytes| {
@@ -259,12 +272,7 @@ impl BlockBuilder {
                 bytes.put_u32(first);
                 bytes.put_u16(len);
             }
-            let data = bytes.len();
-            let codec = self.encode(codec, bytes);
-            if codec == Codec::Stored {
-                bytes.truncate(data);
-                bytes.put_slice(&self.raw);
-            }
+            let codec = self.encode(effort, bytes);
             bytes[CHECK_LEN] = codec as u8;
             bytes[CHECK_LEN + 1..HEADER_LEN].copy_from_slice(&(self.runs.len() as u16).to_be_bytes());
             let check = check(&bytes[CHECK_LEN..]);
@@ -284,56 +292,73 @@ impl BlockBuilder {
         Some(block)
     }
 
-    /// Appends the encoded data where that is shorter than the raw; says which codec it is in then.
-    fn encode(&self, codec: Codec, bytes: &mut Vec<u8>) -> Codec {
+    /// Appends the data, compressed where that makes it shorter; says which it is.
+    fn encode(&self, effort: Effort, bytes: &mut Vec<u8>) -> Codec {
         let start = bytes.len();
-        let len = match codec {
-            Codec::Stored => None,
-            Codec::Zstd => {
-                bytes.resize(start + self.raw.len(), 0);
-                // An error is "does not fit": it would have become longer than the raw data.
-                zstd::bulk::compress_to_buffer(&self.raw, &mut bytes[start..], ZSTD_LEVEL).ok()
-            }
-            Codec::Lz4 => {
-                bytes.resize(start + lz4_flex::block::get_maximum_output_size(self.raw.len()), 0);
-                lz4_flex::block::compress_into(&self.raw, &mut bytes[start..]).ok()
-            }
-        };
-        match len {
-            Some(len) if len < self.raw.len() => {
+        if let Some(level) = effort.zstd_level() {
+            bytes.resize(start + self.raw.len(), 0);
+            if let Some(len) =
+                compress(&self.raw, &mut bytes[start..], level).filter(|&len| len < self.raw.len())
+            {
                 bytes.truncate(start + len);
-                codec
+                return Codec::Zstd;
             }
-            _ => Codec::Stored,
+            bytes.truncate(start);
         }
+        bytes.put_slice(&self.raw);
+        Codec::Stored
     }
+}
+
+/// Compresses into `out` and returns the length; `None` where it does not fit.
+fn compress(raw: &[u8], out: &mut [u8], level: i32) -> Option<usize> {
+    COMPRESSOR.with_borrow_mut(|kept| {
+        let compressor = match kept {
+            Some(compressor) => compressor,
+            None => kept.insert(zstd::bulk::Compressor::new(level).ok()?),
+        };
+        compressor.set_compression_level(level).ok()?;
+        compressor.compress_to_buffer(raw, out).ok()
+    })
+}
+
+/// Decompresses into `out` up to its capacity: more than that is an error.
+fn decompress(data: &[u8], out: &mut Vec<u8>) -> Result<(), BlockError> {
+    DECOMPRESSOR.with_borrow_mut(|kept| {
+        let decompressor = match kept {
+            Some(decompressor) => decompressor,
+            None => kept.insert(zstd::bulk::Decompressor::new().map_err(|_| BlockError::Data)?),
+        };
+        decompressor.decompress_to_buffer(data, out).map(drop).map_err(|_| BlockError::Data)
+    })
 }
 
 thread_local! {
     /// Where a thread encodes. A block then takes the memory of its bytes and no more: many of them wait
     /// in queues, and what they were encoded in is twice as long.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
 
-/// zstd level 1: measured as the best ratio that still keeps up with a disk.
-const ZSTD_LEVEL: i32 = 1;
+    /// zstd's working memory, kept: making it takes a tenth of the time of using it.
+    static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn block(codec: Codec, numbers: &[u32]) -> Block {
+    fn block(effort: Effort, numbers: &[u32]) -> Block {
         let mut builder = BlockBuilder::new(PageSize::MIN);
         for &n in numbers {
             builder.push(PageNumber::new(n).unwrap(), &[n as u8; 512]);
         }
-        builder.finish(codec).unwrap()
+        builder.finish(effort).unwrap()
     }
 
     #[test]
     fn a_block_comes_back_as_it_was_made() {
-        for codec in [Codec::Stored, Codec::Zstd, Codec::Lz4] {
-            let made = block(codec, &[1, 2, 7, u32::MAX]);
+        for effort in [Effort::None, Effort::Fast, Effort::Small] {
+            let made = block(effort, &[1, 2, 7, u32::MAX]);
             let read = Block::parse(made.as_bytes().clone(), PageSize::MIN).unwrap();
             assert_eq!(read.pages().map(PageNumber::get).collect::<Vec<_>>(), [1, 2, 7, u32::MAX]);
             assert_eq!((read.first().get(), read.last().get(), read.page_count()), (1, u32::MAX, 4));
@@ -345,7 +370,7 @@ mod tests {
 
     #[test]
     fn every_flipped_or_missing_byte_is_noticed() {
-        let made = block(Codec::Zstd, &[3, 4]);
+        let made = block(Effort::Fast, &[3, 4]);
         for at in 0..made.as_bytes().len() {
             let mut bytes = made.as_bytes().to_vec();
             bytes[at] ^= 1;

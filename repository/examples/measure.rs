@@ -13,7 +13,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use sqlrsync_protocol::block::{BlockBuilder, Codec};
+use sqlrsync_protocol::block::{BlockBuilder, Effort};
 use sqlrsync_protocol::exchange::{Committed, End, Form, Ground, OriginPages, ReplicaPages, Since, Wanted};
 use sqlrsync_protocol::page::{Geometry, PageCount, PageNumber, PageSize};
 use sqlrsync_repository::{PushOptions, Replica, ReplicaId, Repository, SweepOptions};
@@ -144,7 +144,7 @@ fn push(
         }
         builder.push(PageNumber::new(n).unwrap(), &page);
         if builder.is_full() || number.is_none() {
-            let block = builder.finish(Codec::Zstd).unwrap();
+            let block = builder.finish(Effort::Fast).unwrap();
             bytes += block.as_bytes().len();
             timed(&mut || push.take_block(block.clone()).unwrap());
         }

@@ -4,7 +4,7 @@
 //! left is collected into new blocks.
 
 use roaring::RoaringBitmap;
-use sqlrsync_protocol::block::{Block, BlockBuilder, Codec};
+use sqlrsync_protocol::block::{Block, BlockBuilder, Effort};
 use sqlrsync_protocol::exchange::{
     Base, Committed, Form, OriginPages, Proof, PushId, Since, StagedBlock, Wanted, staged_hash,
 };
@@ -20,7 +20,7 @@ use crate::pages::PageReader;
 use crate::replica::Replica;
 
 /// What pages are compressed with that are not sent in the block they are stored in.
-const REBUILT_CODEC: Codec = Codec::Zstd;
+const REBUILT_EFFORT: Effort = Effort::Fast;
 
 /// A version being read. It does not change, so that reading may take as long as it likes.
 #[derive(Debug)]
@@ -244,7 +244,7 @@ impl OriginPages for VersionOrigin {
             builder.push(page, &self.page);
             self.wanted.remove(page.get());
         }
-        let block = builder.finish(REBUILT_CODEC);
+        let block = builder.finish(REBUILT_EFFORT);
         self.builder = Some(builder);
         Ok(block)
     }

@@ -386,7 +386,7 @@ impl Drop for PushReplica {
 
 #[cfg(test)]
 mod tests {
-    use sqlrsync_protocol::block::{BlockBuilder, Codec};
+    use sqlrsync_protocol::block::{BlockBuilder, Effort};
     use sqlrsync_protocol::exchange::{Form, OriginPages, Since, Wanted};
     use sqlrsync_protocol::page::PageCount;
 
@@ -409,7 +409,7 @@ mod tests {
         let second = PageNumber::new(2).unwrap();
         builder.push(PageNumber::FIRST, &[0; 512]);
         builder.push(second, &[7; 512]);
-        let block = builder.finish(Codec::Stored).unwrap();
+        let block = builder.finish(Effort::None).unwrap();
         let open = push.open().unwrap();
         open.first = Some(vec![0; 512]);
         let hashes = [PageHash::of(&[0; 512]), PageHash::of(&[8; 512])];

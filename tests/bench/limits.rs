@@ -8,7 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use sqlrsync_protocol::block::{Block, BlockBuilder, Codec};
+use sqlrsync_protocol::block::{Block, BlockBuilder, Effort};
 use sqlrsync_protocol::hash::PageHash;
 use sqlrsync_protocol::page::{PageNumber, PageSize};
 
@@ -122,7 +122,7 @@ fn blocks(chunk: &[u8], mut then: impl FnMut(&Block)) -> u64 {
     while let Some((page, index)) = pages.next() {
         builder.push(PageNumber::from_index(index).expect("a page number"), page);
         if builder.is_full() || pages.peek().is_none() {
-            let block = builder.finish(Codec::Zstd).expect("it has pages");
+            let block = builder.finish(Effort::Fast).expect("it has pages");
             encoded += block.as_bytes().len() as u64;
             then(&block);
         }

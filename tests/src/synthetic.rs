@@ -5,7 +5,7 @@
 //! decompresses to more than it says) and what no test machine has (twenty gigabytes).
 
 use bytes::Bytes;
-use sqlrsync_protocol::block::{Block, BlockBuilder, Codec};
+use sqlrsync_protocol::block::{Block, BlockBuilder, Effort};
 use sqlrsync_protocol::canonical::{HeaderFields, empty_database, make_canonical};
 use sqlrsync_protocol::conversation::Wire;
 use sqlrsync_protocol::exchange::{
@@ -189,7 +189,7 @@ impl OriginPages for Synthetic {
             }
             self.next += 1;
         }
-        let mut block = builder.finish(Codec::Zstd);
+        let mut block = builder.finish(Effort::Fast);
         self.builder = Some(builder);
         if let (Lie::Block(bytes), Some(_), false) = (&self.lie, &block, self.lied) {
             self.lied = true;

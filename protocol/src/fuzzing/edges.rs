@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use bytes::Bytes;
 
 use super::pieces;
-use crate::block::{BLOCK_RAW_MAX, Block, BlockBuilder, Codec};
+use crate::block::{BLOCK_RAW_MAX, Block, BlockBuilder, Effort};
 use crate::control::{ClientSide, Direction, FromClient, FromServer, ServerSide, commit_message};
 use crate::cutter::{CLIENT_PIECE_MAX, CutError, Cutter, PIECE_MAX, PUBLIC_PIECE_MAX};
 use crate::duration::Seconds;
@@ -180,7 +180,7 @@ pub fn block(data: &[u8]) {
     for (number, page) in block.pages().zip(pages.chunks_exact(page_size.bytes())) {
         builder.push(number, page);
     }
-    let again = builder.finish(Codec::Stored).unwrap();
+    let again = builder.finish(Effort::None).unwrap();
     let again = Block::parse(again.as_bytes().clone(), page_size).unwrap();
     assert!(
         again.holds_exactly(block.pages()) && again.first() == block.first() && again.last() == block.last()

@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 
-use crate::block::{Block, BlockBuilder, Codec};
+use crate::block::{Block, BlockBuilder, Effort};
 use crate::canonical::HeaderFields;
 use crate::exchange::{Base, Committed, Ground, Proof, PushId, Refusal, StagedBlock};
 use crate::hash::{PageHash, Root};
@@ -84,7 +84,7 @@ impl<'a> Input<'a> {
                 _ => break,
             }
         }
-        builder.finish(Codec::Lz4).unwrap()
+        builder.finish(Effort::Fast).unwrap()
     }
 
     pub(super) fn staged(&mut self) -> Vec<StagedBlock> {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::conversation::STEPS_MAX;
 use super::database::{Database, PAGE_SIZE};
 use super::input::Input;
-use crate::block::{Block, BlockBuilder, Codec};
+use crate::block::{Block, BlockBuilder, Effort};
 use crate::canonical::HeaderFields;
 use crate::conversation::{
     Conversation, Facts, Fidelity, Origin, OriginAnswer, OriginOptions, OriginRequest, Replica,
@@ -31,7 +31,7 @@ pub(super) fn block(
             builder.push(number, &page);
         }
     }
-    builder.finish(Codec::Lz4)
+    builder.finish(Effort::Fast)
 }
 
 pub(super) fn proof(database: &Database) -> Proof {

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 
 use super::input::Input;
 use super::{TARGETS, Target};
-use crate::block::{BlockBuilder, Codec};
+use crate::block::{BlockBuilder, Effort};
 use crate::control;
 use crate::key::{Key, Kind, SECRET_LEN};
 use crate::page::{PageNumber, PageSize};
@@ -142,18 +142,18 @@ fn keys() -> Seeds {
 
 /// Page size, then a block without its checksum.
 fn blocks() -> Seeds {
-    [Codec::Stored, Codec::Zstd, Codec::Lz4]
-        .map(|codec| (format!("{codec:?}").to_lowercase(), block(codec)))
+    [Effort::None, Effort::Fast, Effort::Small]
+        .map(|effort| (format!("{effort:?}").to_lowercase(), block(effort)))
         .to_vec()
 }
 
-fn block(codec: Codec) -> Vec<u8> {
+fn block(effort: Effort) -> Vec<u8> {
     let mut builder = BlockBuilder::new(PageSize::MIN);
     for number in [1, 2, 9] {
         let page: Vec<u8> = (0..512u32).map(|i| (i * i * number / 64) as u8).collect();
         builder.push(PageNumber::new(number).unwrap(), &page);
     }
-    let block = builder.finish(codec).unwrap();
+    let block = builder.finish(effort).unwrap();
     [&[0], &block.as_bytes()[16..]].concat()
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::{Content, MemoryError};
-use crate::block::{Block, BlockBuilder, Codec};
+use crate::block::{Block, BlockBuilder, Effort};
 use crate::exchange::{Base, Committed, OriginPages, Proof, PushId, Since, StagedBlock, Wanted, staged_hash};
 use crate::hash::PageHash;
 use crate::page::{Geometry, PageNumber};
@@ -18,7 +18,7 @@ pub struct MemoryOrigin {
     known: Vec<Content>,
     base: Option<Base>,
     push_id: Option<PushId>,
-    codec: Codec,
+    effort: Effort,
     staged: Vec<StagedBlock>,
     to_send: VecDeque<PageNumber>,
     /// What the replica said at the end, in version 3.
@@ -33,7 +33,7 @@ impl MemoryOrigin {
             known: Vec::new(),
             base: None,
             push_id: None,
-            codec: Codec::Zstd,
+            effort: Effort::Fast,
             staged: Vec::new(),
             to_send: VecDeque::new(),
             committed: None,
@@ -57,8 +57,8 @@ impl MemoryOrigin {
     }
 
     /// How its blocks are encoded; zstd if nothing is said.
-    pub fn with_codec(self, codec: Codec) -> Self {
-        MemoryOrigin { codec, ..self }
+    pub fn with_effort(self, effort: Effort) -> Self {
+        MemoryOrigin { effort, ..self }
     }
 
     fn find(&self, base: &Base) -> Option<&Content> {
@@ -149,7 +149,7 @@ impl OriginPages for MemoryOrigin {
             let Some(number) = self.to_send.pop_front() else { break };
             builder.push(number, &self.content.canonical(number));
         }
-        Ok(builder.finish(self.codec))
+        Ok(builder.finish(self.effort))
     }
 
     fn proof(&mut self) -> Result<Proof, MemoryError> {

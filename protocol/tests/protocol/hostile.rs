@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use bytes::{BufMut as _, BytesMut};
 use proptest::prelude::*;
-use sqlrsync_protocol::block::{Block, BlockBuilder, Codec};
+use sqlrsync_protocol::block::{Block, BlockBuilder, Effort};
 use sqlrsync_protocol::canonical::HeaderFields;
 use sqlrsync_protocol::conversation::{
     ExchangeError, OriginOptions, Quiet, ReplicaOptions, Violation, run_origin, run_replica,
@@ -40,7 +40,7 @@ fn page(n: u32) -> OriginMessage {
 fn block(pages: &[u32]) -> Block {
     let mut builder = BlockBuilder::new(SIZE);
     pages.iter().for_each(|n| builder.push(number(*n), &[3; 512]));
-    builder.finish(Codec::Zstd).unwrap()
+    builder.finish(Effort::Fast).unwrap()
 }
 
 fn proof(pages: u32) -> OriginMessage {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use sqlrsync_protocol::block::Codec;
+use sqlrsync_protocol::block::Effort;
 use sqlrsync_protocol::conversation::{OriginOptions, Quiet, ReplicaOptions, run_origin, run_replica};
 use sqlrsync_protocol::exchange::{Base, PushId};
 use sqlrsync_protocol::hash::PageHash;
@@ -30,7 +30,7 @@ fn session() -> [Vec<u8>; 2] {
     let mut origin = MemoryOrigin::new(content(&[1, 0x22, 3]))
         .with_base(base, content(&[1]))
         .with_push_id(PushId([0xaa; 16]))
-        .with_codec(Codec::Lz4);
+        .with_effort(Effort::Fast);
     // Eight other versions before the one that it has.
     let mut versions: Vec<Content> = (10..18).map(|byte| content(&[byte])).collect();
     versions.push(content(&[1, 2]));

@@ -1,7 +1,7 @@
 //! Pages as versions 1 and 2 send them: one by one, with their header fields, in no promised order.
 //! They are put into blocks here, and hashed for the rounds of the next push.
 
-use sqlrsync_protocol::block::{BlockBuilder, Codec};
+use sqlrsync_protocol::block::{BlockBuilder, Effort};
 use sqlrsync_protocol::canonical::{HeaderFields, make_canonical};
 use sqlrsync_protocol::hash::PageHash;
 use sqlrsync_protocol::page::{PageNumber, PageSize};
@@ -91,7 +91,7 @@ impl Pages20 {
     }
 
     fn flush(&mut self, out: &mut Collector) -> Result<(), Error> {
-        if let Some(block) = self.builder.finish(Codec::Zstd) {
+        if let Some(block) = self.builder.finish(Effort::Fast) {
             out.take(&block, &self.hashes, &self.hashes20)?;
             self.hashes.clear();
             self.hashes20.clear();

@@ -99,7 +99,7 @@ fn stored_blocks_are_given_out_as_they_came() {
         builder.push(page(n), &database.canonical(n));
         if builder.is_full() {
             // A codec that no block made here would have.
-            let block = builder.finish(sqlrsync_protocol::block::Codec::Lz4).unwrap();
+            let block = builder.finish(sqlrsync_protocol::block::Effort::Fast).unwrap();
             sent.push(block.as_bytes().clone());
             sqlrsync_protocol::exchange::ReplicaPages::take_block(&mut push, block).unwrap();
         }

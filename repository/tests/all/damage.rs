@@ -222,7 +222,7 @@ fn damage_says_which_version_it_is_in() {
 
 #[test]
 fn a_whole_block_put_in_place_of_another_is_noticed() {
-    use sqlrsync_protocol::block::{BlockBuilder, Codec};
+    use sqlrsync_protocol::block::{BlockBuilder, Effort};
     use sqlrsync_protocol::exchange::{End, Since};
     let store = Arc::new(InMemory::new());
     let repository = Repository::over(store.clone(), runtime(), None);
@@ -230,7 +230,7 @@ fn a_whole_block_put_in_place_of_another_is_noticed() {
     let block = |database: &Database| {
         let mut builder = BlockBuilder::new(database.size);
         (1..=3).for_each(|n| builder.push(page(n), &database.canonical(n)));
-        builder.finish(Codec::Stored).unwrap()
+        builder.finish(Effort::None).unwrap()
     };
     let [ours, other] = [1, 2].map(|seed| Database::new(PageSize::MIN, 3, seed));
     let mut push = Push::of(&ours).open(&replica).unwrap();

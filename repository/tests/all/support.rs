@@ -15,7 +15,7 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
-use sqlrsync_protocol::block::{BlockBuilder, Codec};
+use sqlrsync_protocol::block::{BlockBuilder, Effort};
 use sqlrsync_protocol::canonical::{HeaderFields, make_canonical};
 use sqlrsync_protocol::exchange::{
     Base, Committed, End, Form, Ground, OriginPages, Proof, PushId, ReplicaPages, Since, Wanted,
@@ -208,11 +208,11 @@ pub fn send(push: &mut PushReplica, database: &Database, numbers: &[u32]) -> std
     let mut builder = BlockBuilder::new(database.size);
     for &n in numbers {
         if builder.is_full() {
-            push.take_block(builder.finish(Codec::Zstd).unwrap())?;
+            push.take_block(builder.finish(Effort::Fast).unwrap())?;
         }
         builder.push(page(n), &database.canonical(n));
     }
-    match builder.finish(Codec::Zstd) {
+    match builder.finish(Effort::Fast) {
         Some(block) => push.take_block(block),
         None => Ok(()),
     }

@@ -155,7 +155,7 @@ fn hostile_pushes_are_refused() {
     let fault = |push: &mut sqlrsync_repository::PushReplica, numbers: &[u32]| {
         let mut builder = sqlrsync_protocol::block::BlockBuilder::new(size);
         numbers.iter().for_each(|n| builder.push(page(*n), &[7; 512]));
-        let block = builder.finish(sqlrsync_protocol::block::Codec::Stored).unwrap();
+        let block = builder.finish(sqlrsync_protocol::block::Effort::None).unwrap();
         match push.take_block(block) {
             Err(Error::Peer(fault)) => Some(fault),
             Err(Error::TooLarge { .. }) => Some(PeerFault::TooScattered),
