@@ -59,7 +59,7 @@ impl fmt::Display for Limits {
 /// Measures them on the first bytes of `database`; `folder` is where a file may be written.
 pub fn measure(database: &Path, folder: &Path) -> Limits {
     // The first pass brings the sample into the page cache.
-    each_chunk(database, |_| ());
+    let sample_len = each_chunk(database, |_| ());
     let read = rate(|| each_chunk(database, |chunk| _ = black_box(chunk)));
     let hash = stage(database, read, |chunk| {
         chunk.chunks_exact(PAGE_LEN).for_each(|page| _ = black_box(PageHash::of(page)));
@@ -81,7 +81,7 @@ pub fn measure(database: &Path, folder: &Path) -> Limits {
         decompress: 1.0 / (1.0 / both - 1.0 / compress).max(1e-12),
         send: send(),
         write: write(database, folder),
-        ratio: encoded as f64 / SAMPLE_LEN as f64,
+        ratio: encoded as f64 / sample_len as f64,
     }
 }
 

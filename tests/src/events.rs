@@ -15,7 +15,7 @@ const GENERATION: u32 = 1;
 const ROW_BYTES: u64 = 387;
 
 /// Bytes of a row's blob: random, so they do not compress.
-const PAYLOAD_LEN: usize = 96;
+const PAYLOAD_LEN: usize = 80;
 
 const WORDS: [&str; 64] = [
     "order",
@@ -186,7 +186,7 @@ pub fn change_rows(path: &Path, random: &mut Random, count: u64) -> rusqlite::Re
 
 fn write_message(random: &mut Random, message: &mut String) {
     message.clear();
-    let words = 16 + index(random, 12);
+    let words = 17 + index(random, 14);
     for _ in 0..words {
         message.push_str(WORDS[index(random, WORDS.len())]);
         message.push(' ');
