@@ -20,6 +20,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
+use rusqlite::ffi;
 use rusqlite::types::Null;
 use rusqlite::{Connection, params};
 use sqlrsync_protocol::canonical::{HeaderFields, make_canonical};
@@ -31,7 +32,7 @@ use crate::image::{Compare, Job, Select, run};
 use crate::legacy::LegacyHashes;
 use crate::page_hashes::PageHashes;
 use crate::receive::Received;
-use crate::snapshot::{InTransaction, LOCK_WAIT, Pages, connect, look, settled_fingerprint, wal_of};
+use crate::snapshot::{InTransaction, Pages, connect, look, settled_fingerprint, wal_of};
 
 /// SQLite's page cache for an apply. What fits is written at the commit alone; more would have to be
 /// written in between, for which readers must be kept out from the beginning (rollback mode).
@@ -168,7 +169,8 @@ fn write_pages(
 pub(crate) fn committed(path: &Path, writer: &Connection, version: i64) -> Result<Applied, Error> {
     let sqlite = |error| Error::sqlite(path, error);
     let reader = connect(path)?;
-    checkpoint(&reader).map_err(sqlite)?;
+    writer.busy_timeout(Duration::ZERO).map_err(sqlite)?;
+    checkpoint(writer);
     let before = settled_fingerprint(path)?;
     let look = || -> rusqlite::Result<_> {
         reader.execute_batch("BEGIN")?;
@@ -182,13 +184,13 @@ pub(crate) fn committed(path: &Path, writer: &Connection, version: i64) -> Resul
     Ok(Applied { fingerprint: before.with_wal(wal), fields })
 }
 
-/// Empties the WAL where that needs no waiting. The last to close would do it anyway, after the
-/// fingerprint was taken.
-fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
-    if journal_mode(connection)? == "wal" {
-        connection.busy_timeout(Duration::ZERO)?;
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-        connection.busy_timeout(LOCK_WAIT)?;
-    }
-    Ok(())
+/// Empties the WAL, if there is one and that needs no waiting. The last to close would do it anyway, after
+/// the fingerprint was taken. Not on another connection: to this one that would look as if somebody had
+/// committed. And not by the pragma, which reads the schema first.
+fn checkpoint(writer: &Connection) {
+    let mode = ffi::SQLITE_CHECKPOINT_TRUNCATE;
+    let none = std::ptr::null_mut();
+    // SAFETY: the handle is open for as long as `writer` is borrowed, the name ends with a zero, and SQLite
+    // takes null for counters that nobody wants.
+    let _ = unsafe { ffi::sqlite3_wal_checkpoint_v2(writer.handle(), c"main".as_ptr(), mode, none, none) };
 }

@@ -133,8 +133,12 @@ impl Wal {
         read_wal(&file).map_err(io_error("reading the WAL", &wal_path))
     }
 
-    /// The snapshot's own end of the WAL, once the file is seen to have that very frame.
+    /// The snapshot's own end of the WAL, once the file is seen to have that very frame. A snapshot of
+    /// the database file alone, after a checkpoint, has none: then the WAL must show none either.
     pub(crate) fn at_mark(path: &Path, mark: &Mark) -> Result<Wal, Error> {
+        if mark.frame == 0 {
+            return Ok(if Wal::of(path)? == Wal::Empty { Wal::Empty } else { Wal::Unknown });
+        }
         let wal_path = beside(path, "-wal");
         let Ok(file) = File::open(&wal_path) else { return Ok(Wal::Unknown) };
         let check = || -> std::io::Result<Wal> {
