@@ -115,3 +115,25 @@ fn a_database_without_any_state_of_the_client_is_compared_by_hashes() {
     assert_eq!((said["outcome"].as_str(), said["version"].as_u64()), (Some("pushed"), Some(6)));
     assert!(said["pages_sent"].as_u64().unwrap() < 10, "only what changed: {said}");
 }
+
+#[test]
+fn pull_after_pull_the_replica_is_not_read_again() {
+    for journal in ["wal", "delete"] {
+        let server = Server::start();
+        let (pusher, puller) = (Client::admin(&server), Client::admin(&server));
+        let app = pusher.path("app.db");
+        sample::Sample { journal, rows: 10_000, ..sample::Sample::default() }.create(&app);
+        pusher.run(&["app.db", REMOTE]).ok();
+        puller.run(&[REMOTE]).ok();
+        let len = std::fs::metadata(puller.path("app.db")).unwrap().len();
+        for row in 1..=3 {
+            sample::change(&app, row, "changed");
+            pusher.run(&["app.db"]).ok();
+            let run = puller.measure(&[REMOTE]);
+            assert!(run.status.success(), "{}", run.stderr);
+            let read = run.bytes_read.expect("the system counts what a process reads");
+            assert!(read < len / 4, "{journal}, pull {row}: {read} bytes read for a file of {len}");
+        }
+        sample::assert_same(&app, &puller.path("app.db"));
+    }
+}
