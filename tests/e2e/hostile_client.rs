@@ -30,7 +30,9 @@ struct Target {
 
 impl Target {
     fn new() -> Target {
-        let server = Server::start();
+        // Hundreds of connections, each cut off while the server still works on it.
+        let server =
+            Server::with_flags(&["--connections-max", "4000", "--connections-per-address-max", "4000"]);
         let client = Client::admin(&server);
         sample::create(&client.path("app.db"));
         client.run(&["app.db", REMOTE]).ok();

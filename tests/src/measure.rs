@@ -3,6 +3,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use std::io::Read as _;
@@ -30,8 +31,8 @@ pub struct Run {
 
 /// Runs `command` to its end.
 ///
-/// Peak memory counts from this process's own at the start (a child begins as a copy of it), so a
-/// caller that measures keeps itself small.
+/// The system counts a child's peak memory from this process's own on (a child begins as a copy of
+/// it). Where that hides the child's, what was seen of it every millisecond is said instead.
 ///
 /// # Errors
 /// The program cannot be started or waited for.
@@ -39,11 +40,13 @@ pub fn run(command: &mut Command) -> io::Result<Run> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let begin = Instant::now();
     let mut child = command.spawn()?;
+    let pid = child.id();
+    let sampler = std::thread::spawn(move || sample_memory(pid));
     let (mut out, mut err) = (child.stdout.take(), child.stderr.take());
     let reader = std::thread::spawn(move || read_all(err.as_mut()));
     let stdout = read_all(out.as_mut());
     let stderr = reader.join().map_err(|_| io::Error::other("the reader of stderr panicked"))?;
-    let ended = wait(&child)?;
+    let ended = wait(&child, sampler)?;
     let time = begin.elapsed();
     drop(child);
     Ok(Run {
@@ -76,7 +79,7 @@ struct Ended {
 
 /// Waits for a child without the standard library, which tells nothing but the exit status. The child
 /// is reaped here: it must not be waited for again.
-fn wait(child: &Child) -> io::Result<Ended> {
+fn wait(child: &Child, sampler: JoinHandle<u64>) -> io::Result<Ended> {
     let pid = libc::id_t::from(child.id());
     let mut info = MaybeUninit::<libc::siginfo_t>::uninit();
     // SAFETY: `info` is valid for a write; the result is not read. WNOWAIT leaves the child a zombie,
@@ -85,6 +88,8 @@ fn wait(child: &Child) -> io::Result<Ended> {
         return Err(io::Error::last_os_error());
     }
     let bytes_read = counter(child.id(), "io", "rchar:");
+    // Before the child is reaped: its number could be another process's after that.
+    let sampled = sampler.join().unwrap_or(0);
     let mut status = 0;
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     let pid = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
@@ -95,8 +100,21 @@ fn wait(child: &Child) -> io::Result<Ended> {
     // SAFETY: zeros are a valid `rusage`, and wait4 filled it in.
     let usage = unsafe { usage.assume_init() };
     let cpu = duration(usage.ru_utime) + duration(usage.ru_stime);
-    let kib = u64::try_from(usage.ru_maxrss).unwrap_or(0);
-    Ok(Ended { status: ExitStatus::from_raw(status), cpu, memory_bytes_max: kib * 1024, bytes_read })
+    let counted = u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024;
+    let own = memory_peak(std::process::id()).unwrap_or(0);
+    let memory_bytes_max = if counted > own { counted } else { sampled };
+    Ok(Ended { status: ExitStatus::from_raw(status), cpu, memory_bytes_max, bytes_read })
+}
+
+/// The highest peak that a process shows until it has ended.
+fn sample_memory(pid: u32) -> u64 {
+    let mut highest = 0;
+    // A zombie has no memory to show.
+    while let Some(peak) = memory_peak(pid) {
+        highest = peak.max(highest);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    highest
 }
 
 fn duration(time: libc::timeval) -> Duration {
