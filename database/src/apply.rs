@@ -82,6 +82,12 @@ fn begin(connection: &Connection, bytes: u64) -> rusqlite::Result<()> {
     let wal = journal_mode(connection)? == "wal";
     let large = bytes * 2 > APPLY_CACHE_LEN;
     connection.execute_batch(if large && !wal { "BEGIN EXCLUSIVE" } else { "BEGIN IMMEDIATE" })?;
+    Ok(())
+}
+
+/// Keeps SQLite from moving pages about as the transaction commits. It notes the change on page 1: what
+/// is to stay of that has been read before.
+fn hold_auto_vacuum(connection: &Connection) -> rusqlite::Result<()> {
     if connection.query_row("PRAGMA auto_vacuum", [], |row| row.get::<_, u32>(0))? == 1 {
         connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
     }
@@ -131,6 +137,9 @@ fn write_pages(
     geometry: Geometry,
 ) -> Result<(), Error> {
     let sqlite = |error| Error::sqlite(path, error);
+    let sql = "SELECT data FROM sqlite_dbpage WHERE pgno = 1";
+    let own: Vec<u8> = connection.query_row(sql, [], |row| row.get(0)).map_err(sqlite)?;
+    hold_auto_vacuum(connection).map_err(sqlite)?;
     let before: u32 = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).map_err(sqlite)?;
     let sql = "INSERT INTO sqlite_dbpage (pgno, data) VALUES (?1, ?2)";
     let mut insert = connection.prepare(sql).map_err(sqlite)?;
@@ -143,8 +152,6 @@ fn write_pages(
         received.read(number, &mut page)?;
         insert.execute(params![number.get(), page]).map_err(sqlite)?;
     }
-    let sql = "SELECT data FROM sqlite_dbpage WHERE pgno = 1";
-    let own: Vec<u8> = connection.query_row(sql, [], |row| row.get(0)).map_err(sqlite)?;
     if received.pages.contains(PageNumber::FIRST.get()) {
         received.read(PageNumber::FIRST, &mut page)?;
         make_canonical(&mut page);
