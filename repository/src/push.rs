@@ -252,7 +252,12 @@ impl ReplicaPages for PushReplica {
         open.repeated = match push {
             None => None,
             Some(id) => {
-                let after = open.base.as_ref().map(|base| base.number);
+                // A push comes after its base. What was only compared with is the latest, whatever the
+                // push was made from: it may be among the versions before.
+                let after = match ground {
+                    Ground::Held | Ground::Proposed(_) => open.base.as_ref().map(|base| base.number),
+                    Ground::Compared | Ground::Nothing { .. } => None,
+                };
                 replica.search(after, |manifest| manifest.push_id == Some(id))?
             }
         };

@@ -80,20 +80,27 @@ impl Sweep<'_> {
         let pinned = self.repository.shared().pins.all();
         let named: Vec<(Name, Listed)> =
             listed.into_iter().filter_map(|listed| Some((Name::parse(&listed.path)?.1, listed))).collect();
+        // Before the manifests: a push that takes over what is staged commits first and drops the record
+        // after that, so its segment is found in one of the two.
+        let staged: Vec<_> = named
+            .iter()
+            .filter_map(|(name, listed)| match *name {
+                Name::Staged(scope, id) => Some((id, listed, replica.staged_record(scope, id))),
+                _ => None,
+            })
+            .collect();
         let mut used = self.referenced(replica)?;
-        for (name, listed) in &named {
-            if let Name::Staged(scope, id) = *name {
-                match replica.staged_record(scope, id) {
-                    Ok(Some(record)) if record.expires > self.now && !used.contains(&id) => {
-                        used.insert(id);
-                    }
-                    Ok(None) => {}
-                    Ok(Some(_)) if pinned.contains(&id) => {}
-                    // Expired, committed, or no record at all.
-                    Ok(Some(_)) => self.remove_unless_pinned(id, listed)?,
-                    Err(error) if error.is_damage() => self.remove_unless_pinned(id, listed)?,
-                    Err(error) => return Err(error),
+        for (id, listed, record) in staged {
+            match record {
+                Ok(Some(record)) if record.expires > self.now && !used.contains(&id) => {
+                    used.insert(id);
                 }
+                Ok(None) => {}
+                Ok(Some(_)) if pinned.contains(&id) => {}
+                // Expired, committed, or no record at all.
+                Ok(Some(_)) => self.remove_unless_pinned(id, listed)?,
+                Err(error) if error.is_damage() => self.remove_unless_pinned(id, listed)?,
+                Err(error) => return Err(error),
             }
         }
         used.extend(pinned);

@@ -83,6 +83,9 @@ fn a_push_repeated_after_a_lost_answer_makes_no_second_version() {
     let again = Push::of(&second).on(&first, 1).id(2).run(&replica).unwrap();
     assert_eq!((again.version, again.unchanged), (Some(number(2)), false));
     assert_eq!(replica.latest().unwrap().unwrap().number, number(3));
+    // So it is where the pusher knows no base: everything comes again.
+    let again = Push::of(&second).id(2).run(&replica).unwrap();
+    assert_eq!((again.version, again.unchanged), (Some(number(2)), false));
     // The same id with another content is another push.
     let other = Database::new(PageSize::MIN, 13, 4);
     let done = Push::of(&other).on(&first, 1).id(2).run(&replica).unwrap();
