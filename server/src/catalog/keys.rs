@@ -125,7 +125,7 @@ impl Catalog {
     /// Puts a key into the catalog.
     ///
     /// # Errors
-    /// [`Error::TooManyKeys`], [`Error::NoNamespace`], [`Error::Database`].
+    /// [`Error::TooManyKeys`], [`Error::NoNamespace`], [`Error::ParentRevoked`], [`Error::Database`].
     pub fn add_key(&self, new: &NewKey<'_>) -> Result<KeyId, Error> {
         let connection = self.lock();
         let namespace = namespace_id(&connection, new.namespace)?;
@@ -137,9 +137,11 @@ impl Catalog {
                 return Err(Error::TooManyKeys(REPLICA_KEYS_MAX));
             }
         }
-        connection.execute(
+        // One statement: a key that is revoked meanwhile, by this process or another, makes none.
+        let made = connection.execute(
             "INSERT INTO key (kind, namespace, replica, hash, label, parent, created)
-             VALUES (?, ?, ?, ?, ?, ?, ?)",
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
+             WHERE ?6 IS NULL OR EXISTS (SELECT 1 FROM key WHERE id = ?6 AND revoked IS NULL)",
             params![
                 kind_word(new.kind),
                 namespace,
@@ -150,6 +152,9 @@ impl Catalog {
                 now()
             ],
         )?;
+        if made == 0 {
+            return Err(Error::ParentRevoked);
+        }
         Ok(KeyId(connection.last_insert_rowid()))
     }
 
@@ -280,6 +285,24 @@ mod tests {
         assert_eq!((found.id, found.kind), (id, Kind::ReplicaPush));
         assert_eq!(found.scope.to_string(), "team/app.db");
         assert_eq!(catalog.key_by_hash(&KeyHash::from_bytes([2; 32])).unwrap(), None);
+    }
+
+    #[test]
+    fn a_revoked_key_makes_no_keys() {
+        let (_folder, catalog) = catalog();
+        let parent = add(&catalog, Kind::ReplicaPush, 1, None);
+        catalog.revoke_key(parent, false).unwrap();
+        let hash = &KeyHash::from_bytes([2; 32]);
+        let new = NewKey {
+            kind: Kind::ReplicaPull,
+            namespace: "team",
+            replica: Some("r"),
+            hash,
+            label: "",
+            parent: Some(parent),
+        };
+        assert!(matches!(catalog.add_key(&new), Err(Error::ParentRevoked)));
+        assert_eq!(catalog.key_by_hash(hash).unwrap(), None);
     }
 
     #[test]

@@ -52,6 +52,9 @@ pub enum Error {
     /// The replica has as many keys as it may have.
     #[error("the replica has {0} keys, the most it may have: revoke some")]
     TooManyKeys(u32),
+    /// A key that was revoked asked for a new one.
+    #[error("the key that asks for this one has been revoked")]
+    ParentRevoked,
     /// A row holds what no row may hold.
     #[error("the catalog holds a {0} that is none: it was changed by hand or is damaged")]
     Damaged(&'static str),
