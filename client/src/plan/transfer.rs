@@ -7,7 +7,7 @@ use sqlrsync_protocol::control::COMMIT_MESSAGE_MAX;
 use sqlrsync_protocol::remote::{Argument, RemoteName, VersionSelector};
 use sqlrsync_protocol::text::ReplicaIdText;
 
-use super::{Access, Copy, Environment, KeySource, LocalFile, Plan, Pull, Push, Ssh, Visibility, Way};
+use super::{Access, Copy, Environment, LocalFile, Plan, Pull, Push, Ssh, Visibility, Way};
 use crate::cli::TransferArgs;
 use crate::error::Error;
 use crate::folders::Folders;
@@ -100,7 +100,8 @@ impl Given<'_> {
         let stored_id = entry.as_ref().and_then(|entry| entry.replica_id.parse().ok());
         let replica_id =
             self.replica_id(stored_id.or(beside.as_ref().and_then(|file| file.replica_id.clone())))?;
-        let has_key = access.credential.as_ref().is_some_and(|found| found.source == KeySource::Stored);
+        // Whatever key is used now: one that is stored already is not asked for again.
+        let has_key = entry.as_ref().is_some_and(|entry| !entry.push_key.is_empty());
         let message = self.typed.message.clone().unwrap_or_default();
         if message.len() > COMMIT_MESSAGE_MAX {
             let what =
