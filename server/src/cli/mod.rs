@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::FromArgMatches;
 
-use crate::data_folder::DataFolder;
+use crate::data_folder::{self, DataFolder};
 use args::{Cli, Command, ConfigCommand};
 use error::Error;
 
@@ -54,8 +54,14 @@ fn folder(files: &args::Files) -> Result<DataFolder, Error> {
     Ok(DataFolder::create(&config::data_path(files, &file)?)?)
 }
 
-/// The data folder of the commands that look into one.
+/// The data folder of the commands that look into one. A folder that is something else has nothing to be
+/// proved, and "nothing is damaged" would be no answer.
 fn existing_folder(files: &args::Files) -> Result<DataFolder, Error> {
     let file = config::read_file(files)?;
-    Ok(DataFolder::open(&config::data_path(files, &file)?)?)
+    let folder = DataFolder::open(&config::data_path(files, &file)?)?;
+    if folder.catalog().exists() || folder.repository().exists() {
+        Ok(folder)
+    } else {
+        Err(data_folder::Error::Missing(folder.path().to_owned()).into())
+    }
 }

@@ -161,6 +161,9 @@ fn check_proves_or_names_what_is_broken() {
     let name = segment.file_name().unwrap().to_str().unwrap();
     assert!(text(&damaged.stdout).contains(name), "{}", text(&damaged.stdout));
     assert_eq!(run(&data.join("nothing"), &["check"]).status.code(), Some(10));
+    let other = tempfile::tempdir().unwrap();
+    assert_eq!(run(other.path(), &["check"]).status.code(), Some(10), "a folder of something else");
+    assert_eq!(other.path().read_dir().unwrap().count(), 0);
     assert_eq!(run(&data, &["sweep", "--json"]).status.code(), Some(0));
 }
 
