@@ -1,3 +1,5 @@
+//! What was typed becomes which plan: places, keys in their order, flags that exclude each other.
+
 use super::*;
 use crate::secrets::{Entry, Secrets};
 

@@ -1,3 +1,5 @@
+//! What is remembered of a file between runs, and that damage to it costs a scan and nothing else.
+
 use super::*;
 
 /// A folder with a real database in it, old enough that its fingerprint proves something.

@@ -1,3 +1,5 @@
+//! A push that would only undo what others pushed is held back; one with changes of its own is not.
+
 use std::thread;
 
 use sqlrsync_protocol::conversation::{
