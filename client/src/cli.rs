@@ -1,7 +1,7 @@
 //! What can be typed: flags and arguments, and nothing about what they mean. [`crate::plan`] makes
 //! of it what is to be done.
 //!
-//! A bare `log`, `config`, `completions` or `man` is always the command, wherever it stands; a local
+//! A bare `log`, `status`, `config`, `completions` or `man` is always the command, wherever it stands; a local
 //! file of that name is `./log`. `-v` is the version, as in the public client; where the program is
 //! started by a peer (`--origin`, `--replica`), `-v` is verbosity, as in `sqlite3_rsync`: see [`Typed`].
 
@@ -49,7 +49,7 @@ impl Typed {
     disable_help_subcommand = true,
     version,
     max_term_width = 100,
-    after_help = "A bare log, config, completions or man is the command; a file of that name is ./log.\n\
+    after_help = "A bare log, status, config, completions or man is the command; a file of that name is ./log.\n\
                   Exit codes: 0 done, 1 error, 2 usage, 3 conflict, 4 not allowed, 5 try again later,\n\
                   10 not found, 12 integrity, 130 cancelled."
 )]
@@ -114,25 +114,39 @@ pub struct TransferArgs {
     #[arg(long)]
     pub force: bool,
 
-    /// Stay, and follow the changes (not in this version).
-    #[arg(long, help_heading = "Later")]
-    pub subscribe: bool,
-
     /// Merge what others pushed meanwhile (not in this version).
     #[arg(long, help_heading = "Later")]
     pub merge: bool,
 
-    /// Push when nothing was written for so long (not in this version).
-    #[arg(long = "waitIdle", alias = "wait-idle", value_name = "DURATION", help_heading = "Later")]
+    /// Stay: push after every burst of writes, or pull every new version.
+    #[arg(long, help_heading = "Subscription")]
+    pub subscribe: bool,
+
+    /// Push when nothing was written for so long: 10s to 24d [default: 10s].
+    #[arg(long = "waitIdle", alias = "wait-idle", value_name = "DURATION", help_heading = "Subscription")]
     pub wait_idle: Option<String>,
 
-    /// Push after so long in any case (not in this version).
-    #[arg(long = "maxInterval", alias = "max-interval", value_name = "DURATION", help_heading = "Later")]
+    /// Push at the latest so long after the last push, even while writes go on.
+    #[arg(
+        long = "maxInterval",
+        alias = "max-interval",
+        value_name = "DURATION",
+        help_heading = "Subscription"
+    )]
     pub max_interval: Option<String>,
 
-    /// Never push more often (not in this version).
-    #[arg(long = "minInterval", alias = "min-interval", value_name = "DURATION", help_heading = "Later")]
+    /// Leave at least so long between two pushes [default: half of maxInterval].
+    #[arg(
+        long = "minInterval",
+        alias = "min-interval",
+        value_name = "DURATION",
+        help_heading = "Subscription"
+    )]
     pub min_interval: Option<String>,
+
+    /// Run this command after each new version that was pulled; its number is in SQLRSYNC_VERSION.
+    #[arg(long, value_name = "COMMAND", help_heading = "Subscription")]
+    pub exec: Option<OsString>,
 }
 
 /// What can stand in the environment and in `config.toml` as well; [`crate::settings`] settles which counts.
@@ -198,6 +212,15 @@ pub enum Command {
         /// At most so many.
         #[arg(short = 'n', long, value_name = "N")]
         limit: Option<u32>,
+        /// A key that may pull.
+        #[arg(long = "pullKey", alias = "pull-key", value_name = "KEY")]
+        pull_key: Option<String>,
+    },
+    /// Tell which version a replica has, who follows it, and when the next push is due.
+    Status {
+        /// The replica.
+        #[arg(value_name = "NAMESPACE/PATH")]
+        remote: OsString,
         /// A key that may pull.
         #[arg(long = "pullKey", alias = "pull-key", value_name = "KEY")]
         pull_key: Option<String>,

@@ -2,6 +2,7 @@
 //! beside a database. Nothing here acts: a plan is made, or an error that says what to type instead.
 
 mod access;
+mod live;
 mod transfer;
 
 use std::ffi::OsString;
@@ -12,12 +13,13 @@ use sqlrsync_protocol::duration::Seconds;
 use sqlrsync_protocol::remote::{Argument, RemoteName, VersionSelector};
 use sqlrsync_protocol::text::ReplicaIdText;
 
-use crate::cli::{Cli, Command, ConfigCommand, PeerArgs, TransferArgs, Typed};
+use crate::cli::{Cli, Command, ConfigCommand, PeerArgs, Typed};
 use crate::error::Error;
 use crate::folders::Folders;
 use crate::settings::{self, Settings};
 
 pub use access::{Access, Credential, KeySource, parse_key};
+pub use live::{Follow, Publish, Status, Timing};
 
 /// A look into the environment of the process.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
@@ -35,8 +37,14 @@ pub enum Plan {
     Ssh(Ssh),
     /// What a peer started us for, on stdin and stdout.
     Peer(Peer),
+    /// A local database to a server, whenever it has changed.
+    Publish(Publish),
+    /// Every new version into a local file.
+    Follow(Follow),
     /// The versions of a replica.
     Log(Log),
+    /// What the server knows of a replica and its clients.
+    Status(Status),
     /// The settings.
     ShowConfig(Box<Settings>),
     /// Completions for a shell.
@@ -64,7 +72,7 @@ pub enum Visibility {
 }
 
 /// A push.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Push {
     /// The database.
     pub local: LocalFile,
@@ -87,7 +95,7 @@ pub struct Push {
 }
 
 /// A pull.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Pull {
     /// From which replica.
     pub remote: RemoteName,
@@ -226,7 +234,9 @@ pub fn resolve(typed: Typed, environment: Environment<'_>, folders: Folders) -> 
 }
 
 fn user(cli: Cli, environment: Environment<'_>, folders: Folders) -> Result<Resolved, Error> {
-    refuse_later(&cli.transfer)?;
+    if cli.transfer.merge {
+        return Err(Error::NotYet { flag: "--merge" });
+    }
     let settings = Settings::resolve(&cli.settings, &cli.output, environment, &folders)?;
     let output = Output {
         json: cli.output.json,
@@ -237,7 +247,7 @@ fn user(cli: Cli, environment: Environment<'_>, folders: Folders) -> Result<Reso
     let plan = match cli.command {
         Some(_) if !cli.operands.is_empty() => {
             return Err(Error::usage(
-                "log, config, completions and man are commands, and stand alone",
+                "log, status, config, completions and man are commands, and stand alone",
                 "write ./ in front of a file of that name",
             ));
         }
@@ -245,45 +255,28 @@ fn user(cli: Cli, environment: Environment<'_>, folders: Folders) -> Result<Reso
         Some(Command::Man { folder }) => Plan::Man(folder),
         Some(Command::Config { command: ConfigCommand::Show }) => Plan::ShowConfig(Box::new(settings)),
         Some(Command::Log { remote, limit, pull_key }) => {
-            let remote = log_remote(&remote)?;
+            let remote = only_replica(&remote, "log lists the versions of", "log")?;
             let flag = pull_key.or(cli.transfer.pull_key).or(cli.transfer.push_key);
-            let access = Access::for_log(&remote, flag, &settings, environment, &folders)?;
+            let access = Access::for_reading(&remote, flag, &settings, environment, &folders)?;
             Plan::Log(Log { remote, access, limit })
+        }
+        Some(Command::Status { remote, pull_key }) => {
+            let remote = only_replica(&remote, "status tells of", "status")?;
+            let flag = pull_key.or(cli.transfer.pull_key).or(cli.transfer.push_key);
+            let access = Access::for_reading(&remote, flag, &settings, environment, &folders)?;
+            Plan::Status(Status { remote, access })
         }
         None => transfer::plan(&cli.operands, cli.transfer, &settings, environment, &folders)?,
     };
     Ok(Resolved { plan, output, folders, timeout })
 }
 
-/// What belongs to later versions is read, so that a mistake in it shows, and refused.
-fn refuse_later(typed: &TransferArgs) -> Result<(), Error> {
-    let durations = [
-        ("--waitIdle", &typed.wait_idle),
-        ("--maxInterval", &typed.max_interval),
-        ("--minInterval", &typed.min_interval),
-    ];
-    for (flag, value) in durations {
-        if let Some(Err(error)) = value.as_ref().map(|value| value.parse::<Seconds>()) {
-            return Err(Error::usage(
-                format!("{flag}: {error}"),
-                "a duration is written as 30s, 5m or 1h30m",
-            ));
-        }
-    }
-    let set = durations.into_iter().filter(|(_, value)| value.is_some()).map(|(flag, _)| flag);
-    let flags = [("--subscribe", typed.subscribe), ("--merge", typed.merge)];
-    let later = flags.into_iter().filter(|&(_, on)| on).map(|(flag, _)| flag).chain(set).next();
-    later.map_or(Ok(()), |flag| Err(Error::NotYet { flag }))
-}
-
-fn log_remote(typed: &OsString) -> Result<RemoteName, Error> {
+fn only_replica(typed: &OsString, tells: &str, command: &str) -> Result<RemoteName, Error> {
+    let usage = format!("sqlrsync {command} NAMESPACE/PATH");
     match Argument::parse(typed) {
         Ok(Argument::Remote { name, version: None }) => Ok(name),
-        Err(error) => Err(Error::usage(error.to_string(), "sqlrsync log NAMESPACE/PATH")),
-        Ok(_) => Err(Error::usage(
-            "log lists the versions of a replica on a server",
-            "sqlrsync log NAMESPACE/PATH",
-        )),
+        Err(error) => Err(Error::usage(error.to_string(), usage)),
+        Ok(_) => Err(Error::usage(format!("{tells} a replica on a server"), usage)),
     }
 }
 

@@ -2,17 +2,21 @@
 
 mod config;
 mod copy;
+mod follow;
 mod guard;
 mod keys;
 mod log;
 mod pages;
 mod peer;
+mod publish;
 mod pull;
 mod push;
+mod rest;
 mod ssh;
+mod status;
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sqlrsync_protocol::conversation::ExchangeError;
 
@@ -28,7 +32,7 @@ use crate::wire::{Cancel, WireError};
 pub struct Run {
     output: Output,
     folders: Folders,
-    silence_max: std::time::Duration,
+    silence_max: Duration,
     cancel: Cancel,
     runtime: tokio::runtime::Runtime,
     began: Instant,
@@ -48,7 +52,10 @@ pub fn carry_out(resolved: Resolved, runtime: tokio::runtime::Runtime, cancel: C
         Plan::Copy(plan) => copy::copy(&run, &plan)?,
         Plan::Ssh(plan) => ssh::transfer(&run, &plan)?,
         Plan::Peer(plan) => return peer::serve(&run, &plan),
+        Plan::Publish(plan) => return publish::publish(&run, &plan),
+        Plan::Follow(plan) => return follow::follow(&run, &plan),
         Plan::Log(plan) => return log::list(&run, &plan),
+        Plan::Status(plan) => return status::show(&run, &plan),
         Plan::ShowConfig(settings) => return config::show(&run, &settings),
         Plan::Completions(shell) => return config::completions(shell),
         Plan::Man(folder) => return config::man(&folder),
@@ -86,7 +93,22 @@ impl Run {
 
     fn finished(&self, mut outcome: Outcome) -> Result<(), Error> {
         outcome.seconds = self.began.elapsed().as_secs_f64();
+        self.print(&outcome)
+    }
+
+    fn print(&self, outcome: &Outcome) -> Result<(), Error> {
         outcome.print(self.output.json, self.output.quiet)
+    }
+
+    /// Does nothing for that long.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] as soon as somebody says stop.
+    fn pause(&self, time: Duration) -> Result<(), Error> {
+        let stopped = self
+            .runtime
+            .block_on(async { tokio::time::timeout(time, self.cancel.cancelled()).await.is_ok() });
+        if stopped { Err(Error::Cancelled) } else { Ok(()) }
     }
 }
 

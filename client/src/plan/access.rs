@@ -164,7 +164,7 @@ impl Access {
     }
 
     /// For the list of versions.
-    pub(super) fn for_log(
+    pub(super) fn for_reading(
         remote: &RemoteName,
         flag: Option<String>,
         settings: &Settings,

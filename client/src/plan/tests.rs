@@ -102,16 +102,35 @@ fn what_makes_no_sense_is_usage() {
 }
 
 #[test]
-fn later_capabilities_are_named_and_their_values_checked() {
+fn a_merge_is_named_as_what_is_not_there_yet() {
+    assert!(matches!(Home::new().resolve(&["a.db", "--merge"]), Err(Error::NotYet { flag: "--merge" })));
+}
+
+#[test]
+fn subscribe_goes_on_with_a_push_or_a_pull_and_with_nothing_else() {
     let home = Home::new();
-    let text = home.resolve(&["a/b", "--subscribe"]).unwrap_err().to_string();
-    assert!(text.contains("--subscribe is not available"), "{text}");
-    let text = home.resolve(&["a.db", "--waitIdle", "ten"]).unwrap_err().to_string();
-    assert!(text.starts_with("--waitIdle"), "{text}");
-    assert!(matches!(
-        home.resolve(&["a.db", "--waitIdle", "10m"]),
-        Err(Error::NotYet { flag: "--waitIdle" })
-    ));
+    match home.resolve(&["a.db", "team/a.db", "--subscribe", "--waitIdle", "10m", "--maxInterval=24h"]) {
+        Ok(Plan::Publish(publish)) => assert_eq!(publish.timing.wait_idle.as_secs(), 600),
+        other => panic!("{other:?}"),
+    }
+    match home.resolve(&["team/a.db", "--subscribe", "--exec", "make pages"]) {
+        Ok(Plan::Follow(follow)) => assert_eq!(follow.exec.as_deref(), Some("make pages".as_ref())),
+        other => panic!("{other:?}"),
+    }
+    let refused: &[&[&str]] = &[
+        &["a.db", "--waitIdle", "ten", "--subscribe"],
+        &["a.db", "--waitIdle", "10m"],
+        &["a/b", "--exec", "true"],
+        &["a/b@7", "--subscribe"],
+        &["a/b", "--subscribe", "--waitIdle", "10m"],
+        &["a.db", "--subscribe", "--exec", "true"],
+        &["a.db", "--subscribe", "--dry"],
+        &["a.db", "b.db", "--subscribe"],
+        &["a.db", "--subscribe", "--waitIdle", "2h", "--maxInterval", "1h"],
+    ];
+    for arguments in refused {
+        assert_eq!(home.resolve(arguments).unwrap_err().exit_code(), 2, "{arguments:?}");
+    }
 }
 
 #[test]

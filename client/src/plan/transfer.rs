@@ -7,6 +7,7 @@ use sqlrsync_protocol::control::COMMIT_MESSAGE_MAX;
 use sqlrsync_protocol::remote::{Argument, RemoteName, VersionSelector};
 use sqlrsync_protocol::text::ReplicaIdText;
 
+use super::live::LiveFlags;
 use super::{Access, Copy, Environment, LocalFile, Plan, Pull, Push, Ssh, Visibility, Way};
 use crate::cli::TransferArgs;
 use crate::error::Error;
@@ -30,44 +31,9 @@ pub(super) fn plan(
     environment: Environment<'_>,
     folders: &Folders,
 ) -> Result<Plan, Error> {
+    let live = LiveFlags::take(&typed)?;
     let given = Given { typed, settings, environment, folders };
-    let mut arguments = Vec::new();
-    for operand in operands {
-        let argument = Argument::parse(operand);
-        arguments.push(argument.map_err(|error| Error::usage(error.to_string(), USAGE))?);
-    }
-    let mut arguments = arguments.into_iter();
-    match (arguments.next(), arguments.next()) {
-        (Some(Argument::Local(local)), None) => given.push(local, None),
-        (Some(Argument::Local(local)), Some(Argument::Remote { name, version })) => {
-            if version.is_some_and(|version| version != VersionSelector::Latest) {
-                return Err(Error::usage(
-                    "a push makes a new version; none can be chosen",
-                    "leave the @ out",
-                ));
-            }
-            given.push(local, Some(name))
-        }
-        (Some(Argument::Remote { name, version }), local) => match local {
-            None => given.pull(name, version, None),
-            Some(Argument::Local(local)) => given.pull(name, version, Some(local)),
-            Some(_) => Err(neither_local()),
-        },
-        (Some(Argument::Local(origin)), Some(Argument::Local(replica))) => given.copy(origin, replica),
-        (Some(Argument::Local(local)), Some(Argument::Ssh { destination, path })) => {
-            given.ssh(Way::Out, local, destination, path)
-        }
-        (Some(Argument::Ssh { destination, path }), local) => match local {
-            None => {
-                let name = Path::new(&path).file_name().map(PathBuf::from);
-                let name = name.ok_or_else(|| Error::usage(format!("{path:?} names no file"), USAGE))?;
-                given.ssh(Way::In, name, destination, path)
-            }
-            Some(Argument::Local(local)) => given.ssh(Way::In, local, destination, path),
-            Some(_) => Err(neither_local()),
-        },
-        (None, _) => Err(Error::usage("nothing to do: no database was named", USAGE)),
-    }
+    live.apply(given.plan(operands)?)
 }
 
 const USAGE: &str = "sqlrsync LOCAL [REMOTE] pushes, sqlrsync REMOTE [LOCAL] pulls, sqlrsync LOCAL LOCAL copies; \
@@ -78,6 +44,46 @@ fn neither_local() -> Error {
 }
 
 impl Given<'_> {
+    fn plan(self, operands: &[OsString]) -> Result<Plan, Error> {
+        let mut arguments = Vec::new();
+        for operand in operands {
+            let argument = Argument::parse(operand);
+            arguments.push(argument.map_err(|error| Error::usage(error.to_string(), USAGE))?);
+        }
+        let mut arguments = arguments.into_iter();
+        match (arguments.next(), arguments.next()) {
+            (Some(Argument::Local(local)), None) => self.push(local, None),
+            (Some(Argument::Local(local)), Some(Argument::Remote { name, version })) => {
+                if version.is_some_and(|version| version != VersionSelector::Latest) {
+                    return Err(Error::usage(
+                        "a push makes a new version; none can be chosen",
+                        "leave the @ out",
+                    ));
+                }
+                self.push(local, Some(name))
+            }
+            (Some(Argument::Remote { name, version }), local) => match local {
+                None => self.pull(name, version, None),
+                Some(Argument::Local(local)) => self.pull(name, version, Some(local)),
+                Some(_) => Err(neither_local()),
+            },
+            (Some(Argument::Local(origin)), Some(Argument::Local(replica))) => self.copy(origin, replica),
+            (Some(Argument::Local(local)), Some(Argument::Ssh { destination, path })) => {
+                self.ssh(Way::Out, local, destination, path)
+            }
+            (Some(Argument::Ssh { destination, path }), local) => match local {
+                None => {
+                    let name = Path::new(&path).file_name().map(PathBuf::from);
+                    let name = name.ok_or_else(|| Error::usage(format!("{path:?} names no file"), USAGE))?;
+                    self.ssh(Way::In, name, destination, path)
+                }
+                Some(Argument::Local(local)) => self.ssh(Way::In, local, destination, path),
+                Some(_) => Err(neither_local()),
+            },
+            (None, _) => Err(Error::usage("nothing to do: no database was named", USAGE)),
+        }
+    }
+
     fn push(self, local: PathBuf, named: Option<RemoteName>) -> Result<Plan, Error> {
         let local = LocalFile::new(local, self.folders)?;
         let beside = KeyFile::read(&local.path)?;

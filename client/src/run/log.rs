@@ -1,30 +1,19 @@
 //! The versions of a replica, as the server's REST API lists them: a table, or an object a line.
 
 use std::io::{self, Write};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlrsync_protocol::text::printable;
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::Run;
-use crate::connect::{percent_encode, refused};
+use super::rest::Rest;
 use crate::error::Error;
 use crate::outcome::bytes_text;
-use crate::plan::{Access, Log};
-use crate::prompt::ask_for_key;
-use crate::wire::tls;
-use sqlrsync_protocol::exchange::Refusal;
-
-/// The longest answer that is read at once, in bytes: it holds [`PAGE_MAX`] versions.
-const ANSWER_LEN_MAX: u64 = 16 << 20;
+use crate::plan::Log;
 
 /// How many versions are asked for at once.
 const PAGE_MAX: u32 = 500;
-
-/// How long the server may take to answer.
-const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 /// The answer: versions, newest first.
 #[derive(Debug, Deserialize)]
@@ -66,24 +55,19 @@ impl Version {
 }
 
 pub fn list(run: &Run, plan: &Log) -> Result<(), Error> {
-    let mut access = plan.access.clone();
-    run.warn_of_plain_text(&access);
-    let agent = agent(&access)?;
+    run.warn_of_plain_text(&plan.access);
+    let mut rest = Rest::new(&plan.access)?;
     let mut left = plan.limit;
-    let mut before = None;
+    let mut before: Option<u64> = None;
     let mut printer = Printer { json: run.output.json, out: io::stdout().lock(), header: false };
     loop {
         let count = left.unwrap_or(PAGE_MAX).min(PAGE_MAX);
         if count == 0 || run.cancel.is_cancelled() {
             return Ok(());
         }
-        let versions = match fetch(&agent, &access, plan, before, count) {
-            Err(Error::Refused { refusal: Refusal::NotAllowed, .. }) if access.credential.is_none() => {
-                access.credential = Some(ask_for_key("pull", &plan.remote.to_string())?);
-                continue;
-            }
-            fetched => fetched?,
-        };
+        let mut query = vec![("limit", count.to_string())];
+        query.extend(before.map(|before| ("before", before.to_string())));
+        let Answer { versions } = rest.get(&plan.remote, "versions", &query)?;
         if !printer.print(&versions)? {
             return Ok(());
         }
@@ -96,59 +80,6 @@ pub fn list(run: &Run, plan: &Log) -> Result<(), Error> {
             _ => return Ok(()),
         }
         left = left.map(|left| left.saturating_sub(versions.len() as u32));
-    }
-}
-
-fn agent(access: &Access) -> Result<ureq::Agent, Error> {
-    let mut config = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .timeout_global(Some(ANSWER_MAX))
-        .user_agent(concat!("sqlrsync/", env!("CARGO_PKG_VERSION")));
-    if access.server.tls() {
-        let trusted = tls::certificates(access.ca_file.as_deref())?;
-        let roots = trusted.iter().map(|certificate| Certificate::from_der(certificate).to_owned());
-        let roots = RootCerts::new_with_certs(&roots.collect::<Vec<_>>());
-        config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
-    }
-    Ok(config.build().new_agent())
-}
-
-fn fetch(
-    agent: &ureq::Agent,
-    access: &Access,
-    plan: &Log,
-    before: Option<u64>,
-    count: u32,
-) -> Result<Vec<Version>, Error> {
-    let server = &access.server;
-    let path = format!("/api/v1/replicas/{}/versions", percent_encode(&plan.remote.to_string()));
-    let mut request = agent.get(server.http(&path)).query("limit", count.to_string());
-    if let Some(before) = before {
-        request = request.query("before", before.to_string());
-    }
-    if let Some(found) = &access.credential {
-        request = request.header("Authorization", found.key.secret());
-    }
-    let mut response = request.call().map_err(|error| unanswered(access, &error))?;
-    let body = response.body_mut().with_config().limit(ANSWER_LEN_MAX).read_to_vec();
-    let body = body.map_err(|error| unanswered(access, &error))?;
-    if !response.status().is_success() {
-        return Err(refused(server, response.status(), response.headers(), &body));
-    }
-    let answer: Answer = serde_json::from_slice(&body).map_err(|error| Error::NotThisServer {
-        server: server.to_string(),
-        why: format!("its list of versions cannot be read ({error})"),
-    })?;
-    Ok(answer.versions)
-}
-
-fn unanswered(access: &Access, error: &ureq::Error) -> Error {
-    let (server, why) = (access.server.to_string(), error.to_string());
-    match error {
-        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => Error::Tls { server, why },
-        ureq::Error::Protocol(_) | ureq::Error::BodyExceedsLimit(_) => Error::NotThisServer { server, why },
-        _ => Error::Unreachable { server, why },
     }
 }
 
