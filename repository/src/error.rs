@@ -72,6 +72,9 @@ pub enum Error {
     /// Others committed again and again while this push tried to.
     #[error("{0} other pushes were committed while this one tried to: push again")]
     Contended(u32),
+    /// Who pushes may not any more.
+    #[error("the right to push ended before the version was made: nothing was committed")]
+    Withdrawn,
     /// A call that does not fit the state of the exchange: a bug of the caller.
     #[error("{0}: a call out of order, which is a bug of this program")]
     OutOfOrder(&'static str),
@@ -202,6 +205,7 @@ impl Fault for Error {
             Error::Peer(_) | Error::TooLarge { .. } | Error::TextTooLong { .. } => Refusal::Invalid,
             Error::WrongRoot { .. } | Error::Damaged { .. } => Refusal::Integrity,
             Error::NoVersion(_) | Error::Expired(_) => Refusal::NotFound,
+            Error::Withdrawn => Refusal::NotAllowed,
             Error::Contended(_) | Error::DiskFull { .. } => Refusal::TryLater,
             Error::Store { .. } | Error::Scratch(_) | Error::OutOfOrder(_) => Refusal::Failed,
         }

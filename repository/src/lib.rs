@@ -38,7 +38,7 @@ pub use error::{Damage, Error, PeerFault};
 pub use id::{NotReplicaId, ReplicaId};
 pub use manifest::{MANIFEST_BYTES_MAX, MESSAGE_BYTES_MAX, Manifest, TEXT_BYTES_MAX};
 pub use origin::VersionOrigin;
-pub use push::{PushOptions, PushReplica};
+pub use push::{Permission, PushOptions, PushReplica};
 pub use replica::{About, Replica, VERSIONS_SEARCHED_MAX};
 pub use repository::Repository;
 pub use sweep::{SweepOptions, SweepReport};

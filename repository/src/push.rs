@@ -11,6 +11,7 @@ mod collector;
 mod commit;
 mod late;
 mod pages20;
+mod permission;
 mod records;
 
 use jiff::Timestamp;
@@ -34,6 +35,7 @@ use crate::tree::StoredTree;
 
 use collector::{Collector, Staging};
 use pages20::Pages20;
+pub use permission::Permission;
 
 /// The most staged blocks that are offered to a push.
 const STAGED_BLOCKS_MAX: usize = 65_536;
@@ -61,6 +63,8 @@ pub struct PushOptions {
     pub database_bytes_max: u64,
     /// How many bytes of a scope's cut pushes are kept for a replica.
     pub stage_bytes_max: u64,
+    /// Whether the version may still be made when all of it is there.
+    pub permission: Permission,
 }
 
 /// A push into a replica.
@@ -330,7 +334,7 @@ impl ReplicaPages for PushReplica {
         match &outcome {
             Ok(_) => {}
             // What proves to be wrong is not worth keeping.
-            Err(Error::WrongRoot { .. } | Error::Peer(_)) => open.collector.forget(),
+            Err(Error::WrongRoot { .. } | Error::Peer(_) | Error::Withdrawn) => open.collector.forget(),
             // The manifest may have been created after all: nothing is removed.
             Err(_) => open.collector.keep_for_later(false),
         }

@@ -51,7 +51,7 @@ impl PushReplica {
         }
         let (fields, first_hash20) = open.first_page(&self.replica, end, geometry)?;
         let manifest = self.describe(open, &made, fields, first_hash20)?;
-        let committed = create(&self.replica, manifest, open)?;
+        let committed = self.create(manifest, open)?;
         open.tidy(&self.replica);
         Ok(committed)
     }
@@ -90,6 +90,35 @@ impl PushReplica {
             top: made.top,
             first_hash20,
         })
+    }
+
+    /// Creates the manifest under the next free number: the commit.
+    fn create(&self, mut manifest: Manifest, open: &Open) -> Result<Committed, Error> {
+        let replica = &self.replica;
+        let expected = open.base.as_ref().or(open.latest.as_ref()).map(|base| base.root);
+        for _ in 0..ATTEMPTS_MAX {
+            let latest = replica.latest()?;
+            if let Some(latest) = latest.as_ref().filter(|latest| latest.root == manifest.root) {
+                return Ok(unchanged(latest));
+            }
+            let next = latest.as_ref().map_or(Some(VersionNumber::FIRST), |latest| latest.number.next());
+            manifest.number = next.ok_or(Error::OutOfOrder("the last version number"))?;
+            let overtook = latest.as_ref().map(|latest| latest.root) != expected;
+            self.options.permission.ask()?;
+            if create_as(replica, &manifest)? {
+                let version = Some(manifest.number);
+                return Ok(Committed { version, unchanged: false, overtook });
+            }
+            if let Some(winner) = replica.manifest(manifest.number)?
+                && manifest.push_id.is_some()
+                && winner.push_id == manifest.push_id
+                && winner.root == manifest.root
+            {
+                // The same push, by way of another process.
+                return Ok(Committed { version: Some(winner.number), unchanged: false, overtook: false });
+            }
+        }
+        Err(Error::Contended(ATTEMPTS_MAX))
     }
 }
 
@@ -206,33 +235,6 @@ impl Open {
 
 fn unchanged(latest: &Manifest) -> Committed {
     Committed { version: Some(latest.number), unchanged: true, overtook: false }
-}
-
-/// Creates the manifest under the next free number: the commit.
-fn create(replica: &Replica, mut manifest: Manifest, open: &Open) -> Result<Committed, Error> {
-    let expected = open.base.as_ref().or(open.latest.as_ref()).map(|base| base.root);
-    for _ in 0..ATTEMPTS_MAX {
-        let latest = replica.latest()?;
-        if let Some(latest) = latest.as_ref().filter(|latest| latest.root == manifest.root) {
-            return Ok(unchanged(latest));
-        }
-        let next = latest.as_ref().map_or(Some(VersionNumber::FIRST), |latest| latest.number.next());
-        manifest.number = next.ok_or(Error::OutOfOrder("the last version number"))?;
-        let overtook = latest.as_ref().map(|latest| latest.root) != expected;
-        if create_as(replica, &manifest)? {
-            let version = Some(manifest.number);
-            return Ok(Committed { version, unchanged: false, overtook });
-        }
-        if let Some(winner) = replica.manifest(manifest.number)?
-            && manifest.push_id.is_some()
-            && winner.push_id == manifest.push_id
-            && winner.root == manifest.root
-        {
-            // The same push, by way of another process.
-            return Ok(Committed { version: Some(winner.number), unchanged: false, overtook: false });
-        }
-    }
-    Err(Error::Contended(ATTEMPTS_MAX))
 }
 
 /// Whether the version of this number is ours. An error, and "it exists", may both be about our own
