@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlrsync_protocol::key::Kind;
 use sqlrsync_protocol::remote::{Namespace, RemoteName, ReplicaPath};
-use sqlrsync_repository::{PushOptions, Replica, ReplicaId};
+use sqlrsync_repository::{Permission, PushOptions, Replica, ReplicaId};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
@@ -205,6 +205,11 @@ impl Backend {
             stage_scope: scope,
             database_bytes_max: self.database_bytes_max,
             stage_bytes_max: self.stage_bytes_max,
+            permission: Permission::new({
+                let (backend, caller) = (self.clone(), plan.caller.clone());
+                // Asked of the catalog and not of the session: that hears of a revocation a little later.
+                move || backend.still_live(&caller).is_ok()
+            }),
         };
         PushPages::new(self.clone(), plan.says.clone(), options, turn)
     }

@@ -3,7 +3,9 @@
 //! - A push that may not go on (a PULL key, no turn) takes part in the conversation just far enough to
 //!   say so in the form that the client's version has.
 //! - A new replica is registered when its first page arrives, so that a first push that is cut can be
-//!   continued, and its registration is taken back where the push failed for good.
+//!   continued. Its registration is taken back where the push failed for good, and never where a version
+//!   may have been made: without its registration nobody could see it.
+//! - No version is made by a key that was revoked before.
 //! - A version is acknowledged only when the catalog and the repository both have what they need.
 
 use std::sync::Arc;
@@ -60,6 +62,8 @@ pub struct PushPages {
     registered: Option<ReplicaRecord>,
     /// This push has registered the replica.
     made: bool,
+    /// A version was made, or it is not known that none was.
+    may_be_committed: bool,
 }
 
 impl PushPages {
@@ -69,7 +73,16 @@ impl PushPages {
         options: PushOptions,
         turn: Result<PushTurn, Refused>,
     ) -> PushPages {
-        PushPages { backend, says, options, turn, inner: None, registered: None, made: false }
+        PushPages {
+            backend,
+            says,
+            options,
+            turn,
+            inner: None,
+            registered: None,
+            made: false,
+            may_be_committed: false,
+        }
     }
 
     /// The replica, once it is registered.
@@ -80,13 +93,19 @@ impl PushPages {
     /// The push came to nothing. `may_continue`: the same client may come back and go on, so a replica
     /// that was registered for it stays.
     pub fn abandon(self, may_continue: bool) {
-        let PushPages { backend, inner, registered, made, .. } = self;
+        let PushPages { backend, inner, registered, made, may_be_committed, turn, .. } = self;
         drop(inner);
-        if made
-            && !may_continue
-            && let Some(record) = registered
-            && let Err(error) = backend.catalog.forget_replica(&record.id)
-        {
+        let (Some(record), Ok(turn)) = (registered, &turn) else { return };
+        if !made || may_continue || may_be_committed {
+            return;
+        }
+        // Only what is empty for certain goes.
+        let forgotten = match turn.replica().latest() {
+            Ok(None) => backend.catalog.forget_replica(&record.id).map_err(Refused::from),
+            Ok(Some(_)) => return,
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = forgotten {
             tracing::warn!(%error, replica = record.name(), "a replica without a version stays registered");
         }
     }
@@ -198,11 +217,141 @@ impl ReplicaPages for PushPages {
 
     fn finish(&mut self, end: End) -> Result<Committed, PushError> {
         let record = self.register()?.clone();
-        let committed = self.inner()?.finish(end)?;
+        self.may_be_committed = true;
+        let committed = match self.inner()?.finish(end) {
+            Ok(committed) => committed,
+            Err(error) => {
+                self.may_be_committed = !ended_before_the_commit(&error);
+                return Err(error.into());
+            }
+        };
         self.describe(&record);
         if let Some(version) = committed.version.filter(|_| !committed.unchanged) {
             self.backend.notices.announce(&record.id, version);
         }
         Ok(committed)
+    }
+}
+
+/// Whether a push that failed so has made no version for certain. A store that failed may have made
+/// it, or make it yet.
+fn ended_before_the_commit(error: &sqlrsync_repository::Error) -> bool {
+    use sqlrsync_repository::Error;
+    matches!(error, Error::Peer(_) | Error::WrongRoot { .. } | Error::TooLarge { .. } | Error::Withdrawn)
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlrsync_protocol::canonical::empty_database;
+    use sqlrsync_protocol::key::Kind;
+    use sqlrsync_protocol::page::{PageCount, PageSize};
+    use sqlrsync_repository::Repository;
+    use tempfile::TempDir;
+    use tokio::runtime::Runtime;
+
+    use super::super::PushPlan;
+    use super::*;
+    use crate::access::Caller;
+    use crate::catalog::Catalog;
+    use crate::new_key::{self, Wish};
+    use crate::sessions::Sessions;
+    use crate::settings::Settings;
+
+    /// A backend on a folder of its own, and a key that may push there.
+    struct Bench {
+        folder: TempDir,
+        runtime: Runtime,
+        backend: Arc<Backend>,
+        caller: Caller,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            let folder = tempfile::tempdir().unwrap();
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+            let catalog = Catalog::open(&folder.path().join("catalog.db")).unwrap();
+            catalog.create_namespace("team").unwrap();
+            let wish =
+                Wish { kind: Kind::AccountAdmin, namespace: "team", replica: None, label: "", parent: None };
+            let (_, key) = new_key::create(&catalog, &wish).unwrap();
+            let repository = Repository::local(folder.path(), runtime.handle().clone()).unwrap();
+            let sessions = Arc::new(Sessions::default());
+            let backend = Arc::new(Backend::new(catalog, repository, sessions, &Settings::default()));
+            let caller = backend.authenticate(Some(&key)).unwrap();
+            Bench { folder, runtime, backend, caller }
+        }
+
+        /// A first push of version 2 of which all has arrived but the end.
+        fn push(&self) -> PushPages {
+            let name = Some("team/app.db".parse().unwrap());
+            let plan = self.backend.plan_push(self.caller.clone(), name, ClientSays::default()).unwrap();
+            self.push_of(&plan)
+        }
+
+        fn push_of(&self, plan: &PushPlan) -> PushPages {
+            let turn =
+                self.runtime.block_on(self.backend.begin_push(plan, std::time::Duration::from_secs(5)));
+            let mut pages = self.backend.push_pages(plan, String::new(), turn);
+            let page_size = PageSize::MIN;
+            pages.begin(Geometry { page_size, page_count: PageCount(1) }, 2).unwrap();
+            pages.accept(Ground::Nothing { recognised: false }, None).unwrap();
+            pages.take_page(PageNumber::FIRST, &empty_database(page_size)).unwrap();
+            pages
+        }
+
+        fn record(&self) -> Option<ReplicaRecord> {
+            self.backend.catalog.replica("team", "app.db").unwrap()
+        }
+    }
+
+    fn end() -> End {
+        End::PageCount(PageCount(1))
+    }
+
+    #[test]
+    fn a_replica_whose_first_push_came_to_nothing_is_forgotten_unless_it_may_be_continued() {
+        let bench = Bench::new();
+        bench.push().abandon(true);
+        assert!(bench.record().is_some());
+        let bench = Bench::new();
+        bench.push().abandon(false);
+        assert_eq!(bench.record(), None);
+    }
+
+    #[test]
+    fn a_replica_with_a_version_stays_though_its_pusher_could_not_be_told() {
+        let bench = Bench::new();
+        let mut pages = bench.push();
+        pages.finish(end()).unwrap();
+        pages.abandon(false);
+        let record = bench.record().expect("it has a version");
+        assert_eq!(bench.backend.latest_version(&record).unwrap().unwrap().get(), 1);
+    }
+
+    #[test]
+    fn a_replica_stays_where_the_store_failed_on_its_first_version() {
+        let bench = Bench::new();
+        let mut pages = bench.push();
+        let id = bench.record().unwrap().id;
+        // A file in the place of the folder: the version cannot be made, nor looked for.
+        let manifests = bench.folder.path().join("replicas").join(&id).join("manifests");
+        std::fs::create_dir_all(manifests.parent().unwrap()).unwrap();
+        std::fs::write(&manifests, "").unwrap();
+        pages.finish(end()).unwrap_err();
+        pages.abandon(false);
+        assert!(bench.record().is_some(), "whether it has a version is not known");
+    }
+
+    #[test]
+    fn a_key_that_was_revoked_at_any_time_before_the_commit_makes_no_version() {
+        let bench = Bench::new();
+        let mut pages = bench.push();
+        let replica = pages.turn.as_ref().unwrap().replica().clone();
+        bench.backend.catalog.revoke_key(bench.caller.key().unwrap().id, false).unwrap();
+        let error = pages.finish(end()).unwrap_err();
+        assert_eq!(error.refusal(), Refusal::NotAllowed, "{error}");
+        assert_eq!(replica.latest().unwrap(), None);
+        pages.abandon(false);
+        assert_eq!(bench.record(), None);
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use sqlrsync_protocol::control;
 use sqlrsync_protocol::key::Kind;
+use sqlrsync_protocol::page::PageNumber;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
@@ -76,6 +77,34 @@ fn a_push_in_the_middle_is_told_and_closed_and_the_next_one_need_not_wait() {
     assert!(String::from_utf8_lossy(&error[5..]).contains("revoked"));
     ends_within_a_second(socket, since);
     push(&server, "team/app.db", &Ask::new(&server.admin, 2), &database(4096, 10, 2)).unwrap();
+}
+
+#[test]
+fn a_push_whose_key_was_revoked_a_moment_before_its_end_is_not_committed() {
+    let server = TestServer::start();
+    let key = server.replica_key(Kind::ReplicaPush, "app.db");
+    let mut socket = Socket::open(&server, "/sapi/push/team/app.db", &Ask::new(&key, 1)).unwrap();
+    socket.greeted().unwrap();
+    socket.write(Bytes::from_static(&[0x41, 1, 12, 0, 0, 0, 1])).unwrap();
+    // Its hashes: the turn is taken.
+    let Message::Binary(_) = socket.read().unwrap() else { panic!() };
+    let content = database(4096, 0, 1);
+    let mut page = vec![0x44, 0, 0, 0, 1];
+    page.extend(content.page(PageNumber::FIRST).iter());
+    socket.write(Bytes::from(page)).unwrap();
+    server.revoke(&key);
+    // Sooner than the session hears of it.
+    socket.write(Bytes::from_static(&[0x45, 0, 0, 0, 1, 0x42])).unwrap();
+    let error = loop {
+        match socket.read().unwrap() {
+            Message::Binary(bytes) if bytes.first() == Some(&0x62) => break bytes,
+            Message::Binary(_) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(String::from_utf8_lossy(&error[5..]).contains("nothing was committed"), "{error:?}");
+    let (status, _, body) = server.get_upgrade("/sapi/pull/team/app.db", &server.admin);
+    assert_eq!(status, 404, "{body}");
 }
 
 #[test]
