@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::{self, error::ProtocolError};
 use crate::error::Error;
 use crate::plan::{Access, Visibility};
 use crate::server_url::ServerUrl;
-use crate::wire::websocket::{self, Greeting, WebSocket};
+use crate::wire::websocket::{self, Greeting, Socket, WebSocket};
 use crate::wire::{Cancel, Traffic, tcp, tls};
 
 /// How long one address, and then the handshake, may take.
@@ -38,6 +38,8 @@ pub enum Purpose {
     },
     /// A pull of a version.
     Pull(VersionSelector),
+    /// Notices of new versions.
+    Subscribe,
 }
 
 /// Everything that the request says.
@@ -66,37 +68,45 @@ pub fn connect(
     silence_max: Duration,
     cancel: &Cancel,
 ) -> Result<(WebSocket, Traffic), Error> {
-    let server = &asking.access.server;
-    let tls = server.tls().then(|| tls::config(asking.access.ca_file.as_deref())).transpose()?;
-    let request = request(asking)?;
     let traffic = Traffic::default();
-    let opening = async {
-        let stream = tcp::connect(server.host(), server.port(), CONNECT_MAX, traffic.clone()).await;
-        let stream = stream.map_err(|error| unreachable(server, &error.to_string()))?;
-        let shaken = tokio::time::timeout(CONNECT_MAX, websocket::handshake(request, stream, tls)).await;
-        let shaken =
-            shaken.map_err(|_| unreachable(server, "it accepted the connection and did not answer"))?;
-        shaken.map_err(|error| not_opened(server, error))
-    };
     let socket = runtime.block_on(async {
         tokio::select! {
-            opened = opening => opened,
+            opened = open(asking, &traffic) => opened,
             () = cancel.cancelled() => Err(Error::Cancelled),
         }
     })?;
     let _in_runtime = runtime.enter();
     let wire = WebSocket::new(socket, greeting, silence_max, cancel)
-        .map_err(|error| unreachable(server, &error.to_string()))?;
+        .map_err(|error| unreachable(&asking.access.server, &error.to_string()))?;
     Ok((wire, traffic))
+}
+
+/// Opens the socket alone: for a connection that carries no page stream, and for [`connect`].
+///
+/// # Errors
+/// As [`connect`], but for being cancelled: whoever stops waiting drops the future.
+pub async fn open(asking: &Asking<'_>, traffic: &Traffic) -> Result<Socket, Error> {
+    let server = &asking.access.server;
+    let tls = server.tls().then(|| tls::config(asking.access.ca_file.as_deref())).transpose()?;
+    let request = request(asking)?;
+    let stream = tcp::connect(server.host(), server.port(), CONNECT_MAX, traffic.clone()).await;
+    let stream = stream.map_err(|error| unreachable(server, &error.to_string()))?;
+    let shaken = tokio::time::timeout(CONNECT_MAX, websocket::handshake(request, stream, tls)).await;
+    let shaken = shaken.map_err(|_| unreachable(server, "it accepted the connection and did not answer"))?;
+    shaken.map_err(|error| not_opened(server, error))
 }
 
 fn unreachable(server: &ServerUrl, why: &str) -> Error {
     Error::Unreachable { server: server.to_string(), why: why.to_owned() }
 }
 
-/// The request: the path and the headers of `/sapi/push` and `/sapi/pull`.
+/// The request: the path and the headers of `/sapi/push`, `/sapi/pull` and `/sapi/subscribe`.
 fn request(asking: &Asking<'_>) -> Result<Request<()>, Error> {
-    let kind = if matches!(asking.purpose, Purpose::Push { .. }) { "push" } else { "pull" };
+    let kind = match asking.purpose {
+        Purpose::Push { .. } => "push",
+        Purpose::Pull(_) => "pull",
+        Purpose::Subscribe => "subscribe",
+    };
     let name = asking.remote.map(|name| percent_encode(&name.to_string())).unwrap_or_default();
     let url = asking.access.server.websocket(&format!("/sapi/{kind}/{name}"));
     let mut request = url.into_client_request().map_err(|error| {
@@ -133,6 +143,7 @@ fn headers(asking: &Asking<'_>, headers: &mut HeaderMap) {
             }
         }
         Purpose::Pull(version) => put("X-ReplicaVersion", version.to_header().as_bytes()),
+        Purpose::Subscribe => {}
     }
     if let Some(key) = headers.get_mut(AUTHORIZATION) {
         key.set_sensitive(true);

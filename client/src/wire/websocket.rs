@@ -50,7 +50,8 @@ const MESSAGE_MAX: usize = if control::BINARY_MESSAGE_MAX > text::TEXT_MESSAGE_M
     text::TEXT_MESSAGE_MAX
 };
 
-type Socket = WebSocketStream<MaybeTlsStream<Counted>>;
+/// An open connection, before anything was said on it.
+pub type Socket = WebSocketStream<MaybeTlsStream<Counted>>;
 
 /// What is sent before and beside the stream.
 #[derive(Clone, Debug, Default)]
