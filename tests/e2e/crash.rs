@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sqlrsync_tests::client::Client;
 use sqlrsync_tests::events::{self, Events};
-use sqlrsync_tests::proxy::{Cut, Proxy};
+use sqlrsync_tests::faults::{Fault, Plan, Proxy, Way};
 use sqlrsync_tests::random::Random;
 use sqlrsync_tests::server::Server;
 use sqlrsync_tests::{sample, trace};
@@ -165,13 +165,15 @@ fn a_push_cut_at_any_byte_changes_nothing_and_goes_through_the_next_time() {
     // As long as one that goes through: a second replica with the same history.
     let twin = Client::admin(&server);
     std::fs::copy(&app, twin.path("app.db")).unwrap();
-    let proxy = Proxy::start(server.address(), Cut::No);
+    let proxy = Proxy::start(server.address(), Plan::Clean);
     twin.run(&["app.db", "team/twin.db", "-s", &proxy.url()]).ok();
     let (up, down) = proxy.carried();
     let before = trace::of_repository(&server.data());
     let versions = |client: &Client| client.run(&["log", "team/cut.db", "--json"]);
-    for cut in cuts(up).into_iter().map(Cut::Up).chain(cuts(down).into_iter().step_by(3).map(Cut::Down)) {
-        let proxy = Proxy::start(server.address(), cut);
+    let ups = cuts(up).into_iter().map(|bytes| Fault::cut(Way::Up, bytes));
+    let downs = cuts(down).into_iter().step_by(3).map(|bytes| Fault::cut(Way::Down, bytes));
+    for cut in ups.chain(downs) {
+        let proxy = Proxy::start(server.address(), Plan::Each(cut));
         let outcome = client.run(&["app.db", "team/cut.db", "-s", &proxy.url()]);
         if outcome.code == 0 {
             continue;
@@ -207,11 +209,11 @@ fn a_pull_cut_at_any_byte_leaves_the_database_as_it_was() {
     let new = sample::content(&app);
     let other = Client::admin(&server);
     std::fs::copy(client.path("pulled.db"), other.path("pulled.db")).unwrap();
-    let proxy = Proxy::start(server.address(), Cut::No);
+    let proxy = Proxy::start(server.address(), Plan::Clean);
     client.run(&["team/app.db", "whole.db", "-s", &proxy.url()]).ok();
     let (_, down) = proxy.carried();
     for cut in cuts(down) {
-        let proxy = Proxy::start(server.address(), Cut::Down(cut));
+        let proxy = Proxy::start(server.address(), Plan::Each(Fault::cut(Way::Down, cut)));
         let outcome = client.run(&["team/app.db", "pulled.db", "-s", &proxy.url()]);
         let now = sample::content(&client.path("pulled.db"));
         assert!(now == if outcome.code == 0 { &*new } else { &*old }, "cut at {cut}: {}", outcome.stderr);

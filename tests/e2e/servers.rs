@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlrsync_tests::client::Client;
 use sqlrsync_tests::fake::{FakeServer, nobody};
-use sqlrsync_tests::proxy::{Cut, Proxy};
+use sqlrsync_tests::faults::{Fault, Plan, Proxy, Way};
 use sqlrsync_tests::server::Server;
 use sqlrsync_tests::{sample, trace};
 
@@ -52,7 +52,7 @@ fn a_connection_that_breaks_is_an_error_and_the_next_push_goes_through() {
     let key = server.admin_key();
     let client = Client::guest(&server).with_env("SQLRSYNC_ADMIN_KEY", &key);
     sample::create(&client.path("app.db"));
-    let proxy = Proxy::start(server.address(), Cut::Up(3000));
+    let proxy = Proxy::start(server.address(), Plan::Each(Fault::cut(Way::Up, 3000)));
     let outcome = client.run(&["app.db", REMOTE, "-s", &proxy.url()]);
     assert!([1, 5].contains(&outcome.code), "{} {}", outcome.code, outcome.stderr);
     assert_eq!(client.json(&["app.db", REMOTE, "-s", server.url()])["version"], 1);
