@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use sqlrsync_database::{Error, FileReplica, Fingerprint, LiveOrigin, Overwrite};
@@ -166,6 +166,21 @@ fn a_wal_without_its_database_is_not_mixed_into_a_new_one() {
 }
 
 #[test]
+fn a_wal_that_appears_while_pages_arrive_is_not_mixed_into_the_new_file() {
+    for suffix in ["-wal", "-journal"] {
+        let bench = Bench::new();
+        let (from, to) = (bench.path("a.db"), bench.path("b.db"));
+        create(&from, "", 100);
+        let (mut origin, mut replica) = taken(&bench, &from, &to, Overwrite::Force);
+        fs::write(bench.path(&format!("b.db{suffix}")), b"of another database").unwrap();
+        let error = replica.finish(End::Proof(origin.proof().unwrap())).unwrap_err();
+        assert!(matches!(error, Error::Leftover { .. }), "{error}");
+        drop(replica);
+        assert_eq!(names(bench.dir.path()), ["a.db".to_owned(), format!("b.db{suffix}")]);
+    }
+}
+
+#[test]
 fn a_new_file_has_the_mode_of_any_new_file_and_leftovers_of_killed_runs_go() {
     use std::os::unix::fs::MetadataExt;
     let bench = Bench::new();
@@ -205,6 +220,53 @@ fn another_page_size_is_refused_and_replaced_when_told_so() {
             assert_eq!(names(bench.dir.path()).iter().filter(|name| name.contains("sqlrsync")).count(), 0);
         }
     }
+}
+
+#[test]
+fn a_database_that_appears_in_an_empty_file_is_left_as_it_is_with_its_journal_mode() {
+    for mode in ["delete", "wal"] {
+        let bench = Bench::new();
+        let (from, to) = (bench.path("a.db"), bench.path("b.db"));
+        create(&from, "", 100);
+        fs::write(&to, "").unwrap();
+        let (mut origin, mut replica) = taken(&bench, &from, &to, Overwrite::Never);
+        create(&to, &format!("PRAGMA journal_mode = {mode}"), 5);
+        let before = dump(&to);
+        let error = replica.finish(End::Proof(origin.proof().unwrap())).unwrap_err();
+        assert!(matches!(error, Error::ChangedMeanwhile { .. }), "{error}");
+        drop(replica);
+        assert_eq!(dump(&to), before);
+        let kept = query(&Connection::open(&to).unwrap(), "PRAGMA journal_mode");
+        assert_eq!(kept, [format!("Text({mode:?})")]);
+        assert_eq!(names(bench.dir.path()), ["a.db", "b.db"]);
+    }
+}
+
+#[test]
+fn a_large_apply_in_rollback_mode_writes_nothing_before_all_readers_are_gone() {
+    let bench = Bench::in_memory();
+    let (from, to) = (bench.path("a.db"), bench.path("b.db"));
+    // More than an apply begins without keeping readers out.
+    create(&from, "", 10).execute_batch("INSERT INTO t (data) VALUES (randomblob(9000000))").unwrap();
+    drop(create(&to, "PRAGMA journal_mode = DELETE", 50));
+    let (mut origin, mut replica) = taken(&bench, &from, &to, Overwrite::Force);
+    let reader = Connection::open(&to).unwrap();
+    reader.execute_batch("BEGIN").unwrap();
+    query(&reader, "SELECT count(*) FROM t");
+    let proof = origin.proof().unwrap();
+    let journal = bench.path("b.db-journal");
+    std::thread::scope(|scope| {
+        let finishing = scope.spawn(|| replica.finish(End::Proof(proof)).map(drop));
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(2) {
+            assert!(!finishing.is_finished() && !journal.exists(), "it writes while somebody is reading");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(query(&reader, "SELECT count(*) FROM t"), ["Integer(50)"]);
+        reader.execute_batch("COMMIT").unwrap();
+        finishing.join().unwrap().unwrap();
+    });
+    assert_eq!(root_of(&to), root_of(&from));
 }
 
 #[test]
