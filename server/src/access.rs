@@ -84,6 +84,11 @@ impl Caller {
         }
     }
 
+    /// Whether the caller may pull this replica only because everybody may.
+    pub fn pulls_as_anybody(&self, replica: &ReplicaRecord) -> bool {
+        !self.covers(&replica.namespace, Some(replica))
+    }
+
     fn not_for(&self, namespace: &str, path: &str) -> Refused {
         match self {
             Caller::Anonymous => {

@@ -5,7 +5,7 @@
 //! http       routes and thin handlers             access    who may do what
 //! backend    what the server does, without HTTP   catalog   namespaces, replicas, key hashes
 //! session    a WebSocket from upgrade to close   sessions  all of them, and how they are told to end
-//! revocations, first_start, data_folder, settings
+//! revocations, first_start, data_folder, descriptors, settings
 //! ```
 //!
 //! Async code is at the edge only: whatever reads or writes a disk runs on threads of its own.
@@ -16,6 +16,7 @@ pub mod backend;
 pub mod catalog;
 pub mod cli;
 pub mod data_folder;
+pub mod descriptors;
 pub mod first_start;
 pub mod gate;
 pub mod http;

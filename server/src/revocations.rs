@@ -1,5 +1,6 @@
-//! Ends the open sessions of revoked keys: within [`POLL_INTERVAL`] of the revocation, whichever
-//! program wrote it.
+//! Ends the open sessions that have lost their right: those of revoked keys, and those that had a replica
+//! because everybody might, until it became private. Within [`POLL_INTERVAL`] of it, whichever program
+//! wrote it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,18 +13,27 @@ use crate::sessions::Sessions;
 /// How often the catalog is asked whether somebody wrote to it; the question costs microseconds.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
+/// What was seen of the catalog.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Seen {
+    /// [`Catalog::data_version`].
+    data: Option<i64>,
+    /// [`Catalog::withdrawals`].
+    withdrawals: Option<i64>,
+}
+
 /// Watches until the task is aborted. `catalog` is a connection of its own: a connection's own
 /// writes do not change its data version, and a server revokes through others.
 pub fn watch(catalog: Catalog, sessions: Arc<Sessions>) -> JoinHandle<()> {
     let catalog = Arc::new(catalog);
     tokio::spawn(async move {
-        let mut seen = None;
+        let mut seen = Seen::default();
         loop {
             tokio::time::sleep(POLL_INTERVAL).await;
             let (catalog, sessions) = (catalog.clone(), sessions.clone());
             let looked = spawn_blocking(move || look(&catalog, &sessions, seen)).await;
             match looked {
-                Ok(Ok(version)) => seen = Some(version),
+                Ok(Ok(now)) => seen = now,
                 Ok(Err(error)) => tracing::error!(%error, "cannot see whether keys were revoked"),
                 // The runtime ends.
                 Err(_) => return,
@@ -32,16 +42,67 @@ pub fn watch(catalog: Catalog, sessions: Arc<Sessions>) -> JoinHandle<()> {
     })
 }
 
-fn look(catalog: &Catalog, sessions: &Sessions, seen: Option<i64>) -> Result<i64, Error> {
-    // Read before the keys are: what is written in between is seen the next time.
-    let version = catalog.data_version()?;
-    if seen != Some(version) {
-        for key in sessions.keys() {
-            if !catalog.key_is_live(key)? {
-                tracing::info!(%key, "revoked: ending its sessions");
-                sessions.revoke(key);
-            }
+fn look(catalog: &Catalog, sessions: &Sessions, seen: Seen) -> Result<Seen, Error> {
+    // Both are read before the rest is: what is written in between is seen the next time.
+    let data = Some(catalog.data_version()?);
+    if data == seen.data {
+        return Ok(seen);
+    }
+    let withdrawals = Some(catalog.withdrawals()?);
+    if withdrawals != seen.withdrawals {
+        end_those_without_right(catalog, sessions)?;
+    }
+    Ok(Seen { data, withdrawals })
+}
+
+fn end_those_without_right(catalog: &Catalog, sessions: &Sessions) -> Result<(), Error> {
+    for key in sessions.keys() {
+        if !catalog.key_is_live(key)? {
+            tracing::info!(%key, "revoked: ending its sessions");
+            sessions.revoke(key);
         }
     }
-    Ok(version)
+    for replica in sessions.open_replicas() {
+        if !catalog.replica_is_open(&replica)? {
+            tracing::info!(replica, "private now: ending the sessions that had it as everybody might");
+            sessions.make_private(&replica);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::{NewReplica, Visibility};
+    use crate::sessions::{Ground, Signal};
+
+    #[test]
+    fn what_takes_no_right_away_is_not_looked_at_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("catalog.db");
+        let (catalog, other) = (Catalog::open(&path).unwrap(), Catalog::open(&path).unwrap());
+        other.create_namespace("team").unwrap();
+        let new = NewReplica {
+            id: "a",
+            namespace: "team",
+            path: "app.db",
+            visibility: Visibility::Public,
+            client_id: "",
+            host: "",
+            local_path: "",
+        };
+        other.create_replica(&new).unwrap();
+        let sessions = Arc::new(Sessions::default());
+        let session = sessions.enter(Ground { open_replica: Some("a".to_owned()), key: None });
+        let first = look(&catalog, &sessions, Seen::default()).unwrap();
+        assert_eq!(look(&catalog, &sessions, first).unwrap(), first);
+        other.create_namespace("other").unwrap();
+        let second = look(&catalog, &sessions, first).unwrap();
+        assert_eq!((second.withdrawals, second == first), (first.withdrawals, false));
+        assert_eq!(*session.signal().borrow(), Signal::Go);
+        other.set_visibility("team", "app.db", Visibility::Private).unwrap();
+        assert_ne!(look(&catalog, &sessions, second).unwrap().withdrawals, second.withdrawals);
+        assert_eq!(*session.signal().borrow(), Signal::Private);
+    }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlrsync_repository::Repository;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -38,6 +38,10 @@ const FINISH_TIME: Duration = Duration::from_secs(7);
 
 /// How long what was cut may take to end.
 const STOP_TIME: Duration = Duration::from_secs(2);
+
+/// How many connections may wait to be accepted, where the system allows as many: after a restart all
+/// subscribers come back at once, and one that finds no place tries again a second later at the earliest.
+const BACKLOG: u32 = 4096;
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +102,7 @@ pub struct Server {
     address: SocketAddr,
     tls: Option<Tls>,
     first_key: Option<first_start::FirstKey>,
+    backend: Arc<Backend>,
     sessions: Arc<Sessions>,
     stop: watch::Sender<bool>,
     listener: JoinHandle<()>,
@@ -137,7 +142,12 @@ impl Server {
         let sweeper = sweeper::start(backend.repository.clone(), settings.sweep_interval.duration());
         let gate = Gate::new(settings.connections_max, settings.connections_per_address_max);
         let behind_proxy = settings.behind_proxy;
-        let router = router(App { backend, limits: Limits::of(settings), gate: gate.clone(), behind_proxy });
+        let router = router(App {
+            backend: backend.clone(),
+            limits: Limits::of(settings),
+            gate: gate.clone(),
+            behind_proxy,
+        });
         let timeouts = Timeouts {
             handshake: settings.handshake_timeout.duration(),
             header: settings.header_timeout.duration(),
@@ -149,6 +159,7 @@ impl Server {
             address,
             tls,
             first_key,
+            backend,
             sessions,
             stop,
             listener,
@@ -166,6 +177,11 @@ impl Server {
     pub fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.address)
+    }
+
+    /// What it does without HTTP, for a program that runs a server inside itself.
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.backend
     }
 
     /// The key that the first start of a data folder makes, once.
@@ -215,5 +231,20 @@ async fn listen(text: &str, plain_is_safe: bool) -> Result<TcpListener, Error> {
     if let Some(open) = addresses.iter().find(|address| !plain_is_safe && !address.ip().is_loopback()) {
         return Err(Error::PlainHttp(*open));
     }
-    TcpListener::bind(&addresses[..]).await.map_err(fail)
+    let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in addresses {
+        match bind(address) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => failed = error,
+        }
+    }
+    Err(fail(failed))
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A server that starts again must not wait until its old connections are forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }

@@ -1,7 +1,7 @@
-//! The open WebSocket sessions, and how they are told to end: because a key was revoked, or because
-//! the server stops.
+//! The open WebSocket sessions, and how they are told to end: because a key was revoked, because a
+//! replica became private, or because the server stops.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -19,18 +19,29 @@ pub enum Signal {
     Stop,
     /// End now, because the key was revoked.
     Revoked,
+    /// End now, because the replica became private.
+    Private,
 }
 
 impl Signal {
     /// Whether a transfer has to end.
     pub const fn cuts(self) -> bool {
-        matches!(self, Signal::Stop | Signal::Revoked)
+        matches!(self, Signal::Stop | Signal::Revoked | Signal::Private)
     }
 }
 
 /// Waits for a signal that is `wanted`. A session whose place is gone is stopped.
 pub async fn told(signal: &mut watch::Receiver<Signal>, wanted: impl Fn(Signal) -> bool) -> Signal {
     signal.wait_for(|signal| wanted(*signal)).await.map_or(Signal::Stop, |signal| *signal)
+}
+
+/// What a session's right rests on: what, when it goes, ends the session.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Ground {
+    /// The key that it goes by.
+    pub key: Option<KeyId>,
+    /// The id of the replica, where the session may have it because everybody may, and not by its key.
+    pub open_replica: Option<String>,
 }
 
 /// All open sessions.
@@ -46,7 +57,7 @@ struct Open {
     next: u64,
     /// What new sessions begin with.
     signal: Option<Signal>,
-    sessions: HashMap<u64, (Option<KeyId>, watch::Sender<Signal>)>,
+    sessions: HashMap<u64, (Ground, watch::Sender<Signal>)>,
 }
 
 /// A session's place among the open ones; dropping it ends the membership.
@@ -58,30 +69,44 @@ pub struct Session {
 }
 
 impl Sessions {
-    /// Enters a session that goes by `key`. The key is checked (again) after this, so that no
-    /// revocation falls between.
-    pub fn enter(self: &Arc<Sessions>, key: Option<KeyId>) -> Session {
+    /// Enters a session. Its ground is checked (again) after this, so that no revocation falls between.
+    pub fn enter(self: &Arc<Sessions>, ground: Ground) -> Session {
         let mut open = self.lock();
         let (sender, signal) = watch::channel(open.signal.unwrap_or(Signal::Go));
         let id = open.next;
         open.next += 1;
-        open.sessions.insert(id, (key, sender));
+        open.sessions.insert(id, (ground, sender));
         self.count.send_replace(open.sessions.len());
         Session { id, all: self.clone(), signal }
     }
 
     /// The keys that open sessions go by.
     pub fn keys(&self) -> Vec<KeyId> {
-        let mut keys: Vec<_> = self.lock().sessions.values().filter_map(|(key, _)| *key).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        keys
+        let keys: HashSet<_> = self.lock().sessions.values().filter_map(|(ground, _)| ground.key).collect();
+        keys.into_iter().collect()
+    }
+
+    /// The ids of the replicas that open sessions have because everybody may.
+    pub fn open_replicas(&self) -> Vec<String> {
+        let open = self.lock();
+        let replicas: HashSet<_> =
+            open.sessions.values().filter_map(|(ground, _)| ground.open_replica.as_ref()).collect();
+        replicas.into_iter().cloned().collect()
     }
 
     /// Ends the sessions that go by `key`.
     pub fn revoke(&self, key: KeyId) {
-        for (_, sender) in self.lock().sessions.values().filter(|(own, _)| *own == Some(key)) {
-            sender.send_replace(Signal::Revoked);
+        self.end(Signal::Revoked, |ground| ground.key == Some(key));
+    }
+
+    /// Ends the sessions that have this replica because everybody might.
+    pub fn make_private(&self, replica: &str) {
+        self.end(Signal::Private, |ground| ground.open_replica.as_deref() == Some(replica));
+    }
+
+    fn end(&self, signal: Signal, chosen: impl Fn(&Ground) -> bool) {
+        for (_, sender) in self.lock().sessions.values().filter(|(ground, _)| chosen(ground)) {
+            sender.send_replace(signal);
         }
     }
 
@@ -140,16 +165,35 @@ impl Drop for Session {
 mod tests {
     use super::*;
 
+    fn by_key(key: Option<KeyId>) -> Ground {
+        Ground { key, open_replica: None }
+    }
+
+    #[test]
+    fn a_private_replica_ends_the_sessions_that_had_no_other_right() {
+        let all = Arc::new(Sessions::default());
+        let open = |replica: &str| Ground { open_replica: Some(replica.to_owned()), ..Ground::default() };
+        let sessions = [open("a"), open("b"), by_key(Some(KeyId(1)))].map(|ground| all.enter(ground));
+        let mut replicas = all.open_replicas();
+        replicas.sort();
+        assert_eq!(replicas, ["a", "b"]);
+        all.make_private("a");
+        let signals = sessions.each_ref().map(|session| *session.signal().borrow());
+        assert_eq!(signals, [Signal::Private, Signal::Go, Signal::Go]);
+    }
+
     #[test]
     fn a_revoked_key_ends_its_own_sessions_and_no_others() {
         let all = Arc::new(Sessions::default());
-        let [one, two, none] = [Some(KeyId(1)), Some(KeyId(2)), None].map(|key| all.enter(key));
-        assert_eq!(all.keys(), [KeyId(1), KeyId(2)]);
+        let [one, two, none] = [Some(KeyId(1)), Some(KeyId(2)), None].map(|key| all.enter(by_key(key)));
+        let mut keys = all.keys();
+        keys.sort_unstable();
+        assert_eq!(keys, [KeyId(1), KeyId(2)]);
         all.revoke(KeyId(1));
         let signals = [&one, &two, &none].map(|session| *session.signal().borrow());
         assert_eq!(signals, [Signal::Revoked, Signal::Go, Signal::Go]);
         all.signal_all(Signal::Stopping);
-        let late = all.enter(None);
+        let late = all.enter(Ground::default());
         let signals = [&one, &two, &late].map(|session| *session.signal().borrow());
         assert_eq!(signals, [Signal::Revoked, Signal::Stopping, Signal::Stopping]);
         drop((one, two, none, late));

@@ -208,7 +208,7 @@ settings! {
         #[arg(num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
         behind_proxy: bool, "SQLRSYNC_SERVER_BEHIND_PROXY", false;
         /// Connections in all.
-        connections_max: usize, "SQLRSYNC_SERVER_CONNECTIONS_MAX", 1024;
+        connections_max: usize, "SQLRSYNC_SERVER_CONNECTIONS_MAX", 16384;
         /// Connections from one address.
         connections_per_address_max: usize, "SQLRSYNC_SERVER_CONNECTIONS_PER_ADDRESS_MAX", 128;
         /// Pushes and pulls at the same time.
@@ -219,9 +219,13 @@ settings! {
         header_timeout: Seconds, "SQLRSYNC_SERVER_HEADER_TIMEOUT", seconds(10);
         /// How long a transfer may stand still because of the peer.
         idle_timeout: Seconds, "SQLRSYNC_SERVER_IDLE_TIMEOUT", seconds(60);
-        /// How often a WebSocket is pinged; one without a transfer is dropped when it leaves three pings in a
+        /// How often a WebSocket is pinged that is no subscriber; one without a transfer is dropped when it leaves three pings in a
         /// row unanswered.
         ping_interval: Seconds, "SQLRSYNC_SERVER_PING_INTERVAL", seconds(20);
+        /// How long a subscriber may be silent before it is pinged.
+        subscriber_ping_interval: Seconds, "SQLRSYNC_SERVER_SUBSCRIBER_PING_INTERVAL", seconds(300);
+        /// How long a subscriber may take to read what it was sent, before it is cut off.
+        subscriber_timeout: Seconds, "SQLRSYNC_SERVER_SUBSCRIBER_TIMEOUT", seconds(120);
         /// How long a push waits for another push to the same replica, or for its turn.
         busy_wait: Seconds, "SQLRSYNC_SERVER_BUSY_WAIT", seconds(10);
         /// Longest WebSocket message that is taken (from 8KiB to 64KiB).

@@ -22,12 +22,12 @@ use tokio::task::spawn_blocking;
 use crate::access::Caller;
 use crate::catalog::{self, Catalog};
 use crate::refused::{Refused, Why};
-use crate::sessions::Sessions;
+use crate::sessions::{Ground, Sessions};
 use crate::settings::Settings;
 
 pub use given_keys::GivenKeys;
 pub use history::{HISTORY_MAX, HistoryPage, ListedReplica, VersionInfo};
-pub use notices::{Notices, Subscription};
+pub use notices::{Notice, Notices, Pusher, Subscription};
 pub use pull::PullPlan;
 pub use push::{PushPlan, PushTurn};
 pub use push_pages::{PushError, PushPages};
@@ -121,14 +121,19 @@ impl Backend {
         }
     }
 
-    /// Whether a key still opens anything: asked again once its session is entered.
+    /// Whether what a session's right rests on is still there: asked again once the session is entered.
     ///
     /// # Errors
-    /// [`Why::BadKey`], [`Why::Failed`].
-    pub fn still_live(&self, caller: &Caller) -> Result<(), Refused> {
-        match caller.key() {
-            Some(key) if !self.catalog.key_is_live(key.id)? => {
-                Err(Refused::new(Why::BadKey, "this key was revoked"))
+    /// [`Why::BadKey`], [`Why::NotAllowed`], [`Why::Failed`].
+    pub fn still_holds(&self, ground: &Ground) -> Result<(), Refused> {
+        if let Some(key) = ground.key
+            && !self.catalog.key_is_live(key)?
+        {
+            return Err(Refused::new(Why::BadKey, "this key was revoked"));
+        }
+        match &ground.open_replica {
+            Some(replica) if !self.catalog.replica_is_open(replica)? => {
+                Err(Refused::new(Why::NotAllowed, "this replica became private"))
             }
             _ => Ok(()),
         }

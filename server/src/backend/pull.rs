@@ -101,6 +101,17 @@ impl Backend {
         Ok(self.repository_replica(record)?.latest()?.map(|latest| latest.number))
     }
 
+    /// Finds the newest version, for those that listen for it.
+    ///
+    /// # Errors
+    /// [`Why::Failed`].
+    pub fn find_latest(&self, record: &ReplicaRecord) -> Result<(), Refused> {
+        if let Some(version) = self.latest_version(record)? {
+            self.notices.found(&record.name(), version);
+        }
+        Ok(())
+    }
+
     /// Room for one more transfer.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ use sqlrsync_protocol::sponge::Hash20;
 use sqlrsync_protocol::tree::NodeId;
 use sqlrsync_repository::{About, PushOptions, PushReplica};
 
-use super::{Backend, ClientSays, PushTurn};
+use super::{Backend, ClientSays, PushTurn, Pusher};
 use crate::catalog::{Found, NewReplica, ReplicaRecord, Visibility};
 use crate::refused::{Refused, Why};
 
@@ -227,7 +227,11 @@ impl ReplicaPages for PushPages {
         };
         self.describe(&record);
         if let Some(version) = committed.version.filter(|_| !committed.unchanged) {
-            self.backend.notices.announce(&record.id, version);
+            let pusher = Pusher {
+                client_id: self.options.client_id.clone(),
+                local_path: self.options.local_path.clone(),
+            };
+            self.backend.notices.announce(&record.name(), version, pusher);
         }
         Ok(committed)
     }

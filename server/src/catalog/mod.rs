@@ -99,6 +99,16 @@ impl Catalog {
         Ok(self.lock().pragma_query_value(None, "data_version", |row| row.get(0))?)
     }
 
+    /// A number that changes whenever a key is revoked or a replica is open to fewer than before.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub fn withdrawals(&self) -> Result<i64, Error> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached("SELECT count FROM withdrawal")?;
+        Ok(statement.query_row([], |row| row.get(0))?)
+    }
+
     /// Makes a namespace; false where it was there already. The caller has checked the name.
     ///
     /// # Errors
@@ -165,6 +175,7 @@ mod tests {
         assert_eq!(ours.data_version().unwrap(), before);
         assert!(theirs.create_namespace("team").unwrap());
         assert_ne!(ours.data_version().unwrap(), before);
+        assert_eq!(ours.withdrawals().unwrap(), 0, "it takes no right away");
         assert!(!ours.create_namespace("team").unwrap());
         assert_eq!(ours.namespaces().unwrap(), ["team"]);
     }

@@ -173,6 +173,17 @@ impl Catalog {
         if changed == 1 { Ok(()) } else { Err(Error::NoReplica(format!("{namespace}/{path}"))) }
     }
 
+    /// Whether everybody may pull the replica of this id.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub fn replica_is_open(&self, id: &str) -> Result<bool, Error> {
+        let connection = self.lock();
+        let mut statement =
+            connection.prepare_cached("SELECT 1 FROM replica WHERE id = ? AND visibility <> ?")?;
+        Ok(statement.exists(params![id, Visibility::Private as u8])?)
+    }
+
     /// Takes back a registration of which nothing came: false where a key refers to it meanwhile.
     ///
     /// # Errors
@@ -253,9 +264,11 @@ mod tests {
         let pushed_from = catalog.replica_pushed_from("team", "client", "host", "/srv/app.db").unwrap();
         assert_eq!(pushed_from, Some(made));
         assert_eq!(catalog.replica_pushed_from("team", "other", "host", "/srv/app.db").unwrap(), None);
+        assert!(catalog.replica_is_open("a").unwrap());
         catalog.set_visibility("team", "app.db", Visibility::Private).unwrap();
         let changed = catalog.replica("team", "app.db").unwrap().unwrap();
         assert_eq!(changed.visibility, Visibility::Private);
+        assert!(!catalog.replica_is_open("a").unwrap());
         let none = catalog.set_visibility("other", "app.db", Visibility::Public);
         assert!(matches!(none, Err(Error::NoReplica(_))));
         assert!(catalog.forget_replica("a").unwrap());

@@ -8,7 +8,8 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::Error;
 
 /// Each step takes a catalog from the version that is its index to the next.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
     CREATE TABLE namespace (
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
@@ -45,7 +46,33 @@ const STEPS: &[&str] = &["
 
     CREATE INDEX key_by_replica ON key (replica) WHERE replica IS NOT NULL;
     CREATE INDEX key_by_parent ON key (parent) WHERE parent IS NOT NULL;
-"];
+",
+    "
+    -- Counts what takes a right away, whichever program does it: a server that sees the same number again
+    -- need not look through its sessions, however much else is written.
+    CREATE TABLE withdrawal (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        count INTEGER NOT NULL
+    ) STRICT;
+
+    INSERT INTO withdrawal (one, count) VALUES (1, 0);
+
+    CREATE TRIGGER key_revoked AFTER UPDATE OF revoked ON key
+    BEGIN
+        UPDATE withdrawal SET count = count + 1;
+    END;
+
+    CREATE TRIGGER replica_visibility AFTER UPDATE OF visibility ON replica
+    BEGIN
+        UPDATE withdrawal SET count = count + 1;
+    END;
+
+    CREATE TRIGGER replica_gone AFTER DELETE ON replica
+    BEGIN
+        UPDATE withdrawal SET count = count + 1;
+    END;
+",
+];
 
 /// Brings the catalog up to date, in one transaction: two programs that open a new catalog at the
 /// same time take the steps once.

@@ -165,7 +165,8 @@ pub enum ReplicaCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Say who may pull a replica without a key; a running server heeds it at the next request.
+    /// Say who may pull a replica without a key. A running server heeds it at once: connections that are open
+    /// because everybody might pull a replica end within a second of its becoming private.
     Visibility {
         /// The replica.
         #[arg(value_name = "NS/PATH")]

@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::args::Files;
 use super::config;
 use super::error::Error;
+use crate::descriptors;
 use crate::first_start::FirstKey;
 use crate::logging;
 use crate::server::{Config, Server};
@@ -38,6 +39,7 @@ async fn run(config: Config) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    descriptors::raise(config.settings.connections_max);
     let mut server = Server::start(config).await?;
     if let Some(first) = server.take_first_key() {
         welcome(&first, &server.url());

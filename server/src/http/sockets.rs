@@ -10,18 +10,35 @@ use axum::response::Response;
 use super::router::App;
 use super::{answer, request};
 use crate::access::{Caller, PushRight};
+use crate::catalog::ReplicaRecord;
 use crate::listener::Peer;
 use crate::refused::{Refused, Why};
 use crate::session::pull::PullSession;
 use crate::session::push::PushSession;
-use crate::session::subscribe::SubscribeSession;
+use crate::session::subscribe::{MESSAGE_BYTES_MAX, SubscribeSession};
 use crate::session::{Common, Limits};
+use crate::sessions::Ground;
 
-/// Read buffer of a WebSocket, in bytes; each open one has it.
-const READ_BUFFER_BYTES: usize = 32 * 1024;
+/// The buffers of a WebSocket.
+#[derive(Clone, Copy)]
+struct Buffers {
+    /// For what is read, in bytes; each open WebSocket has it.
+    read: usize,
+    /// How much is collected before it is written to the socket, in bytes.
+    write: usize,
+    /// Longest message that is taken, in bytes.
+    message_max: usize,
+}
 
-/// How much is collected before it is written to the socket, in bytes.
-const WRITE_BUFFER_BYTES: usize = 64 * 1024;
+impl Buffers {
+    /// For pages.
+    const fn of_transfer(limits: &Limits) -> Buffers {
+        Buffers { read: 32 * 1024, write: 64 * 1024, message_max: limits.message_bytes_max }
+    }
+
+    /// For a few short texts in hours: there may be thousands of these.
+    const SUBSCRIBER: Buffers = Buffers { read: 512, write: 512, message_max: MESSAGE_BYTES_MAX };
+}
 
 type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
@@ -34,7 +51,7 @@ pub async fn push(
     upgrade: Upgrade,
 ) -> Response {
     match open_push(&app, peer, &headers, &uri).await {
-        Ok(session) => start(upgrade, app.limits, move |socket| session.run(socket)),
+        Ok(session) => start(upgrade, Buffers::of_transfer(&app.limits), move |socket| session.run(socket)),
         Err(refused) => answer::refusal(&refused),
     }
 }
@@ -51,7 +68,7 @@ async fn open_push(app: &App, peer: Peer, headers: &HeaderMap, uri: &Uri) -> Res
     if plan.right == PushRight::PullOnly && request::is_own_client(headers) {
         return Err(Caller::pull_key_pushes());
     }
-    let common = enter(app, peer, &plan.caller).await?;
+    let common = enter(app, peer, &plan.caller, None).await?;
     Ok(PushSession { common, plan })
 }
 
@@ -64,7 +81,7 @@ pub async fn pull(
     upgrade: Upgrade,
 ) -> Response {
     match open_pull(&app, peer, &headers, &uri).await {
-        Ok(session) => start(upgrade, app.limits, move |socket| session.run(socket)),
+        Ok(session) => start(upgrade, Buffers::of_transfer(&app.limits), move |socket| session.run(socket)),
         Err(refused) => answer::refusal(&refused),
     }
 }
@@ -80,7 +97,7 @@ async fn open_pull(app: &App, peer: Peer, headers: &HeaderMap, uri: &Uri) -> Res
     });
     let plan = plan.await?;
     let room = app.backend.room(app.limits.busy_wait).await?;
-    let common = enter(app, peer, &plan.caller).await?;
+    let common = enter(app, peer, &plan.caller, Some(&plan.record)).await?;
     Ok(PullSession { common, plan, host, room })
 }
 
@@ -93,7 +110,7 @@ pub async fn subscribe(
     upgrade: Upgrade,
 ) -> Response {
     match open_subscribe(&app, peer, &headers, &uri).await {
-        Ok(session) => start(upgrade, app.limits, move |socket| session.run(socket)),
+        Ok(session) => start(upgrade, Buffers::SUBSCRIBER, move |socket| session.run(socket)),
         Err(refused) => answer::refusal(&refused),
     }
 }
@@ -113,22 +130,30 @@ async fn open_subscribe(
         Ok((caller, record))
     });
     let (caller, record) = found.await?;
-    let common = enter(app, peer, &caller).await?;
+    let common = enter(app, peer, &caller, Some(&record)).await?;
     Ok(SubscribeSession { common, record })
 }
 
-/// Enters the session before its key is looked at once more, so that no revocation falls between.
-async fn enter(app: &App, peer: Peer, caller: &Caller) -> Result<Common, Refused> {
-    let session = app.backend.sessions.enter(caller.key().map(|key| key.id));
-    let caller = caller.clone();
-    app.backend.blocking(move |backend| backend.still_live(&caller)).await?;
+/// Enters the session before what its right rests on is looked at once more, so that nothing falls
+/// between. `pulled` is the replica that it is let have.
+async fn enter(
+    app: &App,
+    peer: Peer,
+    caller: &Caller,
+    pulled: Option<&ReplicaRecord>,
+) -> Result<Common, Refused> {
+    let open = pulled.filter(|record| caller.pulls_as_anybody(record));
+    let ground =
+        Ground { key: caller.key().map(|key| key.id), open_replica: open.map(|record| record.id.clone()) };
+    let session = app.backend.sessions.enter(ground.clone());
+    app.backend.blocking(move |backend| backend.still_holds(&ground)).await?;
     Ok(Common { backend: app.backend.clone(), limits: app.limits, session, peer })
 }
 
 /// Upgrades, and runs the session then.
 fn start<F>(
     upgrade: Upgrade,
-    limits: Limits,
+    buffers: Buffers,
     session: impl FnOnce(WebSocket) -> F + Send + 'static,
 ) -> Response
 where
@@ -136,12 +161,12 @@ where
 {
     match upgrade {
         Ok(upgrade) => upgrade
-            .read_buffer_size(READ_BUFFER_BYTES)
-            .write_buffer_size(WRITE_BUFFER_BYTES)
-            // Reached only by a bug: what does not fit waits in the session's queue.
-            .max_write_buffer_size(WRITE_BUFFER_BYTES + 8 * limits.message_bytes_max)
-            .max_message_size(limits.message_bytes_max)
-            .max_frame_size(limits.message_bytes_max)
+            .read_buffer_size(buffers.read)
+            .write_buffer_size(buffers.write)
+            // Reached only by a bug: what does not fit waits in the session's queue, or is not asked for.
+            .max_write_buffer_size(buffers.write + 8 * buffers.message_max)
+            .max_message_size(buffers.message_max)
+            .max_frame_size(buffers.message_max)
             .on_upgrade(session),
         Err(rejection) => {
             let text = format!("this is for WebSockets: {}", rejection.body_text());

@@ -11,8 +11,14 @@ pub enum End {
     Stopping,
     /// The key was revoked.
     Revoked,
+    /// The replica became private, and the right was that it was not.
+    Private,
     /// The peer sent what it may not send.
     Invalid,
+    /// The peer sent a message that is too long, or none at all.
+    TooLong,
+    /// The peer sent more messages than it could have a use for.
+    TooMany,
     /// The peer stood still for too long.
     Idle,
     /// The server failed.
@@ -25,7 +31,8 @@ impl End {
         match self {
             End::Done => 1000,
             End::Stopping => 1001,
-            End::Revoked | End::Invalid | End::Idle => 1008,
+            End::Revoked | End::Private | End::Invalid | End::TooMany | End::Idle => 1008,
+            End::TooLong => 1009,
             End::Failed => 1011,
         }
     }
@@ -36,7 +43,10 @@ impl End {
             End::Done => "",
             End::Stopping => "server stopping, try again",
             End::Revoked => "the key was revoked",
+            End::Private => "the replica became private: a key is needed",
             End::Invalid => "that message may not be sent here",
+            End::TooLong => "that message is too long",
+            End::TooMany => "too many messages",
             End::Idle => "nothing was heard for too long",
             End::Failed => "the server failed",
         }
@@ -46,6 +56,7 @@ impl End {
     pub const fn of(signal: Signal) -> End {
         match signal {
             Signal::Revoked => End::Revoked,
+            Signal::Private => End::Private,
             Signal::Go | Signal::Stopping | Signal::Stop => End::Stopping,
         }
     }

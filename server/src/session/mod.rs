@@ -11,10 +11,12 @@
 //! - Bytes of a peer that does not read, or of a disk that is slow, wait in a queue; when it is full,
 //!   whoever fills it waits, and a peer that stands still for the idle time is cut off.
 //! - A push connection without a push costs no thread: it may stay open for days.
+//! - A subscriber is a single task instead: see [`subscribe`].
 //! - A signal (the key was revoked, the server stops) reaches all three.
 
 mod end;
 mod outcome;
+mod pace;
 pub mod pull;
 pub mod push;
 pub mod queue;
@@ -45,6 +47,10 @@ pub struct Limits {
     pub idle: Duration,
     /// How often a silent peer is pinged.
     pub ping: Duration,
+    /// How long a silent subscriber is left alone before it is pinged.
+    pub subscriber_ping: Duration,
+    /// How long a subscriber may take to read what it was sent.
+    pub subscriber_patience: Duration,
     /// How long a push waits for its turn.
     pub busy_wait: Duration,
     /// Longest message that is taken, in bytes.
@@ -60,6 +66,8 @@ impl Limits {
         Limits {
             idle: settings.idle_timeout.duration(),
             ping: settings.ping_interval.duration(),
+            subscriber_ping: settings.subscriber_ping_interval.duration(),
+            subscriber_patience: settings.subscriber_timeout.duration(),
             busy_wait: settings.busy_wait.duration(),
             message_bytes_max: settings
                 .message_bytes_max

@@ -38,7 +38,9 @@ pub fn failed<P: Fault>(
         ExchangeError::Closed | ExchangeError::Wire(WireError::Gone) => {
             return Failure { end: End::Done, cut: true };
         }
-        ExchangeError::Wire(WireError::Ended(End::Revoked)) => (End::Revoked, Refusal::NotAllowed),
+        ExchangeError::Wire(WireError::Ended(end @ (End::Revoked | End::Private))) => {
+            (*end, Refusal::NotAllowed)
+        }
         ExchangeError::Wire(WireError::Ended(end)) => (*end, Refusal::TryLater),
         ExchangeError::Wire(WireError::Idle) => (End::Idle, Refusal::TryLater),
         ExchangeError::Wire(WireError::Uncuttable(_)) => (End::Done, Refusal::Failed),

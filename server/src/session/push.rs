@@ -97,7 +97,7 @@ impl PushSession {
                 Read::Changed(seconds) => {
                     tracing::debug!(session = self.common.session.id(), seconds, "a push is to follow");
                 }
-                Read::Text(_) | Read::Alive => {}
+                Read::Alive => {}
                 Read::Gone => return Before::End(End::Done),
                 Read::Invalid(error) => {
                     let bytes = error_bytes(Side::Replica, None, Refusal::Invalid, &error.to_string());

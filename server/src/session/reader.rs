@@ -1,6 +1,6 @@
 //! Reads a session's socket: tells control messages from the stream.
 
-use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
+use axum::extract::ws::{Message, WebSocket};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::SplitStream;
@@ -30,9 +30,7 @@ pub enum Read {
     CommitMessage(String),
     /// CHANGED, in how many seconds a push follows.
     Changed(u32),
-    /// A text message.
-    Text(Utf8Bytes),
-    /// A sign of life, or something that [`Asked`] has noted.
+    /// A sign of life (a text means nothing here), or something that [`Asked`] has noted.
     Alive,
     /// The peer closed, or the connection broke.
     Gone,
@@ -64,8 +62,7 @@ impl Reader {
     pub async fn next(&mut self) -> Read {
         match self.stream.next().await {
             None | Some(Err(_)) | Some(Ok(Message::Close(_))) => Read::Gone,
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Read::Alive,
-            Some(Ok(Message::Text(text))) => Read::Text(text),
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Text(_))) => Read::Alive,
             Some(Ok(Message::Binary(bytes))) => self.binary(bytes),
         }
     }

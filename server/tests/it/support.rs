@@ -46,6 +46,11 @@ impl TestServer {
         TestServer { folder, address: server.address(), admin, server: Some(server), runtime }
     }
 
+    /// What the server does without HTTP.
+    pub fn backend(&self) -> &sqlrsync_server::backend::Backend {
+        self.server.as_ref().unwrap().backend()
+    }
+
     /// Stops the server in good order, and says how long that took.
     pub fn stop(&mut self) -> Duration {
         let started = Instant::now();
