@@ -188,6 +188,7 @@ fn open(folder: &Path, path: &Path, hashes: &Path, known: Option<&Agreed>) -> Re
         known: known.cloned(),
         base: known.map(|known| Base { version: None, root: known.root }),
         push_id: None,
+        scan: false,
         temp_dir: folder.to_path_buf(),
     };
     LiveOrigin::open(path, options)

@@ -24,6 +24,10 @@ pub struct Agreed {
     pub geometry: Geometry,
     /// The state of the file that has it.
     pub fingerprint: Fingerprint,
+    /// When every page of it was last read, in nanoseconds since 1970. `None` where that is not known: then
+    /// the next look reads them all.
+    #[serde(default)]
+    pub last_scan_ns: Option<i64>,
 }
 
 /// What new hashes are made from.

@@ -93,8 +93,8 @@ struct Database {
 }
 
 enum Tree {
-    /// The kept hashes, with the fingerprint under which they are true.
-    Kept(PageHashes, Fingerprint),
+    /// The kept hashes, with what they were recorded under, which still is true.
+    Kept(PageHashes, Agreed),
     Scanned(Scanned),
 }
 
@@ -115,14 +115,22 @@ impl Tree {
 
     fn held(&self) -> apply::Held<'_> {
         match self {
-            Tree::Kept(hashes, fingerprint) => apply::Held::Tree(hashes, fingerprint),
+            Tree::Kept(hashes, known) => apply::Held::Tree(hashes, &known.fingerprint),
             Tree::Scanned(scanned) => apply::Held::Tree(&scanned.hashes, &scanned.fingerprint),
+        }
+    }
+
+    /// When every page was last read.
+    fn last_scan_ns(&self) -> Option<i64> {
+        match self {
+            Tree::Kept(_, known) => known.last_scan_ns,
+            Tree::Scanned(scanned) => Some(scanned.fingerprint.recorded_at_ns),
         }
     }
 
     fn fingerprint(&self) -> &Fingerprint {
         match self {
-            Tree::Kept(_, fingerprint) => fingerprint,
+            Tree::Kept(_, known) => &known.fingerprint,
             Tree::Scanned(scanned) => &scanned.fingerprint,
         }
     }
@@ -146,6 +154,8 @@ enum Taking {
 struct Done {
     content: Option<Content>,
     fingerprint: Fingerprint,
+    /// When every page was last read or written.
+    last_scan_ns: Option<i64>,
     kept: Kept,
     received: Received,
 }
@@ -188,7 +198,7 @@ impl FileReplica {
     /// [`Error::NothingAgreed`] before the end of an exchange, or where versions 1 and 2 overwrote a
     /// file of unknown content; [`Error::Io`] and [`Error::DiskFull`] where the hashes cannot be kept.
     pub fn agreed(mut self) -> Result<Agreed, Error> {
-        let Done { content, fingerprint, kept, mut received } =
+        let Done { content, fingerprint, last_scan_ns, kept, mut received } =
             self.done.take().ok_or(Error::NothingAgreed)?;
         let content = content.ok_or(Error::NothingAgreed)?;
         if let Some(path) = &self.options.hashes {
@@ -196,7 +206,7 @@ impl FileReplica {
             self.kept = None;
             keep(path, kept, content, &mut received.delta, &self.temp_dir)?;
         }
-        Ok(Agreed { root: content.root, geometry: content.geometry, fingerprint })
+        Ok(Agreed { root: content.root, geometry: content.geometry, fingerprint, last_scan_ns })
     }
 
     /// Looks at what is there.
@@ -206,10 +216,10 @@ impl FileReplica {
             return Ok(Found::Free);
         }
         if version >= 3
-            && let Some((kept, fingerprint)) = self.current()?
+            && let Some((kept, known)) = self.current()?
             && kept.geometry().page_size == origin.page_size
         {
-            let (geometry, tree) = (kept.geometry(), Some(Tree::Kept(kept, fingerprint)));
+            let (geometry, tree) = (kept.geometry(), Some(Tree::Kept(kept, known)));
             return Ok(Found::Database(Box::new(Database { geometry, tree, legacy: None })));
         }
         let mut snapshot = match Snapshot::open(&self.path) {
@@ -242,13 +252,13 @@ impl FileReplica {
     }
 
     /// The kept hashes, where it is certain that the file still is what they are of.
-    fn current(&self) -> Result<Option<(PageHashes, Fingerprint)>, Error> {
+    fn current(&self) -> Result<Option<(PageHashes, Agreed)>, Error> {
         match (&self.kept, &self.options.known) {
             (Some(kept), Some(known))
                 if kept.root() == known.root
                     && known.fingerprint.proves_unchanged(&Fingerprint::of(&self.path)?) =>
             {
-                Ok(Some((kept.reader(), known.fingerprint.clone())))
+                Ok(Some((kept.reader(), known.clone())))
             }
             _ => Ok(None),
         }
@@ -330,13 +340,27 @@ impl FileReplica {
             (Some(Found::Free), Some(new)) => {
                 let fields = finish_first_page(&received, geometry, fields, false)?;
                 let fingerprint = new.place(&self.path, geometry.bytes())?;
-                Ok(Done { content: content(fields), fingerprint, kept: Kept::Nothing, received })
+                let last_scan_ns = Some(fingerprint.recorded_at_ns);
+                Ok(Done {
+                    content: content(fields),
+                    fingerprint,
+                    last_scan_ns,
+                    kept: Kept::Nothing,
+                    received,
+                })
             }
             (Some(Found::Replaceable { vacant }), Some(new)) => {
                 finish_first_page(&received, geometry, fields, true)?;
                 let source = new.into_source(&self.path, geometry.bytes())?;
                 let Applied { fingerprint, fields } = replace(&self.path, &source, vacant)?;
-                Ok(Done { content: content(fields), fingerprint, kept: Kept::Nothing, received })
+                let last_scan_ns = Some(fingerprint.recorded_at_ns);
+                Ok(Done {
+                    content: content(fields),
+                    fingerprint,
+                    last_scan_ns,
+                    kept: Kept::Nothing,
+                    received,
+                })
             }
             (Some(Found::Database(database)), _) => {
                 let Database { tree, legacy, .. } = *database;
@@ -354,13 +378,17 @@ impl FileReplica {
                     let applied = apply(&self.path, &held, &received, geometry, &self.temp_dir)?;
                     (applied.fingerprint, applied.fields)
                 };
+                let last_scan_ns = match &tree {
+                    _ if all => Some(fingerprint.recorded_at_ns),
+                    tree => tree.as_ref().and_then(Tree::last_scan_ns),
+                };
                 let kept = match tree {
                     _ if all => Kept::Nothing,
                     Some(Tree::Kept(hashes, _)) => Kept::InPlace(hashes),
                     Some(Tree::Scanned(scanned)) => Kept::Scanned(scanned),
                     None => Kept::Nothing,
                 };
-                Ok(Done { content: content(fields), fingerprint, kept, received })
+                Ok(Done { content: content(fields), fingerprint, last_scan_ns, kept, received })
             }
             _ => Err(Error::Stopped),
         }

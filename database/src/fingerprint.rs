@@ -15,13 +15,14 @@
 
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, io_error};
+use crate::wal_file::WalHeader;
 
 /// The longest tick of a file system's clock that keeps nanoseconds (Linux: 1 to 10 ms).
 pub(crate) const TICK: Duration = Duration::from_millis(10);
@@ -29,21 +30,20 @@ pub(crate) const TICK: Duration = Duration::from_millis(10);
 /// The same for a file system that keeps whole seconds, or pairs of them.
 const COARSE_TICK: Duration = Duration::from_secs(2);
 
-/// Length of a WAL's header and of a frame's, in bytes.
-const WAL_HEADER_LEN: u64 = 32;
-const FRAME_HEADER_LEN: u64 = 24;
-
 /// What identifies a state of a database file without reading it.
 #[derive(Serialize, Deserialize, PartialEq, Eq, Clone, Debug)]
 pub struct Fingerprint {
     device: u64,
     inode: u64,
+    /// When the file was made, where the file system knows: an inode's number is given again.
+    #[serde(default)]
+    born_ns: Option<i64>,
     size: u64,
     modified_ns: i64,
     changed_ns: i64,
-    wal: Wal,
+    pub(crate) wal: Wal,
     /// When it was taken, before anything was looked at. Nanoseconds since 1970, as all times here.
-    recorded_at_ns: i64,
+    pub(crate) recorded_at_ns: i64,
 }
 
 /// The state of the `-wal` file.
@@ -82,6 +82,7 @@ impl Fingerprint {
         Ok(Fingerprint {
             device: file.dev(),
             inode: file.ino(),
+            born_ns: born_ns(&file),
             size: file.size(),
             modified_ns: nanoseconds(file.mtime(), file.mtime_nsec()),
             changed_ns: nanoseconds(file.ctime(), file.ctime_nsec()),
@@ -98,6 +99,21 @@ impl Fingerprint {
             && self.wal == now.wal
             && (self.device, self.inode, self.size) == (now.device, now.inode, now.size)
             && (self.modified_ns, self.changed_ns) == (now.modified_ns, now.changed_ns)
+    }
+
+    /// Whether it is of the very file that has this metadata, whatever was written to it since.
+    pub(crate) fn is_of(&self, file: &Metadata) -> bool {
+        (self.device, self.inode, self.born_ns) == (file.dev(), file.ino(), born_ns(file))
+    }
+
+    /// Whether it is certain that nobody has written to the database file since; the WAL aside.
+    pub(crate) fn proves_unwritten(&self, now: &Metadata) -> bool {
+        let modified_ns = nanoseconds(now.mtime(), now.mtime_nsec());
+        let changed_ns = nanoseconds(now.ctime(), now.ctime_nsec());
+        self.is_settled()
+            && self.is_of(now)
+            && self.size == now.size()
+            && (self.modified_ns, self.changed_ns) == (modified_ns, changed_ns)
     }
 
     /// Whether it was taken long enough after the last change for every later one to show.
@@ -165,55 +181,6 @@ pub(crate) struct Mark {
     pub(crate) checksum: [u8; 8],
 }
 
-struct WalHeader {
-    inode: u64,
-    len: u64,
-    page_size: u64,
-    salts: [u8; 8],
-}
-
-struct FrameHeader {
-    salts: [u8; 8],
-    checksum: [u8; 8],
-}
-
-impl WalHeader {
-    /// `None` where there is none yet.
-    fn read(file: &File) -> std::io::Result<Option<WalHeader>> {
-        let metadata = file.metadata()?;
-        let mut bytes = [0; WAL_HEADER_LEN as usize];
-        if metadata.len() < WAL_HEADER_LEN {
-            return Ok(None);
-        }
-        file.read_exact_at(&mut bytes, 0)?;
-        let page_size = u32::from_be_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
-        if !page_size.is_power_of_two() {
-            return Ok(None);
-        }
-        let mut salts = [0; 8];
-        salts.copy_from_slice(&bytes[16..24]);
-        let page_size = u64::from(page_size);
-        Ok(Some(WalHeader { inode: metadata.ino(), len: metadata.len(), page_size, salts }))
-    }
-
-    /// How many whole frames there is room for.
-    fn room(&self) -> u32 {
-        let frames = (self.len - WAL_HEADER_LEN) / (FRAME_HEADER_LEN + self.page_size);
-        u32::try_from(frames).unwrap_or(u32::MAX)
-    }
-
-    /// The frame at `index`, counted from 0.
-    fn frame(&self, file: &File, index: u32) -> std::io::Result<FrameHeader> {
-        let mut bytes = [0; FRAME_HEADER_LEN as usize];
-        let offset = WAL_HEADER_LEN + u64::from(index) * (FRAME_HEADER_LEN + self.page_size);
-        file.read_exact_at(&mut bytes, offset)?;
-        let mut frame = FrameHeader { salts: [0; 8], checksum: [0; 8] };
-        frame.salts.copy_from_slice(&bytes[8..16]);
-        frame.checksum.copy_from_slice(&bytes[16..24]);
-        Ok(frame)
-    }
-}
-
 fn read_wal(file: &File) -> std::io::Result<Wal> {
     let read = || -> std::io::Result<Wal> {
         let Some(header) = WalHeader::read(file)? else { return Ok(Wal::Empty) };
@@ -258,7 +225,15 @@ fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
 }
 
+fn born_ns(file: &Metadata) -> Option<i64> {
+    file.created().ok().map(ns)
+}
+
 fn now_ns() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    ns(SystemTime::now())
+}
+
+fn ns(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -24,14 +24,14 @@ use crate::spool::SpoolWriter;
 /// How many bytes are read before they are handed on: as much as goes into a block, and whole scan groups.
 const CHUNK_LEN: usize = BLOCK_RAW_MAX;
 
-// One of these is made for each exchange: its size is no matter.
-#[expect(clippy::large_enum_variant)]
 /// How pages that changed are told from the others.
 pub(crate) enum Compare {
     /// Not at all: it is known, or all pages are wanted, and nobody asks for hashes.
     Not,
     /// By the page tree, of which a new one is made; without a base every page counts as changed.
     Tree(Option<PageHashes>),
+    /// The same for picked pages: those that are not read are as in this tree.
+    Picked(PageHashes),
     /// By the hashes that versions 1 and 2 compare.
     Legacy(LegacyHashes),
 }
@@ -110,10 +110,11 @@ pub(crate) fn run(
     let Job { read, compare, select, raw } = job;
     let mut base = match &compare {
         Compare::Tree(base) => base.as_ref().map(PageHashes::reader),
+        Compare::Picked(base) => Some(base.reader()),
         _ => None,
     };
     let mut update = match &compare {
-        Compare::Tree(_) => Some(TreeUpdate::new(base.as_mut(), geometry)),
+        Compare::Tree(_) | Compare::Picked(_) => Some(TreeUpdate::new(base.as_mut(), geometry)),
         _ => None,
     };
     let mapper =
@@ -217,6 +218,7 @@ impl Mapper<'_> {
         let mut changed = RoaringBitmap::new();
         match self.compare {
             Compare::Not => {}
+            Compare::Picked(base) => self.compare_picked(base, chunk, changes, &mut changed)?,
             Compare::Legacy(hashes) => {
                 let first = chunk.numbers.first().map_or(0, |first| first.index());
                 let held = hashes.read(first, chunk.numbers.len())?;
@@ -260,6 +262,29 @@ impl Mapper<'_> {
             }
         }
         changes.push(Change::Group(group, hash));
+        Ok(())
+    }
+
+    /// Page by page: of a group only some are there.
+    fn compare_picked(
+        &self,
+        base: &PageHashes,
+        chunk: &Chunk,
+        changes: &mut Vec<Change>,
+        changed: &mut RoaringBitmap,
+    ) -> Result<(), Error> {
+        let mut held = (None, Vec::new());
+        for (at, number) in chunk.numbers.iter().enumerate() {
+            let (group, slot) = (number.index() / GROUP, number.index() % GROUP);
+            if held.0 != Some(group) {
+                held = (Some(group), base.pages_of_group(group)?);
+            }
+            let hash = PageHash::of(self.page(chunk, at));
+            if held.1.get(slot as usize) != Some(&hash) {
+                changes.push(Change::Page(*number, hash));
+                changed.insert(at as u32);
+            }
+        }
         Ok(())
     }
 

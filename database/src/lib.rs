@@ -28,9 +28,12 @@ mod parallel;
 mod receive;
 mod replace;
 mod scan;
+mod sending;
 mod snapshot;
 mod spool;
 mod staged;
+mod wal;
+mod wal_file;
 
 pub use agreed::Agreed;
 pub use error::Error;

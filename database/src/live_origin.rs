@@ -2,17 +2,16 @@
 //!
 //! - No read transaction stays open while a peer is waited for. Hash rounds are answered from a scan;
 //!   what is sent comes from a second snapshot, with all that changed in between, through a spool.
+//! - What changed is asked of the WAL first; where that has no certain answer, every page is read.
 //! - What was agreed on is recorded under a fingerprint of the very snapshot that was sent, so that a
 //!   later write is found whenever it was made.
 //! - One process at a time uses a file of kept hashes; the caller sees to that.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::channel;
 
 use roaring::RoaringBitmap;
 use sqlrsync_protocol::block::Block;
-use sqlrsync_protocol::canonical::HeaderFields;
 use sqlrsync_protocol::exchange::{Base, Committed, Form, OriginPages, Proof, PushId, Since, Wanted};
 use sqlrsync_protocol::hash::{PageHash, Root};
 use sqlrsync_protocol::page::{Geometry, PageNumber};
@@ -27,9 +26,15 @@ use crate::image::{Compare, Job, Outcome, Select, run};
 use crate::legacy::LegacyHashes;
 use crate::page_hashes::{Content, PageHashes};
 use crate::scan::{Scanned, scan};
+use crate::sending::{Sending, Unpacked, finish_writer, to_send};
 use crate::snapshot::{Pages, Snapshot};
-use crate::spool::{SPOOL_MEMORY_MAX, Spool, SpoolWriter, spool};
+use crate::spool::{SPOOL_MEMORY_MAX, spool};
 use crate::staged::find_reusable;
+use crate::wal::{Changed, Known, changed_pages};
+
+/// So many pages are always read one by one; of more, only as many as are a quarter of the file. More take
+/// as long as all of them in a row.
+const PICKED_ALWAYS: u32 = 256;
 
 /// What is known of the file from before, and where to keep what is found out.
 #[derive(Clone, Debug)]
@@ -42,6 +47,8 @@ pub struct LiveOriginOptions {
     pub base: Option<Base>,
     /// The id to push under.
     pub push_id: Option<PushId>,
+    /// Read the whole file, whatever the WAL and the fingerprint say.
+    pub scan: bool,
     /// An existing folder for files without a name: hashes, and blocks that a slow network lets wait.
     pub temp_dir: PathBuf,
 }
@@ -57,6 +64,8 @@ pub struct LiveOrigin {
     scanned: Option<Scanned>,
     legacy: Option<LegacyHashes>,
     sending: Option<Sending>,
+    /// Whether every page was read.
+    read_all: bool,
 }
 
 impl std::fmt::Debug for LiveOrigin {
@@ -70,34 +79,10 @@ impl std::fmt::Debug for LiveOrigin {
 
 /// Which tree the pages sent are a difference to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Ground {
+pub(crate) enum Ground {
     Nothing,
     Kept,
     Scanned,
-}
-
-/// An image that is being sent.
-struct Sending {
-    geometry: Geometry,
-    fields: HeaderFields,
-    fingerprint: Fingerprint,
-    ground: Ground,
-    raw: bool,
-    to_send: Option<u32>,
-    reused: Option<Receiver<Vec<u32>>>,
-    /// Before the thread in this list, so that dropping it stops the thread that is then waited for.
-    spool: Option<Spool>,
-    thread: Option<JoinHandle<Result<Outcome, Error>>>,
-    outcome: Option<Outcome>,
-    pages: Unpacked,
-}
-
-/// A block's pages, given one by one.
-#[derive(Default)]
-struct Unpacked {
-    block: Option<Block>,
-    data: Vec<u8>,
-    next: usize,
 }
 
 impl LiveOrigin {
@@ -114,7 +99,21 @@ impl LiveOrigin {
             Some(path) => PageHashes::open(path)?,
             None => None,
         };
-        Ok(LiveOrigin { path, options, kept, geometry: None, scanned: None, legacy: None, sending: None })
+        Ok(LiveOrigin {
+            path,
+            options,
+            kept,
+            geometry: None,
+            scanned: None,
+            legacy: None,
+            sending: None,
+            read_all: false,
+        })
+    }
+
+    /// Whether the whole file was read: because it had to be, or because most of it is sent.
+    pub fn has_read_all(&self) -> bool {
+        self.read_all
     }
 
     /// What was agreed on, after the whole exchange succeeded in version 3. Keeps the page hashes
@@ -129,8 +128,8 @@ impl LiveOrigin {
             return Err(Error::NothingAgreed);
         }
         let root = self.root_of(&sending)?;
-        let Sending { geometry, fields, ref fingerprint, ground, .. } = sending;
-        let agreed = Agreed { root, geometry, fingerprint: fingerprint.clone() };
+        let Sending { geometry, fields, ref fingerprint, last_scan_ns, ground, .. } = sending;
+        let agreed = Agreed { root, geometry, fingerprint: fingerprint.clone(), last_scan_ns };
         if let Some(path) = self.options.hashes.take() {
             let content = Content { geometry, root, fields };
             let kept = match ground {
@@ -150,6 +149,7 @@ impl LiveOrigin {
         if self.scanned.is_none() {
             let mut snapshot = Snapshot::open(&self.path)?;
             let kept_at = self.options.hashes.as_deref();
+            self.read_all = true;
             self.scanned = Some(scan(&mut snapshot, self.kept.as_ref(), kept_at, &self.options.temp_dir)?);
         }
         self.scanned.as_mut().ok_or(Error::Stopped)
@@ -158,6 +158,7 @@ impl LiveOrigin {
     fn legacy(&mut self) -> Result<&mut LegacyHashes, Error> {
         if self.legacy.is_none() {
             let mut snapshot = Snapshot::open(&self.path)?;
+            self.read_all = true;
             self.legacy = Some(LegacyHashes::scan(&mut snapshot, &self.options.temp_dir)?);
         }
         self.legacy.as_mut().ok_or(Error::Stopped)
@@ -172,6 +173,7 @@ impl LiveOrigin {
     /// Whether the file still is, for certain, what the kept hashes are of.
     fn kept_is_current(&self) -> Result<bool, Error> {
         match self.kept_fingerprint() {
+            Some(_) if self.options.scan => Ok(false),
             Some(then) => Ok(then.proves_unchanged(&Fingerprint::of(&self.path)?)),
             None => Ok(false),
         }
@@ -203,6 +205,49 @@ impl LiveOrigin {
         }
     }
 
+    /// When every page of what a tree is of was last read.
+    fn last_scan_of(&self, ground: Ground) -> Option<i64> {
+        match ground {
+            Ground::Nothing => None,
+            Ground::Kept => self.options.known.as_ref().and_then(|known| known.last_scan_ns),
+            Ground::Scanned => self.scanned.as_ref().map(|scanned| scanned.fingerprint.recorded_at_ns),
+        }
+    }
+
+    /// The pages in which the snapshot may differ from `ground`, where the WAL knows them.
+    fn changed_by_wal(&self, ground: Ground, snapshot: &Snapshot) -> Result<Option<RoaringBitmap>, Error> {
+        let (Some(tree), Some(fingerprint)) = (self.tree(ground), self.fingerprint_of(ground)) else {
+            return Ok(None);
+        };
+        if self.options.scan && ground == Ground::Kept {
+            return Ok(None);
+        }
+        let known = Known { fingerprint, tree, last_scan_ns: self.last_scan_of(ground) };
+        match changed_pages(&known, snapshot)? {
+            Changed::Pages(pages) => {
+                tracing::debug!(path = %self.path.display(), pages = pages.len(), "the WAL says what changed");
+                Ok(Some(pages))
+            }
+            Changed::Unknown(reason) => {
+                tracing::debug!(path = %self.path.display(), %reason, "the WAL does not say what changed");
+                Ok(None)
+            }
+        }
+    }
+
+    /// What the file hashes to now, where that is known without reading all of it.
+    fn root_without_scan(&self) -> Result<Option<Root>, Error> {
+        let Some(kept) = &self.kept else { return Ok(None) };
+        if self.kept_is_current()? {
+            return Ok(Some(kept.root()));
+        }
+        let snapshot = Snapshot::open(&self.path)?;
+        let Some(pages) = self.changed_by_wal(Ground::Kept, &snapshot)? else { return Ok(None) };
+        let compare = Compare::Picked(kept.reader());
+        let job = Job { read: Pages::Only(pages), compare, select: Select::default(), raw: false };
+        Ok(run(snapshot, job, None, &self.options.temp_dir)?.root)
+    }
+
     /// Opens the snapshot that is sent. It must have the page size that the peer was told.
     fn snapshot(&self) -> Result<Snapshot, Error> {
         let snapshot = Snapshot::open(&self.path)?;
@@ -215,14 +260,16 @@ impl LiveOrigin {
     }
 
     /// What changed since `ground`, and nothing at all where the fingerprint proves that nothing did.
-    fn send_since(&self, ground: Ground, wanted: Wanted) -> Result<Sending, Error> {
+    fn send_since(&mut self, ground: Ground, wanted: Wanted) -> Result<Sending, Error> {
         if let (Some(tree), Some(then)) = (self.tree(ground), self.fingerprint_of(ground))
+            && !(self.options.scan && ground == Ground::Kept)
             && then.proves_unchanged(&Fingerprint::of(&self.path)?)
         {
             return Ok(Sending {
                 geometry: tree.geometry(),
                 fields: tree.fields(),
                 fingerprint: then.clone(),
+                last_scan_ns: self.last_scan_of(ground),
                 ground,
                 raw: false,
                 to_send: Some(0),
@@ -238,12 +285,18 @@ impl LiveOrigin {
             self.tree(ground).filter(|tree| tree.geometry().page_size == snapshot.geometry().page_size);
         let ground = if tree.is_some() { ground } else { Ground::Nothing };
         let select = Select { all: tree.is_none(), changed: true, ..Select::default() };
-        let compare = Compare::Tree(tree.map(PageHashes::reader));
-        self.send(snapshot, ground, Job { read: Pages::All, compare, select, raw: false }, wanted)
+        let picked = self.changed_by_wal(ground, &snapshot)?;
+        let (read, compare) = pick(picked, tree, snapshot.geometry());
+        self.send(snapshot, ground, Job { read, compare, select, raw: false }, wanted)
     }
 
     /// What the comparison found, and what changed since it was made.
-    fn send_compared(&self, differing: RoaringBitmap, held: u32, wanted: Wanted) -> Result<Sending, Error> {
+    fn send_compared(
+        &mut self,
+        differing: RoaringBitmap,
+        held: u32,
+        wanted: Wanted,
+    ) -> Result<Sending, Error> {
         let raw = wanted.form == Form::Pages;
         let snapshot = self.snapshot()?;
         let unchanged = match (raw, &self.legacy, &self.scanned) {
@@ -253,20 +306,21 @@ impl LiveOrigin {
             (false, _, Some(scanned)) => scanned.fingerprint.proves_unchanged(snapshot.fingerprint()),
             (false, _, None) => false,
         };
-        let count = snapshot.geometry().page_count.get();
+        let geometry = snapshot.geometry();
+        let count = geometry.page_count.get();
+        let with_differing = |mut pages: RoaringBitmap| {
+            pages |= &differing;
+            pages.insert_range(held.saturating_add(1)..=count);
+            pages.remove_range(count.saturating_add(1)..=u32::MAX);
+            pages
+        };
         let (read, compare) = match (unchanged, raw, &self.legacy) {
-            (true, ..) => {
-                let mut pages = differing.clone();
-                pages.insert_range(held.saturating_add(1)..=count);
-                pages.remove_range(count.saturating_add(1)..=u32::MAX);
-                // A quarter of the pages one by one takes as long as all of them in a row.
-                let few = pages.len() < u64::from(count / 4);
-                (if few { Pages::Only(pages) } else { Pages::All }, Compare::Not)
-            }
+            (true, ..) => (pages_or_all(with_differing(RoaringBitmap::new()), geometry), Compare::Not),
             (false, true, Some(legacy)) => (Pages::All, Compare::Legacy(legacy.reader()?)),
-            (false, ..) => {
-                let tree = self.scanned.as_ref().map(|scanned| scanned.hashes.reader());
-                (Pages::All, Compare::Tree(tree))
+            (false, true, None) => (Pages::All, Compare::Tree(None)),
+            (false, false, _) => {
+                let picked = self.changed_by_wal(Ground::Scanned, &snapshot)?.map(with_differing);
+                pick(picked, self.tree(Ground::Scanned), geometry)
             }
         };
         let ground = if self.scanned.is_some() { Ground::Scanned } else { Ground::Nothing };
@@ -276,7 +330,7 @@ impl LiveOrigin {
 
     /// Starts the thread that reads, compares, compresses and spools.
     fn send(
-        &self,
+        &mut self,
         snapshot: Snapshot,
         ground: Ground,
         mut job: Job,
@@ -288,6 +342,11 @@ impl LiveOrigin {
         let (tell, reused) = channel();
         let to_send = to_send(geometry, &job);
         let raw = job.raw;
+        let reads_all = matches!(job.read, Pages::All);
+        let last_scan_ns = match &job.compare {
+            Compare::Tree(_) => Some(fingerprint.recorded_at_ns),
+            _ => self.last_scan_of(ground),
+        };
         let temp_dir = self.options.temp_dir.clone();
         let work = move || -> Result<Outcome, Error> {
             let (reusable, skip) = find_reusable(&snapshot, &wanted.staged)?;
@@ -298,10 +357,12 @@ impl LiveOrigin {
         };
         let thread = std::thread::Builder::new().name("origin".into()).spawn(work);
         let thread = thread.map_err(io_error("starting a thread for", &self.path))?;
+        self.read_all |= reads_all;
         Ok(Sending {
             geometry,
             fields,
             fingerprint,
+            last_scan_ns,
             ground,
             raw,
             to_send,
@@ -326,72 +387,18 @@ impl LiveOrigin {
     }
 }
 
-/// Runs `work` and ends the spool only then, whatever came of it.
-fn finish_writer<T>(writer: SpoolWriter, work: impl FnOnce(&SpoolWriter) -> T) -> T {
-    work(&writer)
-}
-
-/// How many pages a job sends, where that does not depend on a comparison.
-fn to_send(geometry: Geometry, job: &Job) -> Option<u32> {
-    let lock_page = geometry.page_size.lock_page();
-    let lock = u32::from(geometry.page_count.contains(lock_page));
-    match (&job.read, &job.compare) {
-        _ if job.select.all => Some(geometry.page_count.get() - lock),
-        (Pages::Only(pages), Compare::Not) => {
-            u32::try_from(pages.len()).ok().map(|len| len - u32::from(pages.contains(lock_page.get())))
-        }
-        _ => None,
+/// What is read, and what it is compared with: the picked pages, where they are known and few.
+fn pick(picked: Option<RoaringBitmap>, tree: Option<&PageHashes>, geometry: Geometry) -> (Pages, Compare) {
+    let tree = tree.map(PageHashes::reader);
+    match (picked.map(|pages| pages_or_all(pages, geometry)), tree) {
+        (Some(few @ Pages::Only(_)), Some(tree)) => (few, Compare::Picked(tree)),
+        (_, tree) => (Pages::All, Compare::Tree(tree)),
     }
 }
 
-impl Sending {
-    /// Waits for the thread and takes its outcome or its error.
-    fn join(&mut self) -> Result<(), Error> {
-        if let Some(thread) = self.thread.take() {
-            let outcome = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            self.outcome = Some(outcome);
-        }
-        if self.outcome.is_some() { Ok(()) } else { Err(Error::Stopped) }
-    }
-
-    fn next_block(&mut self) -> Result<Option<Block>, Error> {
-        let block = match &self.spool {
-            Some(spool) => spool.take()?,
-            None => None,
-        };
-        if block.is_none() {
-            self.join()?;
-        }
-        Ok(block)
-    }
-}
-
-impl Drop for Sending {
-    fn drop(&mut self) {
-        self.spool = None;
-        if let Some(thread) = self.thread.take() {
-            // It ends with its next block: no connection of ours outlives the exchange.
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Unpacked {
-    /// Puts the next page of the block into `page`.
-    fn next(&mut self, page: &mut [u8]) -> Option<PageNumber> {
-        let number = self.block.as_ref()?.pages().nth(self.next)?;
-        let start = self.next * page.len();
-        page.copy_from_slice(self.data.get(start..start + page.len())?);
-        self.next += 1;
-        Some(number)
-    }
-
-    fn fill(&mut self, block: Block) -> Result<(), Error> {
-        block.decode(&mut self.data)?;
-        self.block = Some(block);
-        self.next = 0;
-        Ok(())
-    }
+fn pages_or_all(pages: RoaringBitmap, geometry: Geometry) -> Pages {
+    let most = PICKED_ALWAYS.max(geometry.page_count.get() / 4);
+    if pages.len() <= u64::from(most) { Pages::Only(pages) } else { Pages::All }
 }
 
 impl OriginPages for LiveOrigin {
@@ -427,6 +434,10 @@ impl OriginPages for LiveOrigin {
         if self.kept.as_ref().is_some_and(|kept| kept.root() == base.root) {
             return Ok(true);
         }
+        // What is not what the replica has needs no scan: the base is proposed next.
+        if self.root_without_scan()?.is_some_and(|root| root != base.root) {
+            return Ok(false);
+        }
         Ok(self.scanned()?.hashes.root() == base.root)
     }
 
@@ -453,7 +464,8 @@ impl OriginPages for LiveOrigin {
                 let compare = if raw { Compare::Not } else { Compare::Tree(None) };
                 let select = Select { all: true, ..Select::default() };
                 let job = Job { read: Pages::All, compare, select, raw };
-                self.send(self.snapshot()?, Ground::Nothing, job, wanted)?
+                let snapshot = self.snapshot()?;
+                self.send(snapshot, Ground::Nothing, job, wanted)?
             }
         };
         self.sending = Some(sending);

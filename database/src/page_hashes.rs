@@ -290,6 +290,13 @@ fn write_nodes(
     delta: &mut Delta,
 ) -> Result<Root, Error> {
     let mut nodes = NodeWriter { file, path };
+    let before = base.as_ref().map_or(PageCount::ZERO, |base| base.geometry().page_count);
+    let kept = geometry.page_count.min(before).get();
+    if geometry.page_count != before && !kept.is_multiple_of(GROUP) {
+        // The group has other pages now: its hash would vouch for those that were cut off, should they
+        // come back.
+        nodes.write(group_offset(kept / GROUP), &[UNKNOWN])?;
+    }
     let mut update = TreeUpdate::new(base, geometry);
     let mut forgotten = None;
     delta.replay(|change| match change {

@@ -24,6 +24,7 @@ pub fn origin(
         known: state.and_then(State::known),
         base: state.and_then(State::base),
         push_id,
+        scan: false,
         temp_dir: run.temp_folder()?,
     };
     Ok(LiveOrigin::open(path, options)?)

@@ -35,6 +35,7 @@ impl Place {
                 page_count: sqlrsync_protocol::page::PageCount(3),
             },
             fingerprint: Fingerprint::of(&self.file()).unwrap(),
+            last_scan_ns: None,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! - `exchange`: whole exchanges between a live file and a file, every version, size and ground
 //! - `odd_files`: what is no database, or an unusual one
 //! - `fingerprint`: nothing that changed is taken for unchanged
+//! - `wal`: a push reads what the WAL says, and everything where the WAL does not say it for certain
 //! - `live`: writers and readers at work during snapshot and apply
 //! - `rules`: one test for each rule of applying pages
 //! - `resume`: continuing a cut push
@@ -20,3 +21,4 @@ mod resume;
 mod rules;
 mod support;
 mod vectors;
+mod wal;

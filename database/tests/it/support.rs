@@ -111,6 +111,7 @@ impl Bench {
             known: memory.agreed.clone(),
             base: memory.base(),
             push_id: None,
+            scan: false,
             temp_dir: self.dir.path().to_path_buf(),
         };
         LiveOrigin::open(path, options)
