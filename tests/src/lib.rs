@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is a failed test, with its place")]
 
 pub mod bridge;
+pub mod chain;
 pub mod client;
 pub mod events;
 pub mod fake;
@@ -18,5 +19,6 @@ pub mod random;
 pub mod raw;
 pub mod sample;
 pub mod server;
+pub mod subscriber;
 pub mod synthetic;
 pub mod trace;
