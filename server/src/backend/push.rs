@@ -14,6 +14,7 @@ use super::{Backend, ClientSays, PushPages};
 use crate::access::{Caller, PushRight};
 use crate::catalog::{ReplicaRecord, Scope};
 use crate::refused::{Refused, Why};
+use crate::sessions::Ground;
 
 /// How many names are tried for a replica that comes without one.
 const NAMES_TRIED_MAX: u32 = 1000;
@@ -206,9 +207,10 @@ impl Backend {
             database_bytes_max: self.database_bytes_max,
             stage_bytes_max: self.stage_bytes_max,
             permission: Permission::new({
-                let (backend, caller) = (self.clone(), plan.caller.clone());
+                let key = plan.caller.key().map(|key| key.id);
+                let (backend, ground) = (self.clone(), Ground { key, open_replica: None });
                 // Asked of the catalog and not of the session: that hears of a revocation a little later.
-                move || backend.still_live(&caller).is_ok()
+                move || backend.still_holds(&ground).is_ok()
             }),
         };
         PushPages::new(self.clone(), plan.says.clone(), options, turn)
