@@ -1,4 +1,5 @@
-//! The catalog: namespaces, replica paths and key hashes, in one SQLite file of the data folder.
+//! The catalog: namespaces, replica paths, key hashes and what clients did, in one SQLite file of the data
+//! folder.
 //!
 //! - Losing it loses no version: the repository keeps what it needs to register replicas again.
 //! - Several programs open it at once (a running server and `key create`), so every write is a
@@ -7,6 +8,7 @@
 //!
 //! All calls block.
 
+mod activity;
 mod keys;
 mod replicas;
 mod schema;
@@ -17,6 +19,10 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+pub use activity::{
+    ActivityTable, CLIENT_REPORTS_MAX, CLIENTS_MAX, ClientActivity, ClientName, Done, Event, Happened,
+    KeptReport, REPLICA_REPORTS_MAX, Report, Standing,
+};
 pub use keys::{KeyId, KeyRecord, NewKey, REPLICA_KEYS_MAX, Scope, kind_word};
 pub use replicas::{Found, NewReplica, ReplicaRecord, Visibility};
 

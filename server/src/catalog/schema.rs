@@ -72,6 +72,38 @@ const STEPS: &[&str] = &[
         UPDATE withdrawal SET count = count + 1;
     END;
 ",
+    "
+    -- What clients did and said. Times are milliseconds since 1970.
+    CREATE TABLE client (
+        id INTEGER PRIMARY KEY,
+        replica TEXT NOT NULL REFERENCES replica (id) ON DELETE CASCADE,
+        -- Who, in its own words; what is not said is empty.
+        client_id TEXT NOT NULL,
+        host TEXT NOT NULL,
+        local_path TEXT NOT NULL,
+        -- 0 anybody, 1 with a key for the replica, 2 with one that may push.
+        standing INTEGER NOT NULL CHECK (standing BETWEEN 0 AND 2),
+        seen INTEGER NOT NULL,
+        last_push INTEGER,
+        last_push_version INTEGER,
+        last_pull INTEGER,
+        last_pull_version INTEGER,
+        announced INTEGER,
+        push_due INTEGER,
+        UNIQUE (replica, client_id, host, local_path)
+    ) STRICT;
+
+    CREATE INDEX client_by_age ON client (replica, standing, seen);
+
+    CREATE TABLE client_report (
+        client INTEGER NOT NULL REFERENCES client (id) ON DELETE CASCADE,
+        error TEXT NOT NULL,
+        attempts INTEGER NOT NULL,
+        since INTEGER,
+        reported INTEGER NOT NULL,
+        UNIQUE (client, error)
+    ) STRICT;
+",
 ];
 
 /// Brings the catalog up to date, in one transaction: two programs that open a new catalog at the
