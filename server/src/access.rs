@@ -73,6 +73,11 @@ impl Caller {
         }
     }
 
+    /// Whether the caller has a key that is for this replica, and does not only see it because all may.
+    pub fn is_for(&self, replica: &ReplicaRecord) -> bool {
+        self.covers(&replica.namespace, Some(replica))
+    }
+
     /// Whether the key is for what lies there.
     fn covers(&self, namespace: &str, replica: Option<&ReplicaRecord>) -> bool {
         match self {
@@ -204,6 +209,17 @@ mod tests {
             });
             assert_eq!(found, expected, "{name}");
         }
+    }
+
+    #[test]
+    fn a_public_replica_is_seen_by_all_and_for_its_keys_alone() {
+        let replica = replica("r", Visibility::Public).unwrap();
+        let is_for: Vec<_> = callers()
+            .into_iter()
+            .filter(|(_, caller)| caller.is_for(&replica))
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(is_for, ["admin", "pull", "replica push", "replica pull"]);
     }
 
     #[test]

@@ -17,8 +17,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::backend::Backend;
-use crate::catalog::{self, Catalog};
+use crate::backend::{Activity, Backend};
+use crate::catalog::{self, ActivityTable, Catalog};
 use crate::data_folder::{self, DataFolder, Lock};
 use crate::first_start;
 use crate::gate::Gate;
@@ -42,6 +42,9 @@ const STOP_TIME: Duration = Duration::from_secs(2);
 /// How many connections may wait to be accepted, where the system allows as many: after a restart all
 /// subscribers come back at once, and one that finds no place tries again a second later at the earliest.
 const BACKLOG: u32 = 4096;
+
+/// How long it may take to write what clients did last.
+const NOTE_TIME: Duration = Duration::from_millis(300);
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +109,8 @@ pub struct Server {
     sessions: Arc<Sessions>,
     stop: watch::Sender<bool>,
     listener: JoinHandle<()>,
-    background: [JoinHandle<()>; 2],
+    background: [JoinHandle<()>; 3],
+    activity: Arc<Activity>,
     _lock: Lock,
 }
 
@@ -136,10 +140,13 @@ impl Server {
         let sessions = Arc::new(Sessions::default());
         let revocations = revocations::watch(Catalog::open(&folder.catalog())?, sessions.clone());
         let repository = Repository::local(&folder.repository(), Handle::current())?;
-        let backend = Arc::new(Backend::new(catalog, repository, sessions.clone(), settings));
+        let activity = Activity::new(ActivityTable::open(&folder.catalog())?);
+        let backend =
+            Arc::new(Backend::new(catalog, repository, activity.clone(), sessions.clone(), settings));
         sweeper::sweep_alone(&backend.repository).await;
         recover(&backend).await?;
         let sweeper = sweeper::start(backend.repository.clone(), settings.sweep_interval.duration());
+        let writer = activity.start();
         let gate = Gate::new(settings.connections_max, settings.connections_per_address_max);
         let behind_proxy = settings.behind_proxy;
         let router = router(App {
@@ -163,7 +170,8 @@ impl Server {
             sessions,
             stop,
             listener,
-            background: [revocations, sweeper],
+            background: [revocations, sweeper, writer],
+            activity,
             _lock: lock,
         })
     }
@@ -211,6 +219,7 @@ impl Server {
         // Requests without a WebSocket are short; who is slow to read an answer is not waited for.
         let _ = timeout(Duration::from_millis(500), self.listener).await;
         self.background.iter().for_each(JoinHandle::abort);
+        let _ = timeout(NOTE_TIME, self.activity.write_off_the_async_threads()).await;
         tracing::info!("stopped");
     }
 }

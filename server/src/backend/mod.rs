@@ -2,6 +2,7 @@
 //! name means, whose turn it is, what is stored. Calls block, on the catalog's disk or the
 //! repository's, where they are not async.
 
+mod activity;
 mod given_keys;
 mod history;
 mod notices;
@@ -9,6 +10,7 @@ mod pull;
 mod push;
 mod push_pages;
 mod recovery;
+mod status;
 mod turns;
 
 use std::sync::Arc;
@@ -20,17 +22,19 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use crate::access::Caller;
-use crate::catalog::{self, Catalog};
+use crate::catalog::{self, Catalog, ClientName};
 use crate::refused::{Refused, Why};
 use crate::sessions::{Ground, Sessions};
 use crate::settings::Settings;
 
+pub use activity::{Activity, Doing, Present};
 pub use given_keys::GivenKeys;
 pub use history::{HISTORY_MAX, HistoryPage, ListedReplica, VersionInfo};
 pub use notices::{Notice, Notices, Pusher, Subscription};
 pub use pull::PullPlan;
 pub use push::{PushPlan, PushTurn};
 pub use push_pages::{PushError, PushPages};
+pub use status::Status;
 use turns::Turns;
 
 /// How many calls that block for a short time run at once. The runtime's blocking threads are shared
@@ -54,6 +58,13 @@ pub struct ClientSays {
     pub version: sqlrsync_protocol::remote::VersionSelector,
 }
 
+impl ClientSays {
+    /// Who it is.
+    pub fn name(&self) -> ClientName {
+        ClientName::new(&self.client_id, &self.host, &self.local_path)
+    }
+}
+
 /// The server's parts that all connections share.
 pub struct Backend {
     /// Namespaces, replicas, keys.
@@ -64,6 +75,8 @@ pub struct Backend {
     pub sessions: Arc<Sessions>,
     /// Tells subscribers of new versions.
     pub notices: Notices,
+    /// What clients did and announced.
+    pub activity: Arc<Activity>,
     turns: Arc<Turns>,
     transfers: Arc<Semaphore>,
     blocking: Semaphore,
@@ -76,6 +89,7 @@ impl Backend {
     pub fn new(
         catalog: Catalog,
         repository: Repository,
+        activity: Arc<Activity>,
         sessions: Arc<Sessions>,
         settings: &Settings,
     ) -> Backend {
@@ -84,6 +98,7 @@ impl Backend {
             repository,
             sessions,
             notices: Notices::default(),
+            activity,
             turns: Arc::default(),
             transfers: Arc::new(Semaphore::new(settings.transfers_max.min(Semaphore::MAX_PERMITS))),
             blocking: Semaphore::new(BLOCKING_CALLS_MAX),

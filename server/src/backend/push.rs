@@ -155,6 +155,18 @@ impl Backend {
         Ok(self.catalog.replica_pushed_from(namespace.as_str(), client_id, host, local_path)?)
     }
 
+    /// The replica that a push on this connection would go to; `None` where there is none yet, or the key
+    /// does not allow it.
+    pub(super) fn pushed_to(&self, plan: &PushPlan) -> Result<Option<ReplicaRecord>, Refused> {
+        let found = match &plan.target {
+            Target::Named(name) => self.catalog.replica(name.namespace().as_str(), name.path().as_str())?,
+            Target::Unnamed(namespace) => self.pushed_before(namespace, &plan.says)?,
+        };
+        Ok(found.filter(|found| {
+            plan.caller.may_push(&found.namespace, &found.path, Some(found)) == Ok(PushRight::Push)
+        }))
+    }
+
     /// With the turn taken: what stands at the name. `None` where a name that was free is not any more.
     fn still_for(
         &self,

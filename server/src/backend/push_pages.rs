@@ -226,6 +226,7 @@ impl ReplicaPages for PushPages {
             }
         };
         self.describe(&record);
+        self.backend.note_pushed(&record, self.says.name(), committed.version);
         if let Some(version) = committed.version.filter(|_| !committed.unchanged) {
             let pusher = Pusher {
                 client_id: self.options.client_id.clone(),

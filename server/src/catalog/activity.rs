@@ -5,8 +5,8 @@
 //!   that was written. Keys and names keep their own, stricter connection.
 //! - It is bounded by the maxima below; the oldest goes first. Each [`Standing`] has its own room, so that
 //!   nobody without a key can push out who has one.
-//! - Names of clients are what they say of themselves: bounded and printable before they come here, and
-//!   no proof of anything.
+//! - Names of clients are what they say of themselves: made printable and bounded, and no proof of
+//!   anything.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -15,6 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 use sqlrsync_protocol::page::VersionNumber;
+use sqlrsync_protocol::text::printable;
 
 use super::{BUSY_WAIT, Error, schema};
 
@@ -26,6 +27,15 @@ pub const CLIENT_REPORTS_MAX: u32 = 8;
 
 /// The most reports of a replica.
 pub const REPLICA_REPORTS_MAX: u32 = 200;
+
+/// Longest client id and host name that is kept, in bytes; what is longer is cut.
+const WORD_BYTES_MAX: usize = 255;
+
+/// Longest path of a client's database that is kept, in bytes; what is longer is cut.
+const LOCAL_PATH_BYTES_MAX: usize = 1024;
+
+/// Longest text of a report that is kept, in bytes; what is longer is cut.
+const ERROR_BYTES_MAX: usize = 1000;
 
 /// Who did something, in its own words.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -39,6 +49,15 @@ pub struct ClientName {
 }
 
 impl ClientName {
+    /// A name out of what a client says: made printable, and cut.
+    pub fn new(client_id: &str, host: &str, local_path: &str) -> ClientName {
+        ClientName {
+            client_id: bounded(client_id, WORD_BYTES_MAX),
+            host: bounded(host, WORD_BYTES_MAX),
+            local_path: bounded(local_path, LOCAL_PATH_BYTES_MAX),
+        }
+    }
+
     /// Whether two names may be one client's: what both say is the same.
     pub fn may_be(&self, other: &ClientName) -> bool {
         let agree = |one: &str, other: &str| one.is_empty() || other.is_empty() || one == other;
@@ -68,6 +87,21 @@ pub struct Report {
     pub attempts: u32,
     /// Since when it fails, by the client's clock; `None` where it does not say.
     pub since: Option<Timestamp>,
+}
+
+impl Report {
+    /// A report out of what a client says: its text made printable, and cut.
+    pub fn new(error: &str, attempts: u32, since: Option<Timestamp>) -> Report {
+        Report { error: bounded(error, ERROR_BYTES_MAX), attempts, since }
+    }
+}
+
+fn bounded(text: &str, bytes_max: usize) -> String {
+    let mut text = printable(text);
+    while text.len() > bytes_max {
+        text.pop();
+    }
+    text
 }
 
 /// What happened.

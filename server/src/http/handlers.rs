@@ -5,6 +5,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use sqlrsync_protocol::page::VersionNumber;
+use sqlrsync_protocol::remote::RemoteName;
 
 use super::router::App;
 use super::{answer, request};
@@ -37,9 +38,10 @@ pub async fn nothing_here(uri: Uri) -> Response {
     answer::refusal(&Refused::new(Why::NotFound, format!("there is nothing at {}", uri.path())))
 }
 
-/// A known path, asked for with another method than GET.
+/// A known path, asked for with a method that it does not have; the header `Allow` has those that it has.
 pub async fn wrong_method(method: Method) -> Response {
-    answer::text(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not answered here: use GET\n"))
+    let line = format!("{method} is not answered here: the header Allow says what is\n");
+    answer::text(StatusCode::METHOD_NOT_ALLOWED, line)
 }
 
 /// What is asked for of a long list.
@@ -49,8 +51,12 @@ pub struct VersionsQuery {
     limit: Option<usize>,
 }
 
-/// `GET /api/v1/replicas/{namespace}/{path}/versions`: the versions, newest first. The name has any
-/// number of parts, so what is asked of it stands last.
+/// What is asked of a replica: `GET /api/v1/replicas/{namespace}/{path}/` and
+///
+/// - `versions`: the versions, newest first;
+/// - `status`: the latest version, and what is known of its clients.
+///
+/// The name has any number of parts, so what is asked of it stands last.
 pub async fn of_replica(
     State(app): State<App>,
     headers: HeaderMap,
@@ -58,10 +64,33 @@ pub async fn of_replica(
     Query(query): Query<VersionsQuery>,
 ) -> Response {
     let path = uri.path().strip_prefix("/api/v1/replicas/").unwrap_or_default();
-    let Some(name) = path.strip_suffix("/versions") else { return nothing_here(uri).await };
-    let name = request::parse_name(name);
+    match path.rsplit_once('/') {
+        Some((name, "versions")) => versions(&app, &headers, request::parse_name(name), query).await,
+        Some((name, "status")) => status(&app, &headers, request::parse_name(name)).await,
+        _ => nothing_here(uri).await,
+    }
+}
+
+async fn status(app: &App, headers: &HeaderMap, name: Result<RemoteName, Refused>) -> Response {
+    respond(async {
+        let (name, key) = (name?, request::credentials(headers)?.key);
+        let call = app.backend.blocking(move |backend| {
+            let caller = backend.authenticate(key.as_ref())?;
+            backend.status(&caller, &name)
+        });
+        call.await
+    })
+    .await
+}
+
+async fn versions(
+    app: &App,
+    headers: &HeaderMap,
+    name: Result<RemoteName, Refused>,
+    query: VersionsQuery,
+) -> Response {
     respond(async move {
-        let (name, key) = (name?, request::credentials(&headers)?.key);
+        let (name, key) = (name?, request::credentials(headers)?.key);
         let before = query.before.map(|number| {
             VersionNumber::new(number).ok_or_else(|| Refused::new(Why::BadRequest, "versions count from 1"))
         });

@@ -3,6 +3,7 @@
 
 pub mod answer;
 mod handlers;
+mod report;
 mod request;
 pub mod router;
 mod sockets;

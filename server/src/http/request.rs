@@ -60,7 +60,11 @@ pub fn credentials(headers: &HeaderMap) -> Result<Credentials, Refused> {
     let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(Credentials { key: None }) };
     let text =
         value.to_str().map_err(|_| Refused::new(Why::BadKey, "the key has characters that no key has"))?;
-    let text = text.strip_prefix("Bearer ").unwrap_or(text).trim();
+    // The name of a scheme is written in any case (RFC 9110).
+    let text = match text.split_once(' ') {
+        Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => key.trim(),
+        _ => text.trim(),
+    };
     if text.is_empty() {
         return Ok(Credentials { key: None });
     }
@@ -173,7 +177,7 @@ mod tests {
         assert_eq!(refused.why, Why::BadKey);
         assert!(!refused.text.contains("hunter2"));
         let key = Key::new(sqlrsync_protocol::key::Kind::AccountPull, [7; 21]);
-        for prefix in ["", "Bearer "] {
+        for prefix in ["", "Bearer ", "bearer  "] {
             let value = format!("{prefix}{}", key.secret());
             let found = credentials(&headers(&[("authorization", &value)])).unwrap();
             assert_eq!(found.key, Some(key.clone()));

@@ -7,9 +7,9 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 
-use super::{answer, handlers, request, sockets};
+use super::{answer, handlers, report, request, sockets};
 use crate::backend::Backend;
 use crate::gate::Gate;
 use crate::listener::{Peer, address_full};
@@ -49,6 +49,7 @@ pub fn router(app: App) -> Router {
         .route("/sapi/subscribe", get(sockets::subscribe))
         .route("/sapi/subscribe/", get(sockets::subscribe))
         .route("/sapi/subscribe/{*name}", get(sockets::subscribe))
+        .route("/sapi/{replica_id}", post(report::report))
         .route("/api/v1/replicas", get(handlers::replicas))
         .route("/api/v1/replicas/{*name}", get(handlers::of_replica))
         .fallback(handlers::nothing_here)

@@ -10,6 +10,7 @@ use axum::response::Response;
 use super::router::App;
 use super::{answer, request};
 use crate::access::{Caller, PushRight};
+use crate::backend::Doing;
 use crate::catalog::ReplicaRecord;
 use crate::listener::Peer;
 use crate::refused::{Refused, Why};
@@ -90,7 +91,7 @@ async fn open_pull(app: &App, peer: Peer, headers: &HeaderMap, uri: &Uri) -> Res
     let name = request::name_after(uri, "/sapi/pull")?;
     let key = request::credentials(headers)?.key;
     let says = request::client_says(headers)?;
-    let host = says.host.clone();
+    let client = says.name();
     let plan = app.backend.blocking(move |backend| {
         let caller = backend.authenticate(key.as_ref())?;
         backend.plan_pull(caller, name.as_ref(), &says)
@@ -98,7 +99,7 @@ async fn open_pull(app: &App, peer: Peer, headers: &HeaderMap, uri: &Uri) -> Res
     let plan = plan.await?;
     let room = app.backend.room(app.limits.busy_wait).await?;
     let common = enter(app, peer, &plan.caller, Some(&plan.record)).await?;
-    Ok(PullSession { common, plan, host, room })
+    Ok(PullSession { common, plan, client, room })
 }
 
 /// `GET /sapi/subscribe/{namespace}/{path}`.
@@ -124,6 +125,7 @@ async fn open_subscribe(
     let name = request::name_after(uri, "/sapi/subscribe")?;
     let key = request::credentials(headers)?.key;
     let says = request::client_says(headers)?;
+    let client = says.name();
     let found = app.backend.blocking(move |backend| {
         let caller = backend.authenticate(key.as_ref())?;
         let record = backend.pullable(&caller, name.as_ref(), &says)?;
@@ -131,7 +133,8 @@ async fn open_subscribe(
     });
     let (caller, record) = found.await?;
     let common = enter(app, peer, &caller, Some(&record)).await?;
-    Ok(SubscribeSession { common, record })
+    let present = app.backend.activity.enter(&record.id, client, Doing::Following);
+    Ok(SubscribeSession { common, record, present })
 }
 
 /// Enters the session before what its right rests on is looked at once more, so that nothing falls

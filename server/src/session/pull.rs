@@ -34,6 +34,7 @@ use super::transfer::{Parts, Transfer};
 use super::wire::{Place, SocketWire};
 use super::writer::{Outbox, Outgoing, Writer};
 use crate::backend::PullPlan;
+use crate::catalog::ClientName;
 
 /// How long after the last of its messages a client's CONFIG and KEYREQUEST may come.
 const REQUESTS_LATE_MAX: Duration = Duration::from_millis(250);
@@ -44,8 +45,8 @@ pub struct PullSession {
     pub common: Common,
     /// What was decided before the upgrade.
     pub plan: PullPlan,
-    /// What the client calls its machine.
-    pub host: String,
+    /// Who the client says it is.
+    pub client: ClientName,
     /// The transfer's place among those that may run at once.
     pub room: OwnedSemaphorePermit,
 }
@@ -53,12 +54,12 @@ pub struct PullSession {
 impl PullSession {
     /// Runs the session to its end.
     pub async fn run(self, socket: WebSocket) {
-        let PullSession { common, plan, host, room } = self;
+        let PullSession { common, plan, client, room } = self;
         let limits = common.limits;
         let (sink, stream) = socket.split();
         let (outbox, writer) = Writer::start(sink, limits.queue_bytes_max, limits.idle);
         let mut reader = Reader::new(stream, Direction::Pull);
-        let pull = Pull { plan, host, parts: common.parts(), asked: reader.asked() };
+        let pull = Pull { plan, client, parts: common.parts(), asked: reader.asked() };
         let thread_outbox = outbox.clone();
         let transfer = Transfer::start("pull", limits, |inbox| async move {
             move || {
@@ -81,7 +82,7 @@ struct Said {
 /// A pull on its thread.
 struct Pull {
     plan: PullPlan,
-    host: String,
+    client: ClientName,
     parts: Parts,
     asked: watch::Receiver<Asked>,
 }
@@ -110,6 +111,8 @@ impl Pull {
                 if let Some(text) = self.note(Place::Anywhere, &said).filter(|_| summary.version >= 3) {
                     let _ = wire.put(Outgoing::Text(text));
                 }
+                let PullPlan { caller, record, version, .. } = &self.plan;
+                self.parts.backend.note_pulled(caller, record, self.client.clone(), version.number);
                 self.log(&summary, started);
                 End::Done
             }
@@ -137,7 +140,8 @@ impl Pull {
             Kind::AccountPull | Kind::ReplicaPull => KeyType::Pull,
         });
         if keys {
-            let given = self.parts.backend.give_keys(&self.plan.caller, &self.plan.record, false, &self.host);
+            let given =
+                self.parts.backend.give_keys(&self.plan.caller, &self.plan.record, false, &self.client.host);
             config.new_pull_key = given.pull.as_ref().map(Into::into);
         }
         Some(ServerText::Config(config).to_string())

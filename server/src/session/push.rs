@@ -33,7 +33,7 @@ use super::wire::SocketWire;
 use super::writer::{Outbox, Outgoing, Writer};
 use super::{Common, Heartbeat};
 use crate::access::PushRight;
-use crate::backend::{Backend, PushPlan, PushTurn};
+use crate::backend::{Backend, Doing, PushPlan, PushTurn};
 use crate::catalog::ReplicaRecord;
 use crate::refused::Refused;
 use crate::sessions::{Signal, told};
@@ -95,7 +95,7 @@ impl PushSession {
                 Read::Stream(first) => return Before::Push { first, message },
                 Read::CommitMessage(text) => message = text,
                 Read::Changed(seconds) => {
-                    tracing::debug!(session = self.common.session.id(), seconds, "a push is to follow");
+                    self.note_changed(seconds).await;
                 }
                 Read::Alive => {}
                 Read::Gone => return Before::End(End::Done),
@@ -107,6 +107,15 @@ impl PushSession {
                 }
             }
         }
+    }
+
+    /// The client announces a push. What becomes of the note is nothing for the client.
+    async fn note_changed(&self, seconds: u32) {
+        tracing::debug!(session = self.common.session.id(), seconds, "a push is to follow");
+        let plan = self.plan.clone();
+        let noted = self.common.backend.blocking(move |backend| backend.note_changed(&plan, seconds));
+        // A failure is in the log already.
+        let _ = noted.await;
     }
 
     /// Runs the transfer on a thread and hands it the stream.
@@ -138,6 +147,10 @@ impl Push {
         let started = Instant::now();
         let backend: Arc<Backend> = self.common.backend.clone();
         let name = turn.as_ref().map(|turn| turn.name.to_string()).unwrap_or_default();
+        let _pushing = turn.as_ref().ok().map(|turn| {
+            let replica = turn.replica().id().to_string();
+            backend.activity.enter(&replica, self.plan.says.name(), Doing::Pushing)
+        });
         let mut pages = backend.push_pages(&self.plan, self.message.clone(), turn);
         let mut wire = SocketWire::new(&self.common, outbox, inbox);
         match run_replica(ReplicaOptions::default(), &mut pages, &mut wire, &mut Quiet) {

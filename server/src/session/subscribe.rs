@@ -30,7 +30,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use super::end::End;
 use super::pace::{Due, Pace};
 use super::{CLOSE_TIME, Common};
-use crate::backend::{Notice, Subscription};
+use crate::backend::{Notice, Present, Subscription};
 use crate::catalog::ReplicaRecord;
 use crate::sessions::{Signal, told};
 
@@ -50,6 +50,8 @@ pub struct SubscribeSession {
     pub common: Common,
     /// The replica.
     pub record: ReplicaRecord,
+    /// Shows the client among those that follow.
+    pub present: Present,
 }
 
 /// What the session's task has in its hands.
@@ -244,7 +246,7 @@ impl Talk<'_> {
     /// Begins the subscription, or answers again on one that is there. The newest version is told next,
     /// by [`Talk::tell`].
     async fn subscribe(&mut self) {
-        let SubscribeSession { common, record } = self.session;
+        let SubscribeSession { common, record, .. } = self.session;
         if self.subscription.is_none() {
             // Listens before it looks, so that no version falls between.
             self.subscription = Some(common.backend.notices.subscribe(&record.name()));

@@ -174,13 +174,13 @@ fn what_was_written_is_there_for_the_next_start_and_goes_with_its_replica() {
 }
 
 #[test]
-fn a_catalog_of_the_first_release_gets_the_tables() {
+fn a_catalog_of_an_earlier_release_gets_the_tables() {
     let tables = Tables::new();
     let path = tables.folder.path().join("catalog.db");
     let Tables { table, catalog, folder } = tables;
     drop((table, catalog));
     let connection = Connection::open(&path).unwrap();
-    connection.execute_batch("DROP TABLE client_report; DROP TABLE client; PRAGMA user_version = 1").unwrap();
+    connection.execute_batch("DROP TABLE client_report; DROP TABLE client; PRAGMA user_version = 2").unwrap();
     drop(connection);
     let table = ActivityTable::open(&path).unwrap();
     table.write(&[event(1, name("me", "", ""), Happened::Pulled(version(1)))]).unwrap();
