@@ -254,10 +254,10 @@ mod tests {
     use tempfile::TempDir;
     use tokio::runtime::Runtime;
 
-    use super::super::PushPlan;
+    use super::super::{Activity, PushPlan};
     use super::*;
     use crate::access::Caller;
-    use crate::catalog::Catalog;
+    use crate::catalog::{ActivityTable, Catalog};
     use crate::new_key::{self, Wish};
     use crate::sessions::Sessions;
     use crate::settings::Settings;
@@ -274,14 +274,17 @@ mod tests {
         fn new() -> Bench {
             let folder = tempfile::tempdir().unwrap();
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-            let catalog = Catalog::open(&folder.path().join("catalog.db")).unwrap();
+            let path = folder.path().join("catalog.db");
+            let catalog = Catalog::open(&path).unwrap();
             catalog.create_namespace("team").unwrap();
             let wish =
                 Wish { kind: Kind::AccountAdmin, namespace: "team", replica: None, label: "", parent: None };
             let (_, key) = new_key::create(&catalog, &wish).unwrap();
             let repository = Repository::local(folder.path(), runtime.handle().clone()).unwrap();
             let sessions = Arc::new(Sessions::default());
-            let backend = Arc::new(Backend::new(catalog, repository, sessions, &Settings::default()));
+            let activity = Activity::new(ActivityTable::open(&path).unwrap());
+            let settings = &Settings::default();
+            let backend = Arc::new(Backend::new(catalog, repository, activity, sessions, settings));
             let caller = backend.authenticate(Some(&key)).unwrap();
             Bench { folder, runtime, backend, caller }
         }

@@ -323,3 +323,81 @@ fn newer(time: &mut Option<Timestamp>, version: &mut Option<u64>, done: Option<D
 fn is_overdue(due: Timestamp, now: Timestamp) -> bool {
     now.duration_since(due) > OVERDUE_GRACE
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
+    fn before(seconds: i64) -> Timestamp {
+        now() - SignedDuration::from_secs(seconds)
+    }
+
+    fn activity(client: ClientName, seen: Timestamp) -> ClientActivity {
+        let (push, pull, announced, push_due, reports) = (None, None, None, None, Vec::new());
+        ClientActivity { client, seen, push, pull, announced, push_due, reports }
+    }
+
+    fn laptop() -> ClientName {
+        ClientName::new("me", "laptop", "/srv/app.db")
+    }
+
+    #[test]
+    fn a_push_is_overdue_when_its_grace_has_passed_and_it_is_not_under_way() {
+        let overdue = |due: Timestamp, present: Vec<(Doing, ClientName)>| {
+            let known = ClientActivity { push_due: Some(due), ..activity(laptop(), before(60)) };
+            let found = told(vec![known], present, now()).remove(0);
+            assert_eq!(found.push_due, Some(due));
+            found.overdue
+        };
+        let grace = OVERDUE_GRACE.as_secs();
+        assert!(!overdue(before(-10), vec![]));
+        assert!(!overdue(before(grace), vec![]));
+        assert!(overdue(before(grace + 1), vec![]));
+        assert!(!overdue(before(600), vec![(Doing::Pushing, laptop())]));
+        assert!(overdue(before(600), vec![(Doing::Following, laptop())]));
+        let other = ClientName::new("me", "laptop", "/srv/other.db");
+        assert!(overdue(before(600), vec![(Doing::Pushing, other)]));
+    }
+
+    #[test]
+    fn a_machine_is_one_entry_with_all_that_it_did() {
+        let done = |seconds, version| Some(Done { time: before(seconds), version: Some(version) });
+        let pulled =
+            ClientActivity { pull: done(5, 9), ..activity(ClientName::new("me", "", ""), before(5)) };
+        let other = ClientName::new("me", "laptop", "/srv/other.db");
+        let known = vec![
+            pulled,
+            ClientActivity {
+                push: done(10, 8),
+                push_due: Some(before(-50)),
+                ..activity(laptop(), before(10))
+            },
+            ClientActivity { push: done(20, 7), push_due: Some(before(30)), ..activity(other, before(20)) },
+            activity(ClientName::new("me", "clone", ""), before(30)),
+        ];
+        let found = told(known, vec![(Doing::Following, ClientName::new("me", "", ""))], now());
+        let hosts: Vec<_> = found.iter().map(|client| client.host.as_str()).collect();
+        assert_eq!(hosts, ["laptop", "clone"]);
+        let laptop = &found[0];
+        assert_eq!((laptop.last_push_version, laptop.last_pull_version), (Some(8), Some(9)));
+        assert_eq!(laptop.local_path, "/srv/app.db");
+        assert_eq!((laptop.push_due, laptop.overdue), (Some(before(30)), true), "the earliest counts");
+        assert!(laptop.following && !found[1].following);
+    }
+
+    #[test]
+    fn errors_of_all_databases_of_a_machine_come_newest_first() {
+        let known = [("/a.db", 20), ("/b.db", 10), ("/c.db", 30)].map(|(path, seconds)| {
+            let kept = KeptReport { report: Report::new(path, 1, None), reported: before(seconds) };
+            let name = ClientName::new("me", "laptop", path);
+            ClientActivity { reports: vec![kept], ..activity(name, before(seconds)) }
+        });
+        let found = told(known.to_vec(), vec![], now()).remove(0);
+        let paths: Vec<_> = found.errors.iter().map(|error| error.local_path.as_str()).collect();
+        assert_eq!(paths, ["/b.db", "/a.db", "/c.db"]);
+    }
+}

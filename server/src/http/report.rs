@@ -2,7 +2,7 @@
 //!
 //! The key is looked at before the body; the body has a greatest length, and a time in which it has to come.
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, HttpBody, to_bytes};
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -16,7 +16,7 @@ use crate::catalog::{ClientName, Report};
 use crate::refused::{Refused, Why};
 
 /// Longest report that is read, in bytes.
-const REPORT_BYTES_MAX: usize = 16 * 1024;
+const REPORT_BYTES_MAX: usize = 64 * 1024;
 
 /// A report as it comes. Only the error has to be there; what a later client adds is passed over.
 #[derive(Deserialize)]
@@ -52,11 +52,15 @@ async fn take(app: &App, replica: String, request: Request) -> Result<(), Refuse
         backend.may_report(&caller, &replica)
     });
     let record = allowed.await?;
-    let body = timeout(app.limits.idle, to_bytes(request.into_body(), REPORT_BYTES_MAX)).await;
     let bad = |what: String| Refused::new(Why::BadRequest, what);
-    let body = body
-        .map_err(|_| bad("the report did not come in time".to_owned()))?
-        .map_err(|_| bad(format!("the report is longer than {REPORT_BYTES_MAX} bytes, or was cut")))?;
+    let too_long = || bad(format!("the report is longer than {REPORT_BYTES_MAX} bytes, or was cut"));
+    let body = request.into_body();
+    if body.size_hint().lower() > REPORT_BYTES_MAX as u64 {
+        return Err(too_long());
+    }
+    let body = timeout(app.limits.idle, to_bytes(body, REPORT_BYTES_MAX)).await;
+    let body = body.map_err(|_| bad("the report did not come in time".to_owned()))?;
+    let body = body.map_err(|_| too_long())?;
     let told: Told = serde_json::from_slice(&body)
         .map_err(|error| bad(format!("the report is no JSON object as it has to be: {error}")))?;
     let client = ClientName::new(&told.client_id, &told.hostname, &told.local_path);

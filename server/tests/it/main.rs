@@ -7,6 +7,7 @@
 //! - `limits`: connections, time, sizes, turns
 //! - `subscriptions`: notices of new versions
 //! - `api`: what is read over HTTP
+//! - `status`: what clients did, announced and reported, and who is told of it
 //! - `tls`: certificates
 //! - `program`: the program itself: first start, keys while it runs, signals, check
 
@@ -19,6 +20,7 @@ mod limits;
 mod program;
 mod public_client;
 mod revoked;
+mod status;
 mod subscriptions;
 mod support;
 mod tls;

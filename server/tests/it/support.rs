@@ -106,13 +106,32 @@ impl TestServer {
 
     /// `GET path`, with these headers: status, head and body.
     pub fn get(&self, path: &str, headers: &[(&str, &str)]) -> (u16, String, String) {
+        self.ask("GET", path, headers, "")
+    }
+
+    /// `POST path` with a body: status, head and body.
+    pub fn post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String, String) {
+        let len = body.len().to_string();
+        self.ask("POST", path, &[headers, &[("Content-Length", &len)]].concat(), body)
+    }
+
+    /// A request, as it is said: status, head and body of the answer.
+    pub fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> (u16, String, String) {
         let mut stream = self.connect();
-        let mut request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
+        let mut request = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
         for (name, value) in headers {
             request.push_str(&format!("{name}: {value}\r\n"));
         }
         request.push_str("\r\n");
         stream.write_all(request.as_bytes()).unwrap();
+        // A server that refuses before it has read the body may have closed.
+        let _ = stream.write_all(body.as_bytes());
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
