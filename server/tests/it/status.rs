@@ -253,14 +253,13 @@ fn who_follows_is_shown_as_long_as_it_does() {
 #[test]
 fn what_was_told_outlasts_a_restart() {
     let (server, id) = published();
-    let socket = announce(&server, 600);
+    drop(announce(&server, 600));
     let key = server.admin.clone();
     let (status_code, ..) =
         server.post(&format!("/sapi/{id}"), &[("Authorization", &key)], &report("no route").to_string());
     assert_eq!(status_code, 204);
     // Stopped in the same moment: what was not written yet is written now.
     let server = TestServer::on(server.into_folder(), settings());
-    drop(socket);
     let found = client(&status(&server, &key), "machine-1");
     assert_eq!((&found["last_push_version"], &found["errors"][0]["error"]), (&json!(1), &json!("no route")));
     assert!(time(&found["push_due"]) > Timestamp::now());
