@@ -31,8 +31,9 @@ use crate::fingerprint::{Fingerprint, Wal};
 use crate::image::{Compare, Job, Select, run};
 use crate::legacy::LegacyHashes;
 use crate::page_hashes::PageHashes;
+use crate::pages::Pages;
 use crate::receive::Received;
-use crate::snapshot::{InTransaction, Pages, connect, look, settled_fingerprint, wal_of};
+use crate::snapshot::{InTransaction, connect, look, settled_fingerprint, wal_of};
 
 /// SQLite's page cache for an apply. What fits is written at the commit alone; more would have to be
 /// written in between, for which readers must be kept out from the beginning (rollback mode).

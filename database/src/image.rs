@@ -1,9 +1,9 @@
-//! The way of a snapshot's pages to what is sent: read on one thread, hashed, compared and compressed
-//! on others, put into a spool in order. The read transaction ends with the last page read, however
-//! slowly the spool is emptied.
+//! The way of a snapshot's pages to what is sent: read, hashed, compared and compressed on two threads,
+//! put into a spool in order. A chunk of pages stays on one thread, and in its processor's cache. The
+//! read transaction ends with the last page read, however slowly the spool is emptied.
 
+use std::ops::Range;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use roaring::RoaringBitmap;
 use sqlrsync_protocol::block::{BLOCK_RAW_MAX, Block, BlockBuilder, Effort};
@@ -17,8 +17,8 @@ use crate::delta::{Change, Delta};
 use crate::error::Error;
 use crate::legacy::LegacyHashes;
 use crate::page_hashes::{GROUP, PageHashes, from_update, group_hash};
-use crate::parallel::{Feed, ordered_map};
-use crate::snapshot::{Pages, ReadPages};
+use crate::pages::{Chunks, Pages, ReadPages};
+use crate::parallel::ordered_steps;
 use crate::spool::SpoolWriter;
 
 /// How many bytes are read before they are handed on: as much as goes into a block, and whole scan groups.
@@ -82,6 +82,7 @@ pub(crate) struct Outcome {
 }
 
 /// Some pages in a row, or picked.
+#[derive(Default)]
 struct Chunk {
     numbers: Vec<PageNumber>,
     data: Vec<u8>,
@@ -106,7 +107,7 @@ pub(crate) fn run(
     spool: Option<&SpoolWriter>,
     temp_dir: &Path,
 ) -> Result<Outcome, Error> {
-    let geometry = source.geometry();
+    let geometry = source.view().geometry;
     let Job { read, compare, select, raw } = job;
     let mut base = match &compare {
         Compare::Tree(base) => base.as_ref().map(PageHashes::reader),
@@ -117,8 +118,7 @@ pub(crate) fn run(
         Compare::Tree(_) | Compare::Picked(_) => Some(TreeUpdate::new(base.as_mut(), geometry)),
         _ => None,
     };
-    let mapper =
-        Mapper { geometry, compare: &compare, select: &select, raw, spool, buffers: Pool::default() };
+    let mapper = Mapper { geometry, compare: &compare, select: &select, raw, spool };
     let mut packer = Packer { builder: BlockBuilder::new(geometry.page_size), raw, spool };
     let mut delta = Delta::new(temp_dir);
     let mut changed = 0;
@@ -132,41 +132,18 @@ pub(crate) fn run(
         }
         packer.put(mapped.blocks, mapped.loose)
     };
-    ordered_map(|feed| read_chunks(source, &read, feed, &mapper.buffers), |chunk| mapper.map(chunk), sink)?;
+    let chunks = Chunks::new(source, &read, chunk_pages(geometry.page_size))?;
+    let map = |chunk: &mut Chunk, number: u64| {
+        chunks.read(number, &mut chunk.numbers, &mut chunk.data)?;
+        mapper.map(chunk)
+    };
+    ordered_steps(chunks.len(), map, sink)?;
     packer.flush()?;
     let root = match update {
         Some(update) => Some(update.finish(&mut HashOnly).map_err(from_update)?.1),
         None => None,
     };
     Ok(Outcome { delta, root, changed })
-}
-
-/// Reads the pages and hands them on in chunks. A snapshot that came as a whole ends here.
-fn read_chunks(
-    source: impl ReadPages,
-    pages: &Pages,
-    feed: &mut Feed<Chunk>,
-    buffers: &Pool<Vec<u8>>,
-) -> Result<(), Error> {
-    let page_size = source.geometry().page_size;
-    let room = chunk_pages(page_size) as usize;
-    let fresh = || {
-        let mut data = buffers.take().unwrap_or_else(|| Vec::with_capacity(room * page_size.bytes()));
-        data.clear();
-        Chunk { numbers: Vec::with_capacity(room), data }
-    };
-    let mut chunk = fresh();
-    source.each_page(pages, &mut |number, page| {
-        chunk.numbers.push(number);
-        chunk.data.extend_from_slice(page);
-        if chunk.numbers.len() == room {
-            let full = std::mem::replace(&mut chunk, fresh());
-            feed.give(full).map_err(|_| Error::Stopped)?;
-        }
-        Ok(())
-    })?;
-    drop(source);
-    if chunk.numbers.is_empty() { Ok(()) } else { feed.give(chunk).map_err(|_| Error::Stopped) }
 }
 
 /// How many pages go into a chunk: whole scan groups.
@@ -181,16 +158,15 @@ struct Mapper<'j> {
     select: &'j Select,
     raw: bool,
     spool: Option<&'j SpoolWriter>,
-    buffers: Pool<Vec<u8>>,
 }
 
 impl Mapper<'_> {
-    fn map(&self, mut chunk: Chunk) -> Result<Mapped, Error> {
+    fn map(&self, chunk: &mut Chunk) -> Result<Mapped, Error> {
         if !self.raw && chunk.numbers.first() == Some(&PageNumber::FIRST) {
             make_canonical(&mut chunk.data[..self.geometry.page_size.bytes()]);
         }
         let mut mapped = Mapped::default();
-        let changed = self.changed(&chunk, &mut mapped.changes)?;
+        let changed = self.changed(chunk, &mut mapped.changes)?;
         mapped.changed = changed.len();
         let lock_page = self.geometry.page_size.lock_page();
         let selected: Vec<usize> = (0..chunk.numbers.len())
@@ -200,11 +176,10 @@ impl Mapper<'_> {
             })
             .collect();
         if selected.len() * self.geometry.page_size.bytes() * 2 >= BLOCK_RAW_MAX {
-            mapped.blocks = self.compress(&chunk, &selected);
+            mapped.blocks = self.compress(chunk, &selected);
         } else if !selected.is_empty() {
-            mapped.loose = Some(self.pick(&chunk, &selected));
+            mapped.loose = Some(self.pick(chunk, &selected));
         }
-        self.buffers.give(chunk.data);
         Ok(mapped)
     }
 
@@ -229,29 +204,39 @@ impl Mapper<'_> {
                 }
             }
             Compare::Tree(base) => {
-                for start in (0..chunk.numbers.len()).step_by(GROUP as usize) {
+                let first = chunk.numbers.first().map_or(0, |first| first.index() / GROUP);
+                let groups = (chunk.numbers.len() as u32).div_ceil(GROUP);
+                let held = base.as_ref().map(|base| base.groups(first, groups)).transpose()?;
+                for (at, group) in (first..first + groups).enumerate() {
+                    let start = at * GROUP as usize;
                     let end = (start + GROUP as usize).min(chunk.numbers.len());
-                    self.compare_group(base.as_ref(), chunk, start..end, changes, &mut changed)?;
+                    let hash = self.group_hash(chunk, start..end);
+                    if held.as_ref().and_then(|held| held.get(at)) != Some(&hash) {
+                        self.compare_group(base.as_ref(), chunk, start..end, changes, &mut changed)?;
+                        changes.push(Change::Group(group, hash));
+                    }
                 }
             }
         }
         Ok(changed)
     }
 
+    fn group_hash(&self, chunk: &Chunk, places: Range<usize>) -> PageHash {
+        let len = self.geometry.page_size.bytes();
+        group_hash(&chunk.data[places.start * len..places.end * len])
+    }
+
+    /// Page by page, in a group that is not as it was.
     fn compare_group(
         &self,
         base: Option<&PageHashes>,
         chunk: &Chunk,
-        places: std::ops::Range<usize>,
+        places: Range<usize>,
         changes: &mut Vec<Change>,
         changed: &mut RoaringBitmap,
     ) -> Result<(), Error> {
-        let len = self.geometry.page_size.bytes();
-        let group = chunk.numbers[places.start].index() / GROUP;
-        let hash = group_hash(&chunk.data[places.start * len..places.end * len]);
         let held = match base {
-            Some(base) if base.group(group)? == hash => return Ok(()),
-            Some(base) => base.pages_of_group(group)?,
+            Some(base) => base.pages_of_group(chunk.numbers[places.start].index() / GROUP)?,
             None => Vec::new(),
         };
         for (slot, at) in places.enumerate() {
@@ -261,7 +246,6 @@ impl Mapper<'_> {
                 changed.insert(at as u32);
             }
         }
-        changes.push(Change::Group(group, hash));
         Ok(())
     }
 
@@ -350,25 +334,5 @@ impl Packer<'_> {
             (Some(block), Some(spool)) => spool.put(block),
             _ => Ok(()),
         }
-    }
-}
-
-/// Buffers that are used again: asking the system for a quarter of a megabyte each time costs a third
-/// of the copying.
-struct Pool<T>(Mutex<Vec<T>>);
-
-impl<T> Default for Pool<T> {
-    fn default() -> Self {
-        Pool(Mutex::default())
-    }
-}
-
-impl<T> Pool<T> {
-    fn take(&self) -> Option<T> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
-    }
-
-    fn give(&self, item: T) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(item);
     }
 }

@@ -11,10 +11,11 @@ use sqlrsync_protocol::sponge::{Hash20, Sponge20, hash20};
 
 use crate::error::{Error, io_error};
 use crate::fingerprint::Fingerprint;
-use crate::parallel::{Feed, ordered_map};
-use crate::snapshot::{Pages, ReadPages, Snapshot};
+use crate::pages::{Chunks, Pages};
+use crate::parallel::ordered_steps;
+use crate::snapshot::Snapshot;
 
-/// Bytes of pages that go to a worker at once.
+/// Bytes of pages that are read at once.
 const CHUNK_LEN: usize = 256 * 1024;
 
 /// Hashes read back at once.
@@ -39,25 +40,16 @@ impl LegacyHashes {
             tempfile::tempfile_in(temp_dir).map_err(io_error("creating a file for hashes", temp_dir))?;
         let mut out = BufWriter::new(&file);
         let page_len = geometry.page_size.bytes();
-        // Moved, not borrowed: a connection may change threads and not be shared by two.
-        let source = move |feed: &mut Feed<Vec<u8>>| -> Result<(), Error> {
-            let mut chunk = Vec::with_capacity(CHUNK_LEN);
-            snapshot.each_page(&Pages::All, &mut |_, page| {
-                chunk.extend_from_slice(page);
-                if chunk.len() >= CHUNK_LEN {
-                    let full = std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK_LEN));
-                    feed.give(full).map_err(|_| Error::Stopped)?;
-                }
-                Ok(())
-            })?;
-            feed.give(chunk).map_err(|_| Error::Stopped)
+        let chunks = Chunks::new(snapshot, &Pages::All, (CHUNK_LEN / page_len) as u32)?;
+        let map = |(numbers, data): &mut (Vec<PageNumber>, Vec<u8>), chunk: u64| {
+            chunks.read(chunk, numbers, data)?;
+            Ok(data.chunks_exact(page_len).map(hash20).collect::<Vec<_>>())
         };
-        let map = |chunk: Vec<u8>| Ok(chunk.chunks_exact(page_len).map(hash20).collect::<Vec<_>>());
         let write = |hashes: Vec<Hash20>| {
             let write = hashes.iter().try_for_each(|hash| out.write_all(&hash.0));
             write.map_err(io_error("keeping hashes", temp_dir))
         };
-        ordered_map(source, map, write)?;
+        ordered_steps(chunks.len(), map, write)?;
         out.flush().map_err(io_error("keeping hashes", temp_dir))?;
         drop(out);
         Ok(LegacyHashes { file, dir: temp_dir.to_path_buf(), geometry, fingerprint })

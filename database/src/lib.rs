@@ -24,6 +24,7 @@ mod library;
 mod live_origin;
 mod new_file;
 mod page_hashes;
+mod pages;
 mod parallel;
 mod receive;
 mod replace;

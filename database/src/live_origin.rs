@@ -25,9 +25,10 @@ use crate::fingerprint::Fingerprint;
 use crate::image::{Compare, Job, Outcome, Select, run};
 use crate::legacy::LegacyHashes;
 use crate::page_hashes::{Content, PageHashes};
+use crate::pages::Pages;
 use crate::scan::{Scanned, scan};
 use crate::sending::{Sending, Unpacked, finish_writer, to_send};
-use crate::snapshot::{Pages, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::spool::{SPOOL_MEMORY_MAX, spool};
 use crate::staged::find_reusable;
 use crate::wal::{Changed, Known, changed_pages};
@@ -331,7 +332,7 @@ impl LiveOrigin {
     /// Starts the thread that reads, compares, compresses and spools.
     fn send(
         &mut self,
-        snapshot: Snapshot,
+        mut snapshot: Snapshot,
         ground: Ground,
         mut job: Job,
         wanted: Wanted,
@@ -349,7 +350,7 @@ impl LiveOrigin {
         };
         let temp_dir = self.options.temp_dir.clone();
         let work = move || -> Result<Outcome, Error> {
-            let (reusable, skip) = find_reusable(&snapshot, &wanted.staged)?;
+            let (reusable, skip) = find_reusable(&mut snapshot, &wanted.staged)?;
             // Nobody listens where there was nothing staged.
             let _ = tell.send(reusable);
             job.select.skip = skip;

@@ -195,17 +195,27 @@ impl PageHashes {
         }
     }
 
-    /// The hash of a scan group; zeros where it is not known.
-    pub(crate) fn group(&self, group: u32) -> Result<PageHash, Error> {
-        if u64::from(group) * u64::from(GROUP) >= u64::from(self.geometry().page_count.get()) {
-            return Ok(UNKNOWN);
+    /// The hashes of scan groups in a row; zeros where one is not known.
+    pub(crate) fn groups(&self, first: u32, len: u32) -> Result<Vec<PageHash>, Error> {
+        const IN_NODE: u32 = FANOUT / GROUP;
+        let mut hashes = Vec::with_capacity(len as usize);
+        let (mut at, end) = (first, first.saturating_add(len).min(self.group_count()));
+        while at < end {
+            let next = (at / IN_NODE + 1).saturating_mul(IN_NODE).min(end);
+            match read_hashes(&self.file, group_offset(at), next - at) {
+                Ok(some) => hashes.extend(some),
+                // The last groups of a file that was never scanned.
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => break,
+                Err(error) => return Err(Error::io("reading the page hashes", &self.path, error)),
+            }
+            at = next;
         }
-        match read_hashes(&self.file, group_offset(group), 1) {
-            Ok(hashes) => Ok(hashes.first().copied().unwrap_or(UNKNOWN)),
-            // The last groups of a file that was never scanned.
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(UNKNOWN),
-            Err(error) => Err(Error::io("reading the page hashes", &self.path, error)),
-        }
+        hashes.resize(len as usize, UNKNOWN);
+        Ok(hashes)
+    }
+
+    fn group_count(&self) -> u32 {
+        self.geometry().page_count.get().div_ceil(GROUP)
     }
 
     /// The hashes of a scan group's pages, as many as there are. They are not checked against the node
@@ -518,8 +528,9 @@ mod tests {
         let mut fixture = Fixture::new(64);
         let kept = PageHashes::open(&fixture.path()).unwrap().unwrap();
         NodeWriter { file: &kept.file, path: &kept.path }.write(group_offset(2), &[hash(2, 9)]).unwrap();
-        assert_eq!(kept.group(2).unwrap(), hash(2, 9));
+        assert_eq!(kept.groups(2, 1).unwrap(), [hash(2, 9)]);
         fixture.change(64, &[33], 1);
-        assert_eq!(PageHashes::open(&fixture.path()).unwrap().unwrap().group(2).unwrap(), UNKNOWN);
+        let kept = PageHashes::open(&fixture.path()).unwrap().unwrap();
+        assert_eq!(kept.groups(2, 1).unwrap(), [UNKNOWN]);
     }
 }

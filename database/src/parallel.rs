@@ -63,6 +63,40 @@ where
     })
 }
 
+/// Runs `map` for the numbers below `len` on [`WORKERS`] threads, which take them in turns and keep
+/// something of their own in between, and `sink` on the calling one in the numbers' order. The first error
+/// ends all of them.
+pub(crate) fn ordered_steps<S, R, E>(
+    len: u64,
+    map: impl Fn(&mut S, u64) -> Result<R, E> + Sync,
+    sink: impl FnMut(R) -> Result<(), E>,
+) -> Result<(), E>
+where
+    S: Default,
+    R: Send,
+    E: Send,
+{
+    thread::scope(|scope| {
+        let mut results = Vec::with_capacity(WORKERS);
+        for worker in 0..WORKERS as u64 {
+            let (put, get) = sync_channel(QUEUE);
+            results.push(get);
+            let map = &map;
+            scope.spawn(move || {
+                let mut own = S::default();
+                for number in (worker..len).step_by(WORKERS) {
+                    let result = map(&mut own, number);
+                    let failed = result.is_err();
+                    if put.send(result).is_err() || failed {
+                        return;
+                    }
+                }
+            });
+        }
+        drain(results, sink)
+    })
+}
+
 fn work<T, R, E>(take: &Receiver<T>, put: &SyncSender<Result<R, E>>, map: &impl Fn(T) -> Result<R, E>) {
     for item in take {
         let result = map(item);
@@ -122,6 +156,25 @@ mod tests {
         let (result, seen) = run(Some(500));
         assert_eq!(result.unwrap_err(), "at 500");
         assert_eq!(seen.len(), 500);
+    }
+
+    #[test]
+    fn steps_come_in_order_and_the_first_error_ends_them() {
+        for len in [0, 1, 2, 999] {
+            let mut seen = Vec::new();
+            let map = |before: &mut u64, n: u64| {
+                *before += 1;
+                // Each thread gets every second number.
+                assert_eq!(*before, n / WORKERS as u64 + 1);
+                if n == 500 { Err(n) } else { Ok(n) }
+            };
+            let result = ordered_steps(len, map, |n| {
+                seen.push(n);
+                Ok(())
+            });
+            assert_eq!(result, if len > 500 { Err(500) } else { Ok(()) });
+            assert_eq!(seen, (0..len.min(500)).collect::<Vec<_>>());
+        }
     }
 
     #[test]

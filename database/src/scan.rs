@@ -10,7 +10,8 @@ use crate::error::{Error, io_error};
 use crate::fingerprint::{Fingerprint, beside};
 use crate::image::{Compare, Job, Select, run};
 use crate::page_hashes::{Content, PageHashes};
-use crate::snapshot::{Pages, Snapshot};
+use crate::pages::Pages;
+use crate::snapshot::Snapshot;
 
 /// A page tree and the state of the file that it is of.
 pub(crate) struct Scanned {

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::fingerprint::Fingerprint;
 use crate::image::{Compare, Job, Outcome};
 use crate::live_origin::Ground;
-use crate::snapshot::Pages;
+use crate::pages::Pages;
 use crate::spool::{Spool, SpoolWriter};
 
 /// An image that is being sent.

@@ -1,8 +1,7 @@
 //! A snapshot of a live database: what one read transaction sees, the WAL included, while others write.
 //!
-//! - Pages are read through SQLite's own `sqlite_dbpage` table, never from the file: SQLite alone
-//!   knows which of a page's copies is the committed one, and opening the file by hand would drop
-//!   SQLite's locks on it.
+//! - SQLite alone opens the file: opening it by hand would drop SQLite's locks on it. How pages are read
+//!   is in [`crate::pages`].
 //! - The file is opened for writing although nothing is written: a hot journal must be rolled back and
 //!   a WAL left by a crash recovered, by whoever comes first.
 //! - Dropping the snapshot ends the transaction and closes the connection.
@@ -10,14 +9,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use roaring::RoaringBitmap;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, ffi};
 use sqlrsync_protocol::canonical::{DATABASE_HEADER_LEN, HeaderFields};
-use sqlrsync_protocol::page::{Geometry, PageCount, PageNumber, PageSize};
+use sqlrsync_protocol::page::{Geometry, PageCount, PageSize};
 
 use crate::error::Error;
 use crate::fingerprint::{Fingerprint, Mark, TICK, Wal, stat};
+use crate::pages::{ReadPages, View};
 
 /// How long to wait for a lock that another program holds: what a reader in rollback mode waits for a
 /// commit, and an apply for readers.
@@ -42,15 +41,6 @@ pub(crate) fn connect(path: &Path) -> Result<Connection, Error> {
     open().map_err(|error| Error::sqlite(path, error))
 }
 
-/// Which pages to read.
-#[derive(Clone, Debug)]
-pub(crate) enum Pages {
-    /// All, in one go.
-    All,
-    /// These, one by one. Those past the end are left out.
-    Only(RoaringBitmap),
-}
-
 /// A read transaction that sees one committed state.
 pub(crate) struct Snapshot {
     path: PathBuf,
@@ -58,6 +48,7 @@ pub(crate) struct Snapshot {
     geometry: Geometry,
     fields: HeaderFields,
     fingerprint: Fingerprint,
+    wal: Wal,
 }
 
 impl Snapshot {
@@ -80,6 +71,7 @@ impl Snapshot {
             geometry,
             fields,
             fingerprint: before.with_wal(wal),
+            wal,
         })
     }
 
@@ -115,39 +107,21 @@ pub fn is_wal(path: &Path) -> Result<Option<bool>, Error> {
     }
 }
 
-/// What is done with each page; an error ends the reading.
-pub(crate) type EachPage<'e> = &'e mut dyn FnMut(PageNumber, &[u8]) -> Result<(), Error>;
-
-/// One committed state whose pages can be read.
-pub(crate) trait ReadPages {
-    fn geometry(&self) -> Geometry;
-
-    /// Reads pages in ascending order. The lock page reads as zeros.
-    fn each_page(&self, pages: &Pages, each: EachPage<'_>) -> Result<(), Error>;
-}
-
 impl ReadPages for Snapshot {
-    fn geometry(&self) -> Geometry {
-        self.geometry
-    }
-
-    fn each_page(&self, pages: &Pages, each: EachPage<'_>) -> Result<(), Error> {
-        each_page(&self.path, &self.connection, self.geometry, pages, each)
+    fn view(&self) -> View<'_> {
+        let Snapshot { path, connection, geometry, wal, .. } = self;
+        View { path, connection, geometry: *geometry, wal: *wal }
     }
 }
 
 /// A snapshot that goes on after it was read.
 impl ReadPages for &mut Snapshot {
-    fn geometry(&self) -> Geometry {
-        self.geometry
-    }
-
-    fn each_page(&self, pages: &Pages, each: EachPage<'_>) -> Result<(), Error> {
-        each_page(&self.path, &self.connection, self.geometry, pages, each)
+    fn view(&self) -> View<'_> {
+        (**self).view()
     }
 }
 
-/// What the transaction sees that a connection has open.
+/// What a transaction sees that a connection has open, and in which nothing was written.
 pub(crate) struct InTransaction<'c> {
     pub(crate) path: &'c Path,
     /// Borrowed alone, so that another thread may read.
@@ -156,55 +130,10 @@ pub(crate) struct InTransaction<'c> {
 }
 
 impl ReadPages for InTransaction<'_> {
-    fn geometry(&self) -> Geometry {
-        self.geometry
+    fn view(&self) -> View<'_> {
+        // SQLite does not say of a write transaction where in the WAL it ends.
+        View { path: self.path, connection: self.connection, geometry: self.geometry, wal: Wal::Unknown }
     }
-
-    fn each_page(&self, pages: &Pages, each: EachPage<'_>) -> Result<(), Error> {
-        each_page(self.path, self.connection, self.geometry, pages, each)
-    }
-}
-
-fn each_page(
-    path: &Path,
-    connection: &Connection,
-    geometry: Geometry,
-    pages: &Pages,
-    each: EachPage<'_>,
-) -> Result<(), Error> {
-    let sqlite = |error| Error::sqlite(path, error);
-    let mut give = |number: PageNumber, row: &rusqlite::Row<'_>| -> Result<(), Error> {
-        let value = row.get_ref(0).map_err(sqlite)?;
-        match value.as_blob() {
-            Ok(page) if page.len() == geometry.page_size.bytes() => each(number, page),
-            _ => Err(sqlite(rusqlite::Error::InvalidQuery)),
-        }
-    };
-    match pages {
-        Pages::All => {
-            let mut statement = connection.prepare("SELECT data FROM sqlite_dbpage").map_err(sqlite)?;
-            let mut rows = statement.query([]).map_err(sqlite)?;
-            for number in (0..geometry.page_count.get()).filter_map(PageNumber::from_index) {
-                match rows.next().map_err(sqlite)? {
-                    Some(row) => give(number, row)?,
-                    None => return Err(sqlite(rusqlite::Error::QueryReturnedNoRows)),
-                }
-            }
-        }
-        Pages::Only(numbers) => {
-            let sql = "SELECT data FROM sqlite_dbpage WHERE pgno = ?1";
-            let mut statement = connection.prepare(sql).map_err(sqlite)?;
-            let within = numbers.iter().filter_map(PageNumber::new);
-            for number in within.take_while(|number| geometry.page_count.contains(*number)) {
-                let mut rows = statement.query([number.get()]).map_err(sqlite)?;
-                match rows.next().map_err(sqlite)? {
-                    Some(row) => give(number, row)?,
-                    None => return Err(sqlite(rusqlite::Error::QueryReturnedNoRows)),
-                }
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Page size, page count and header fields as the open transaction sees them; `None` without a page.

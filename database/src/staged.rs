@@ -9,31 +9,31 @@ use sqlrsync_protocol::hash::PageHash;
 use sqlrsync_protocol::page::{Geometry, PageNumber};
 
 use crate::error::Error;
-use crate::snapshot::{Pages, ReadPages, Snapshot};
+use crate::pages::PageReader;
+use crate::snapshot::Snapshot;
 
 /// The places in `staged` of the blocks that hold, whole, what the snapshot has, and all their pages.
 pub(crate) fn find_reusable(
-    snapshot: &Snapshot,
+    snapshot: &mut Snapshot,
     staged: &[StagedBlock],
 ) -> Result<(Vec<u32>, RoaringBitmap), Error> {
-    let mut reusable = Vec::new();
+    let (geometry, mut reusable) = (snapshot.geometry(), Vec::new());
+    if staged.is_empty() {
+        return Ok((reusable, RoaringBitmap::new()));
+    }
+    let (reader, mut data) = (PageReader::new(snapshot)?, Vec::new());
     let mut found = RoaringBitmap::new();
     for (place, block) in (0u32..).zip(staged) {
-        let Some(pages) = pages_of(block, snapshot.geometry()) else { continue };
+        let Some(pages) = pages_of(block, geometry) else { continue };
         if !pages.is_disjoint(&found) {
             continue;
         }
-        let mut hashes = Vec::with_capacity(pages.len() as usize);
-        snapshot.each_page(&Pages::Only(pages.clone()), &mut |number, page| {
-            hashes.push(if number == PageNumber::FIRST {
-                let mut page = page.to_vec();
-                make_canonical(&mut page);
-                PageHash::of(&page)
-            } else {
-                PageHash::of(page)
-            });
-            Ok(())
-        })?;
+        let numbers: Vec<PageNumber> = pages.iter().filter_map(PageNumber::new).collect();
+        reader.read(&numbers, &mut data)?;
+        if numbers.first() == Some(&PageNumber::FIRST) {
+            make_canonical(&mut data[..geometry.page_size.bytes()]);
+        }
+        let hashes: Vec<PageHash> = data.chunks_exact(geometry.page_size.bytes()).map(PageHash::of).collect();
         if staged_hash(&hashes) == block.hash {
             reusable.push(place);
             found |= pages;

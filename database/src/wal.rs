@@ -26,11 +26,13 @@ use std::os::unix::fs::FileExt;
 use roaring::RoaringBitmap;
 use sqlrsync_protocol::canonical::make_canonical;
 use sqlrsync_protocol::hash::PageHash;
+use sqlrsync_protocol::page::PageNumber;
 
 use crate::error::Error;
 use crate::fingerprint::{Fingerprint, Wal, WalPoint, beside, stat};
 use crate::page_hashes::PageHashes;
-use crate::snapshot::{Pages, ReadPages, Snapshot};
+use crate::pages::{ReadPages, read_dbpage};
+use crate::snapshot::Snapshot;
 use crate::wal_file::{FRAME_HEADER_LEN, FrameHeader, Sum, WalHeader};
 
 /// How long the WAL is believed before the whole file is read once more.
@@ -221,15 +223,11 @@ impl Frames {
 
 /// Whether the first page, with the fields that do not count, is as in `tree`.
 fn has_first_page_of(tree: &PageHashes, snapshot: &Snapshot) -> Result<bool, Error> {
-    let mut hash = None;
-    let first = Pages::Only(RoaringBitmap::from([1]));
-    snapshot.each_page(&first, &mut |_, page| {
-        let mut page = page.to_vec();
-        make_canonical(&mut page);
-        hash = Some(PageHash::of(&page));
-        Ok(())
-    })?;
-    Ok(tree.fields() == snapshot.fields() && tree.pages_of_group(0)?.first() == hash.as_ref())
+    let mut page = vec![0; snapshot.geometry().page_size.bytes()];
+    read_dbpage(&snapshot.view(), PageNumber::FIRST, &mut page)?;
+    make_canonical(&mut page);
+    let hash = PageHash::of(&page);
+    Ok(tree.fields() == snapshot.fields() && tree.pages_of_group(0)?.first() == Some(&hash))
 }
 
 #[cfg(test)]

@@ -1,0 +1,397 @@
+//! Reading the pages of an open transaction: many at a time from the database file where that is the
+//! same, and through SQLite's `sqlite_dbpage` where it is not.
+//!
+//! - The file is read through the handle that SQLite itself has open (`SQLITE_FCNTL_FILE_POINTER`):
+//!   nothing is opened and nothing closed, so no lock of SQLite's is dropped.
+//! - A page with a frame in the WAL up to the transaction's end is never read from the file: its place
+//!   there may be old, or be written by a checkpoint at this very moment. All other pages of the file stay
+//!   as they are while the transaction is open: `docs/live-files.md` says why, from SQLite's source.
+//! - Where the WAL's frames cannot be told for certain, every page goes through SQLite.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use roaring::RoaringBitmap;
+use rusqlite::{Connection, ffi};
+use sqlrsync_protocol::page::{Geometry, PageNumber};
+
+use crate::error::{Error, io_error};
+use crate::fingerprint::{Wal, WalPoint, beside};
+use crate::wal_file::{FRAME_HEADER_LEN, FrameHeader, WAL_HEADER_LEN};
+
+/// How much is read in one call. SQLite itself asks its file for a page at most, which is not longer.
+const READ_LEN: usize = 64 << 10;
+
+/// Which pages to read.
+#[derive(Clone, Debug)]
+pub(crate) enum Pages {
+    /// All.
+    All,
+    /// These. Those past the end are left out.
+    Only(RoaringBitmap),
+}
+
+/// An open transaction that has not written.
+pub(crate) struct View<'v> {
+    pub(crate) path: &'v Path,
+    pub(crate) connection: &'v Connection,
+    pub(crate) geometry: Geometry,
+    /// Where in the WAL it ends.
+    pub(crate) wal: Wal,
+}
+
+/// One committed state whose pages can be read.
+pub(crate) trait ReadPages {
+    fn view(&self) -> View<'_>;
+}
+
+/// Reads pages of a transaction, which ends when the reader is dropped, if it came as a whole.
+pub(crate) struct PageReader<S> {
+    source: S,
+    /// The pages that must come through SQLite; `None`: all of them.
+    in_wal: Option<RoaringBitmap>,
+}
+
+impl<S: ReadPages> PageReader<S> {
+    pub(crate) fn new(source: S) -> Result<PageReader<S>, Error> {
+        let in_wal = pages_in_wal(&source.view())?;
+        Ok(PageReader { source, in_wal })
+    }
+
+    /// Fills `out` with these pages, which ascend. The lock page reads as zeros.
+    pub(crate) fn read(&self, numbers: &[PageNumber], out: &mut Vec<u8>) -> Result<(), Error> {
+        let view = self.source.view();
+        let page_len = view.geometry.page_size.bytes();
+        let lock_page = view.geometry.page_size.lock_page();
+        out.resize(numbers.len() * page_len, 0);
+        let mut at = 0;
+        while let Some(first) = numbers.get(at).copied() {
+            let len = numbers[at..]
+                .iter()
+                .zip(first.get()..)
+                .take_while(|(number, next)| number.get() == *next && self.is_in_file(**number, lock_page))
+                .count();
+            let end = at + len.max(1);
+            let place = &mut out[at * page_len..end * page_len];
+            if len > 0 {
+                read_file(&view, first, place)?;
+            } else if first == lock_page {
+                place.fill(0);
+            } else {
+                read_dbpage(&view, first, place)?;
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn is_in_file(&self, number: PageNumber, lock_page: PageNumber) -> bool {
+        number != lock_page && self.in_wal.as_ref().is_some_and(|in_wal| !in_wal.contains(number.get()))
+    }
+}
+
+/// The pages of all frames up to the transaction's end, also those that are in the file by now: more than
+/// need be is never wrong. `None` where the frames are not those of the transaction.
+fn pages_in_wal(view: &View<'_>) -> Result<Option<RoaringBitmap>, Error> {
+    let end = match view.wal {
+        // Nothing is put into the file either: a checkpoint stops at the transaction's end.
+        Wal::Empty => return Ok(Some(RoaringBitmap::new())),
+        Wal::Frames(end) => end,
+        Wal::Unknown => return Ok(None),
+    };
+    let path = beside(view.path, "-wal");
+    let read = || frame_pages(&File::open(&path)?, view.geometry, &end);
+    match read() {
+        // Emptied or removed: the transaction reads the file alone, but that is not told from here.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof) => Ok(None),
+        other => other.map_err(io_error("reading the WAL", &path)),
+    }
+}
+
+fn frame_pages(wal: &File, geometry: Geometry, end: &WalPoint) -> std::io::Result<Option<RoaringBitmap>> {
+    let mut pages = RoaringBitmap::new();
+    let frame_len = FRAME_HEADER_LEN + geometry.page_size.bytes() as u64;
+    let mut bytes = [0; FRAME_HEADER_LEN as usize];
+    let mut checksum = None;
+    for index in 0..end.frame {
+        wal.read_exact_at(&mut bytes, WAL_HEADER_LEN + u64::from(index) * frame_len)?;
+        let frame = FrameHeader::parse(&bytes);
+        // Started over by a writer, which it is only once all of it is in the file.
+        if frame.salts != end.salts {
+            return Ok(None);
+        }
+        pages.insert(frame.page);
+        checksum = Some(frame.checksum);
+    }
+    Ok((checksum == Some(end.checksum)).then_some(pages))
+}
+
+/// Reads pages in a row from the database file, through SQLite's handle of it.
+fn read_file(view: &View<'_>, first: PageNumber, out: &mut [u8]) -> Result<(), Error> {
+    let failed = |code| {
+        let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+        Error::sqlite(view.path, error)
+    };
+    let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
+    let (name, operation) = (c"main".as_ptr(), ffi::SQLITE_FCNTL_FILE_POINTER);
+    // SAFETY: the handle is open for as long as the connection is borrowed, the name ends with a zero, and
+    // this operation writes one pointer to where the last argument points.
+    let code = unsafe {
+        ffi::sqlite3_file_control(view.connection.handle(), name, operation, (&raw mut file).cast())
+    };
+    if code != ffi::SQLITE_OK || file.is_null() {
+        return Err(failed(ffi::SQLITE_INTERNAL));
+    }
+    // SAFETY: SQLite's file object stays where it is while the connection is open; its methods are null
+    // where no file is open, and else a table that never changes.
+    let methods = unsafe { (*file).pMethods.as_ref() };
+    let Some(read) = methods.and_then(|methods| methods.xRead) else {
+        return Err(failed(ffi::SQLITE_INTERNAL));
+    };
+    let start = i64::from(first.index()) * view.geometry.page_size.bytes() as i64;
+    for (piece, offset) in out.chunks_mut(READ_LEN).zip((start..).step_by(READ_LEN)) {
+        // SAFETY: the file is open (see above), nobody else uses the connection while it is borrowed, and
+        // `piece` has as many bytes as are asked for.
+        match unsafe { read(file, piece.as_mut_ptr().cast(), piece.len() as i32, offset) } {
+            // A file that is shorter reads as zeros: so SQLite takes it too.
+            ffi::SQLITE_OK | ffi::SQLITE_IOERR_SHORT_READ => {}
+            code => return Err(failed(code)),
+        }
+    }
+    Ok(())
+}
+
+/// Reads one page as the transaction sees it, wherever it is.
+pub(crate) fn read_dbpage(view: &View<'_>, number: PageNumber, out: &mut [u8]) -> Result<(), Error> {
+    let mut read = || -> rusqlite::Result<()> {
+        let sql = "SELECT data FROM sqlite_dbpage WHERE pgno = ?1";
+        let mut statement = view.connection.prepare_cached(sql)?;
+        statement.query_row([number.get()], |row| match row.get_ref(0)?.as_blob() {
+            Ok(page) if page.len() == out.len() => {
+                out.copy_from_slice(page);
+                Ok(())
+            }
+            _ => Err(rusqlite::Error::InvalidQuery),
+        })
+    };
+    read().map_err(|error| Error::sqlite(view.path, error))
+}
+
+/// Chunks of pages that several threads read, one at a time. The transaction ends with the last chunk.
+pub(crate) struct Chunks<'p, S> {
+    reader: Mutex<(Option<PageReader<S>>, u64)>,
+    pages: &'p Pages,
+    geometry: Geometry,
+    /// Pages in a chunk.
+    room: u32,
+}
+
+impl<'p, S: ReadPages> Chunks<'p, S> {
+    pub(crate) fn new(source: S, pages: &'p Pages, room: u32) -> Result<Self, Error> {
+        let geometry = source.view().geometry;
+        let reader = Mutex::new((Some(PageReader::new(source)?), 0));
+        Ok(Chunks { reader, pages, geometry, room })
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> u64 {
+        let count = self.geometry.page_count.get();
+        let pages = match self.pages {
+            Pages::All => u64::from(count),
+            Pages::Only(numbers) => numbers.rank(count),
+        };
+        pages.div_ceil(u64::from(self.room))
+    }
+
+    /// Puts the numbers and the content of a chunk's pages into `numbers` and `data`. Each chunk is read
+    /// once, in any order.
+    pub(crate) fn read(
+        &self,
+        chunk: u64,
+        numbers: &mut Vec<PageNumber>,
+        data: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        numbers.clear();
+        self.numbers(chunk, numbers);
+        let mut guard = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let (reader, read) = &mut *guard;
+        reader.as_ref().ok_or(Error::Stopped)?.read(numbers, data)?;
+        *read += 1;
+        if *read == self.len() {
+            *reader = None;
+        }
+        Ok(())
+    }
+
+    fn numbers(&self, chunk: u64, numbers: &mut Vec<PageNumber>) {
+        let Ok(first) = u32::try_from(chunk * u64::from(self.room)) else { return };
+        match self.pages {
+            Pages::All => {
+                let end = first.saturating_add(self.room).min(self.geometry.page_count.get());
+                numbers.extend((first..end).filter_map(PageNumber::from_index));
+            }
+            Pages::Only(all) => {
+                let Some(first) = all.select(first) else { return };
+                let chunk = all.range(first..=self.geometry.page_count.get()).take(self.room as usize);
+                numbers.extend(chunk.filter_map(PageNumber::new));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::snapshot::Snapshot;
+
+    /// A database in WAL mode whose pages are all in the file, with a connection that writes on.
+    struct Live {
+        dir: tempfile::TempDir,
+        writer: Connection,
+    }
+
+    impl Live {
+        fn new() -> Live {
+            let dir = tempfile::tempdir().unwrap();
+            let writer = Connection::open(dir.path().join("live.db")).unwrap();
+            let sql = "PRAGMA page_size = 512; PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0;
+                       CREATE TABLE t (id INTEGER PRIMARY KEY, text TEXT)";
+            writer.execute_batch(sql).unwrap();
+            let live = Live { dir, writer };
+            live.insert(2000);
+            live.checkpoint("TRUNCATE");
+            live
+        }
+
+        fn path(&self) -> PathBuf {
+            self.dir.path().join("live.db")
+        }
+
+        fn insert(&self, rows: u32) {
+            let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+                       INSERT INTO t (text) SELECT hex(randomblob(50)) FROM n";
+            self.writer.execute(sql, [rows]).unwrap();
+        }
+
+        fn change(&self) {
+            self.writer.execute("UPDATE t SET text = hex(randomblob(50)) WHERE id % 40 = 0", []).unwrap();
+        }
+
+        fn checkpoint(&self, mode: &str) {
+            let sql = format!("PRAGMA wal_checkpoint({mode})");
+            self.writer.query_row(&sql, [], |_| Ok(())).unwrap();
+        }
+
+        fn snapshot(&self) -> Snapshot {
+            Snapshot::open(&self.path()).unwrap()
+        }
+    }
+
+    fn all_pages(snapshot: &Snapshot) -> Vec<PageNumber> {
+        (0..snapshot.geometry().page_count.get()).filter_map(PageNumber::from_index).collect()
+    }
+
+    /// All that the snapshot has, read as fast as may be.
+    fn read(snapshot: &mut Snapshot) -> (Vec<u8>, Option<u64>) {
+        let (numbers, mut data) = (all_pages(snapshot), Vec::new());
+        let reader = PageReader::new(snapshot).unwrap();
+        reader.read(&numbers, &mut data).unwrap();
+        (data, reader.in_wal.as_ref().map(RoaringBitmap::len))
+    }
+
+    /// The same, through SQLite alone.
+    fn committed(snapshot: &Snapshot) -> Vec<u8> {
+        let view = snapshot.view();
+        let mut page = vec![0; view.geometry.page_size.bytes()];
+        let mut data = Vec::new();
+        for number in all_pages(snapshot) {
+            read_dbpage(&view, number, &mut page).unwrap();
+            data.extend_from_slice(&page);
+        }
+        data
+    }
+
+    #[test]
+    fn pages_in_the_wal_are_not_read_from_the_file() {
+        let live = Live::new();
+        live.change();
+        live.insert(500);
+        let mut snapshot = live.snapshot();
+        let before = std::fs::metadata(live.path()).unwrap().len();
+        let (data, in_wal) = read(&mut snapshot);
+        assert!(
+            in_wal.unwrap() > 50 && data.len() as u64 > before,
+            "changed and new pages are in the WAL only"
+        );
+        assert!(in_wal.unwrap() < u64::from(snapshot.geometry().page_count.get()) / 2, "and not many others");
+        assert_eq!(data, committed(&snapshot));
+    }
+
+    #[test]
+    fn a_checkpoint_beside_an_open_snapshot_does_not_show() {
+        let live = Live::new();
+        live.change();
+        let mut snapshot = live.snapshot();
+        let then = committed(&snapshot);
+        live.change();
+        live.insert(500);
+        for mode in ["PASSIVE", "FULL", "RESTART", "TRUNCATE"] {
+            live.writer.busy_timeout(std::time::Duration::ZERO).unwrap();
+            live.checkpoint(mode);
+            let (data, in_wal) = read(&mut snapshot);
+            assert!(in_wal.is_some());
+            assert_eq!(data, then, "{mode}");
+        }
+    }
+
+    #[test]
+    fn a_wal_that_was_started_over_beside_a_snapshot_of_the_file_alone_does_not_show() {
+        let live = Live::new();
+        live.change();
+        live.checkpoint("FULL");
+        // All of the WAL is in the file: the snapshot does not keep a writer from starting it over.
+        let mut snapshot = live.snapshot();
+        let then = committed(&snapshot);
+        live.change();
+        live.checkpoint("PASSIVE");
+        assert_eq!(read(&mut snapshot), (then, None), "the frames are others, and nothing is certain");
+    }
+
+    #[test]
+    fn a_file_in_rollback_mode_is_read_from_the_file() {
+        let live = Live::new();
+        live.writer.execute_batch("PRAGMA journal_mode = DELETE").unwrap();
+        live.change();
+        let mut snapshot = live.snapshot();
+        let (data, in_wal) = read(&mut snapshot);
+        assert_eq!((in_wal, data == std::fs::read(live.path()).unwrap()), (Some(0), true));
+        // Those locks are gone now, by the test's own reading.
+        drop(snapshot);
+    }
+
+    #[test]
+    fn chunks_of_picked_pages_have_each_of_them_once_and_end_the_transaction() {
+        let live = Live::new();
+        let snapshot = live.snapshot();
+        let whole = committed(&snapshot);
+        let count = snapshot.geometry().page_count.get();
+        let picked: RoaringBitmap = (1..count + 9).filter(|n| n % 3 == 0).collect();
+        let pages = Pages::Only(picked.clone());
+        let chunks = Chunks::new(snapshot, &pages, 16).unwrap();
+        let (mut seen, mut numbers, mut data) = (RoaringBitmap::new(), Vec::new(), Vec::new());
+        for chunk in (0..chunks.len()).rev() {
+            chunks.read(chunk, &mut numbers, &mut data).unwrap();
+            for (number, page) in numbers.iter().zip(data.chunks(512)) {
+                let at = number.index() as usize * 512;
+                assert!(seen.insert(number.get()) && page == &whole[at..at + 512]);
+            }
+        }
+        assert_eq!(seen.len(), picked.rank(count));
+        assert!(chunks.reader.lock().unwrap().0.is_none(), "the transaction is over");
+    }
+}
