@@ -2,21 +2,30 @@
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
 use sqlrsync_protocol::text::printable;
-use tokio::runtime::Runtime;
 
 use crate::cli::Typed;
 use crate::error::Error;
 use crate::folders::Folders;
-use crate::plan::{self, Plan, Resolved};
+use crate::follow::exec::PATIENCE;
+use crate::plan::{self, Plan};
 use crate::run;
 use crate::wire::Cancel;
 
 /// How long a run that was told to stop may take to put things away.
 const STOP_MAX: Duration = Duration::from_secs(3);
+
+/// The same for a subscription, which may have a command of the user's to wait for.
+const LIVE_STOP_MAX: Duration =
+    Duration::from_secs(3).saturating_add(PATIENCE.finish).saturating_add(PATIENCE.terminate);
+
+/// How long those who were told to hurry have before the process ends.
+const HURRY_MAX: Duration = Duration::from_millis(100);
 
 /// Does what the arguments say (the program's name is the first) and returns the exit code.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
@@ -55,37 +64,45 @@ fn start(typed: Typed) -> Result<(), Error> {
         .build()
         .map_err(|error| Error::Program { program: "sqlrsync".to_owned(), why: error.to_string() })?;
     let cancel = Cancel::default();
-    heed_signals(&resolved, &runtime, &cancel);
-    run::carry_out(resolved, runtime, cancel)
+    let live = matches!(resolved.plan, Plan::Follow(_) | Plan::Publish(_));
+    let terminated = Arc::new(AtomicBool::new(false));
+    if !matches!(resolved.plan, Plan::Peer(_)) {
+        runtime.spawn(heed_signals(live, cancel.clone(), Arc::clone(&terminated)));
+    }
+    match run::carry_out(resolved, runtime, cancel) {
+        // A service that was asked to stop, and has, did what it was for.
+        Err(Error::Cancelled) if live && terminated.load(Ordering::SeqCst) => Ok(()),
+        ended => ended,
+    }
 }
 
 /// SIGINT and SIGTERM stop a run: the step is abandoned and the files are whole. What does not stop by
-/// itself is ended. A run that a peer started ends with the peer, and by the signal itself.
-fn heed_signals(resolved: &Resolved, runtime: &Runtime, cancel: &Cancel) {
-    if matches!(resolved.plan, Plan::Peer(_)) {
+/// itself, or is told a second time, is ended. A run that a peer started ends with the peer, and by
+/// the signal itself.
+async fn heed_signals(live: bool, cancel: Cancel, terminated: Arc<AtomicBool>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
         return;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => terminated.store(true, Ordering::SeqCst),
     }
-    let cancel = cancel.clone();
-    runtime.spawn(async move {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut interrupt), Ok(mut terminate)) =
-            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        else {
-            return;
-        };
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        cancel.cancel();
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            () = tokio::time::sleep(STOP_MAX) => {}
-        }
-        say(&Error::Cancelled, false);
-        std::process::exit(Error::Cancelled.exit_code().into());
-    });
+    cancel.cancel();
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        () = tokio::time::sleep(if live { LIVE_STOP_MAX } else { STOP_MAX }) => {}
+    }
+    cancel.hurry();
+    tokio::time::sleep(HURRY_MAX).await;
+    if live && terminated.load(Ordering::SeqCst) {
+        std::process::exit(0);
+    }
+    say(&Error::Cancelled, false);
+    std::process::exit(Error::Cancelled.exit_code().into());
 }
 
 /// What is wrong, and what to do; and the same for programs.

@@ -43,6 +43,7 @@ pub struct Cancel(Arc<CancelState>);
 #[derive(Debug, Default)]
 struct CancelState {
     flag: AtomicBool,
+    hurry: AtomicBool,
     notify: tokio::sync::Notify,
 }
 
@@ -56,6 +57,23 @@ impl Cancel {
     /// Whether it was said.
     pub fn is_cancelled(&self) -> bool {
         self.0.flag.load(Ordering::SeqCst)
+    }
+
+    /// Says stop again, to whoever takes his time.
+    pub fn hurry(&self) {
+        self.0.hurry.store(true, Ordering::SeqCst);
+        self.cancel();
+    }
+
+    /// Waits until it is said for the second time.
+    pub async fn hurried(&self) {
+        loop {
+            let said = self.0.notify.notified();
+            if self.0.hurry.load(Ordering::SeqCst) {
+                return;
+            }
+            said.await;
+        }
     }
 
     /// Waits until it is said.

@@ -4,8 +4,10 @@
 //!   in the environment, the number as digits and the name in its strict alphabet.
 //! - One at a time. Versions that come meanwhile are one more run, with the newest.
 //! - It is a process group of its own, without stdin, and writes where our stderr goes: stdout is ours.
-//! - When we stop it may finish for a while; then its group is told to, and at last killed.
+//! - When we stop it may finish for a while; then its group is told to, and at last killed. When we are
+//!   to stop at once, it is killed at once.
 
+use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -17,6 +19,8 @@ use sqlrsync_protocol::remote::RemoteName;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use crate::wire::Cancel;
 
 /// How long a command that runs is waited for when we stop.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +38,7 @@ pub const PATIENCE: Patience = Patience { finish: Duration::from_secs(5), termin
 #[derive(Clone, Debug)]
 pub struct Hook {
     /// For `sh -c`.
-    pub command: String,
+    pub command: OsString,
     /// The file that follows.
     pub database: PathBuf,
     /// What it follows.
@@ -70,9 +74,9 @@ pub struct Exec {
 
 impl Exec {
     /// Starts the task on the runtime that this is called in. `report` hears of every end.
-    pub fn start(hook: Hook, report: impl Fn(Ran) + Send + 'static) -> Exec {
+    pub fn start(hook: Hook, cancel: Cancel, report: impl Fn(Ran) + Send + 'static) -> Exec {
         let (newest, told) = watch::channel(Announced::default());
-        Exec { newest, task: tokio::spawn(run(hook, told, report)) }
+        Exec { newest, task: tokio::spawn(run(hook, told, cancel, report)) }
     }
 
     /// There is a new version.
@@ -88,12 +92,22 @@ impl Exec {
     }
 }
 
-async fn run(hook: Hook, mut told: watch::Receiver<Announced>, report: impl Fn(Ran) + Send + 'static) {
+async fn run(
+    hook: Hook,
+    mut told: watch::Receiver<Announced>,
+    cancel: Cancel,
+    report: impl Fn(Ran) + Send + 'static,
+) {
     while told.changed().await.is_ok() {
         let version = told.borrow_and_update().version;
         let began = Instant::now();
         let status = match hook.spawn(version) {
-            Ok(child) => wait(child, &told, hook.patience).await,
+            Ok(mut child) => {
+                tokio::select! {
+                    status = wait(&mut child, &told, hook.patience) => status,
+                    () = cancel.hurried() => kill(&mut child).await,
+                }
+            }
             Err(error) => Err(error),
         };
         report(Ran { version, status, took: began.elapsed() });
@@ -115,7 +129,7 @@ impl Hook {
 
 /// Waits for the end of a command, patiently until `told` says that we stop.
 async fn wait(
-    mut child: Child,
+    child: &mut Child,
     told: &watch::Receiver<Announced>,
     patience: Patience,
 ) -> std::io::Result<ExitStatus> {
@@ -126,11 +140,15 @@ async fn wait(
     if let Ok(status) = tokio::time::timeout(patience.finish, child.wait()).await {
         return status;
     }
-    signal_group(&child, Signal::TERM);
+    signal_group(child, Signal::TERM);
     if let Ok(status) = tokio::time::timeout(patience.terminate, child.wait()).await {
         return status;
     }
-    signal_group(&child, Signal::KILL);
+    kill(child).await
+}
+
+async fn kill(child: &mut Child) -> std::io::Result<ExitStatus> {
+    signal_group(child, Signal::KILL);
     child.wait().await
 }
 
@@ -161,7 +179,7 @@ mod tests {
 
     fn hook(folder: &Path, command: &str) -> Hook {
         Hook {
-            command: command.to_owned(),
+            command: command.into(),
             database: folder.join("it's a \"file\".db"),
             remote: "team/app.db".parse().unwrap(),
             patience: Patience { finish: Duration::from_millis(200), terminate: Duration::from_millis(200) },
@@ -194,7 +212,7 @@ mod tests {
         let runtime = runtime();
         let (ran, heard) = mpsc::channel();
         runtime.block_on(async {
-            let exec = Exec::start(hook.clone(), move |end| ran.send(end).unwrap());
+            let exec = Exec::start(hook.clone(), Cancel::default(), move |end| ran.send(end).unwrap());
             exec.announce(number(12));
             exec.finish().await;
         });
@@ -213,7 +231,9 @@ mod tests {
         let runtime = runtime();
         let (ran, heard) = mpsc::channel();
         let _in_runtime = runtime.enter();
-        let exec = Exec::start(hook(folder.path(), &command), move |end| ran.send(end.version).unwrap());
+        let exec = Exec::start(hook(folder.path(), &command), Cancel::default(), move |end| {
+            ran.send(end.version).unwrap()
+        });
         exec.announce(number(1));
         wait_for(&begun);
         for later in 2..=5 {
@@ -237,7 +257,8 @@ mod tests {
         let runtime = runtime();
         let (ran, heard) = mpsc::channel();
         let _in_runtime = runtime.enter();
-        let exec = Exec::start(hook(folder.path(), &command), move |end| ran.send(end).unwrap());
+        let exec =
+            Exec::start(hook(folder.path(), &command), Cancel::default(), move |end| ran.send(end).unwrap());
         exec.announce(number(1));
         wait_for(&pids);
         let began = Instant::now();

@@ -6,6 +6,7 @@
 //! | [`steps`] | when to pull: a state machine without a clock |
 //! | [`backoff`] | how long to wait before the next try: the same |
 //! | [`exec`] | the command that runs after each new version |
+//! | [`report`] | what people, programs and the service manager are told |
 //! | [`clock`] | time that goes on while the machine sleeps |
 //!
 //! A notice is a hint: what counts is the version that a pull ends with. One that is lost, doubled or
@@ -15,4 +16,5 @@ pub mod backoff;
 pub mod clock;
 pub mod exec;
 pub mod notices;
+pub mod report;
 pub mod steps;
