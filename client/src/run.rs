@@ -16,6 +16,7 @@ mod ssh;
 mod status;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sqlrsync_protocol::conversation::ExchangeError;
@@ -36,6 +37,8 @@ pub struct Run {
     cancel: Cancel,
     runtime: tokio::runtime::Runtime,
     began: Instant,
+    /// Whether [`Run::warn_of_plain_text`] has: a subscription connects again and again.
+    warned: AtomicBool,
 }
 
 /// Carries out a plan and prints what came of it.
@@ -44,8 +47,8 @@ pub struct Run {
 /// Whatever ends it before it is done; nothing has been printed on stdout then.
 pub fn carry_out(resolved: Resolved, runtime: tokio::runtime::Runtime, cancel: Cancel) -> Result<(), Error> {
     let Resolved { plan, output, folders, timeout } = resolved;
-    let run =
-        Run { output, folders, silence_max: timeout.duration(), cancel, runtime, began: Instant::now() };
+    let (began, warned) = (Instant::now(), AtomicBool::new(false));
+    let run = Run { output, folders, silence_max: timeout.duration(), cancel, runtime, began, warned };
     let outcome = match plan {
         Plan::Push(plan) => push::push(&run, plan)?,
         Plan::Pull(plan) => pull::pull(&run, plan)?,
@@ -78,7 +81,8 @@ impl Run {
     /// A key that goes over the network for everybody to read is worth a word.
     fn warn_of_plain_text(&self, access: &Access) {
         let server = &access.server;
-        if access.credential.is_some() && !server.tls() && !server.is_loopback() {
+        let plain = access.credential.is_some() && !server.tls() && !server.is_loopback();
+        if plain && !self.warned.swap(true, Ordering::Relaxed) {
             self.warn(&format!("the key goes to {server} unencrypted; wss:// is the safe way"));
         }
     }

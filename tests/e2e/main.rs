@@ -15,6 +15,7 @@
 //! | page sizes, encodings, journal modes, odd files; copies without a server | `formats` |
 //! | ssh, and `sqlite3_rsync` on the other side | `peers` |
 //! | the public client's protocol over the WebSocket | `public_client` |
+//! | a replica that follows | `subscribe_pull` |
 //! | TLS | `tls` |
 //! | disks that fill up | `disk` |
 //!
@@ -35,6 +36,7 @@ mod public_client;
 mod scripts;
 mod servers;
 mod story;
+mod subscribe_pull;
 mod tls;
 mod together;
 mod versions;

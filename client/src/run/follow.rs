@@ -200,6 +200,7 @@ impl<'a> Follower<'a> {
 fn first_connection(run: &Run, pull: &mut Pull) -> Result<(Subscription, Result<Socket, Error>), Error> {
     let client_id = client_id(&run.folders)?;
     loop {
+        run.warn_of_plain_text(&pull.access);
         let subscription = Subscription {
             remote: pull.remote.clone(),
             replica_id: pull.replica_id.clone(),
