@@ -114,6 +114,10 @@ pub struct TransferArgs {
     #[arg(long)]
     pub force: bool,
 
+    /// For a push: read the whole file, whatever the WAL says. Done once a day anyway.
+    #[arg(long)]
+    pub scan: bool,
+
     /// Merge what others pushed meanwhile (not in this version).
     #[arg(long, help_heading = "Later")]
     pub merge: bool,

@@ -46,6 +46,10 @@ pub struct Outcome {
     pub remote: Option<String>,
     /// Nothing was changed.
     pub dry: bool,
+    /// Whether the whole of the file here was read to be sent: its WAL did not say what changed, or most
+    /// of it did. `None` where nothing is sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scanned: Option<bool>,
     /// The bytes are the most that it can be.
     #[serde(skip)]
     pub at_most: bool,
@@ -74,6 +78,7 @@ impl Outcome {
             local,
             remote,
             dry: false,
+            scanned: None,
             at_most: false,
             latest: None,
             overtook: false,

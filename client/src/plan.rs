@@ -92,6 +92,8 @@ pub struct Push {
     pub dry: bool,
     /// Push also what the server has for a past version.
     pub force: bool,
+    /// Read the whole file, whatever the WAL says.
+    pub scan: bool,
 }
 
 /// A pull.

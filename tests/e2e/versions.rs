@@ -85,6 +85,24 @@ fn an_unchanged_database_makes_no_version() {
 }
 
 #[test]
+fn a_row_in_an_open_database_is_pushed_without_reading_the_whole_file() {
+    let (_server, client) = five_versions();
+    let application = rusqlite::Connection::open(client.path("app.db")).unwrap();
+    application.execute_batch("UPDATE notes SET at = 1 WHERE id = 2").unwrap();
+    assert_eq!(client.json(&["app.db"])["scanned"], false, "nobody had it open at the last push");
+    application.execute_batch("UPDATE notes SET at = 2 WHERE id = 2").unwrap();
+    let said = client.json(&["app.db"]);
+    assert_eq!((&said["outcome"], &said["scanned"]), (&"pushed".into(), &false.into()));
+    application.execute_batch("UPDATE notes SET at = 3 WHERE id = 2").unwrap();
+    assert_eq!(client.json(&["app.db", "--scan"])["scanned"], true);
+    assert_eq!(client.json(&["app.db"])["scanned"], false, "nothing changed");
+    application.execute_batch("UPDATE notes SET at = 4 WHERE id = 2").unwrap();
+    assert_eq!(client.json(&["app.db"])["scanned"], false);
+    client.run(&[REMOTE, "pulled.db"]).ok();
+    sample::assert_same(&client.path("app.db"), &client.path("pulled.db"));
+}
+
+#[test]
 fn a_change_that_is_taken_back_makes_no_version_either() {
     let (_server, client) = five_versions();
     let app = client.path("app.db");

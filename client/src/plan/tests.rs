@@ -85,7 +85,7 @@ fn the_arguments_say_which_way() {
 #[test]
 fn what_makes_no_sense_is_usage() {
     let home = Home::new();
-    let cases: [&[&str]; 9] = [
+    let cases: [&[&str]; 10] = [
         &[],
         &["a/b", "c/d"],
         &["a.db", "team/../x"],
@@ -93,6 +93,7 @@ fn what_makes_no_sense_is_usage() {
         &["a.db", "team/app.db@3"],
         &["team/app.db", "-m", "x"],
         &["a.db", "b.db", "--public"],
+        &["a.db", "b.db", "--scan"],
         &["log", "a.db"],
         &["a.db", "team/a.db", "--replicaID", "a b"],
     ];

@@ -124,6 +124,7 @@ impl Given<'_> {
             visibility: self.visibility(),
             dry: self.typed.dry,
             force: self.typed.force,
+            scan: self.typed.scan,
         }))
     }
 
@@ -228,6 +229,7 @@ impl Given<'_> {
             ("--message", self.typed.message.is_some()),
             ("--public", self.typed.public),
             ("--unlisted", self.typed.unlisted),
+            ("--scan", self.typed.scan),
         ];
         match flags.iter().find(|(_, given)| *given) {
             Some((flag, _)) => Err(Error::usage(format!("{flag} is for a push to a server"), "leave it out")),

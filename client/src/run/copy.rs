@@ -29,7 +29,7 @@ pub fn copy(run: &Run, plan: &Copy) -> Result<Outcome, Error> {
     let mut from_state = State::open(run.folders.state(), from, &name(to));
     let mut to_state = State::open(run.folders.state(), to, &name(from));
     let guard = OriginGuard { dry: plan.dry, stop_stale: false };
-    let mut origin = GuardedOrigin::new(pages::origin(run, from, Some(&from_state), None)?, guard);
+    let mut origin = GuardedOrigin::new(pages::origin(run, from, Some(&from_state), None, false)?, guard);
     let mut replica = GuardedReplica::new(pages::replica(to, Some(&to_state), plan.force)?, plan.dry);
 
     let (mut here, there) = memory::pair(&run.cancel);
@@ -73,7 +73,9 @@ pub fn copy(run: &Run, plan: &Copy) -> Result<Outcome, Error> {
     match end {
         Ended::Done(summary) => {
             outcome.pages_sent = summary.pages_sent;
-            pages::remember(run, &mut from_state, origin.into_inner().agreed(), None);
+            let origin = origin.into_inner();
+            outcome.scanned = Some(origin.has_read_all());
+            pages::remember(run, &mut from_state, origin.agreed(), None);
             pages::remember(run, &mut to_state, replica.into_inner().agreed(), None);
         }
         Ended::Counted(count) => (outcome.pages_sent, outcome.bytes_sent) = (count.pages, count.bytes),

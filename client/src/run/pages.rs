@@ -12,19 +12,20 @@ use super::Run;
 use crate::error::Error;
 use crate::state::State;
 
-/// A local file to be sent from.
+/// A local file to be sent from. With `scan` all of it is read, whatever its WAL says.
 pub fn origin(
     run: &Run,
     path: &Path,
     state: Option<&State>,
     push_id: Option<PushId>,
+    scan: bool,
 ) -> Result<LiveOrigin, Error> {
     let options = LiveOriginOptions {
         hashes: state.map(State::hashes).transpose()?,
         known: state.and_then(State::known),
         base: state.and_then(State::base),
         push_id,
-        scan: false,
+        scan,
         temp_dir: run.temp_folder()?,
     };
     Ok(LiveOrigin::open(path, options)?)

@@ -29,7 +29,8 @@ pub fn serve(run: &Run, plan: &Peer) -> Result<(), Error> {
 
 fn be_origin(run: &Run, plan: &Peer, wire: &mut Pipes) -> Result<(), Error> {
     let mut state = plan.remember.then(|| State::open(run.folders.state(), &plan.local.path, &name(plan)));
-    let opened = check_wal(plan).and_then(|()| pages::origin(run, &plan.local.path, state.as_ref(), None));
+    let opened =
+        check_wal(plan).and_then(|()| pages::origin(run, &plan.local.path, state.as_ref(), None, false));
     let mut database = opened.map_err(|error| tell(wire, Side::Origin, error))?;
     let options = OriginOptions { version_max: plan.protocol, ..OriginOptions::default() };
     run_origin(options, &mut database, wire, &mut Quiet).map_err(|error| failed(error, WHO))?;

@@ -20,7 +20,7 @@ pub fn push(run: &Run, mut plan: Push) -> Result<Outcome, Error> {
     let _lock = FileLock::take(run.folders.state(), path)?;
     let mut state = State::open(run.folders.state(), path, &state_name(&plan, plan.remote.as_ref()));
     let push_id = if plan.dry { None } else { Some(state.push_id()?) };
-    let database = pages::origin(run, path, Some(&state), push_id)?;
+    let database = pages::origin(run, path, Some(&state), push_id, plan.scan)?;
     if plan.access.credential.is_none() {
         plan.access.credential = Some(ask_for_key("push", &plan.local.shown())?);
     }
@@ -57,13 +57,15 @@ pub fn push(run: &Run, mut plan: Push) -> Result<Outcome, Error> {
         (outcome.bytes_sent, outcome.bytes_received) = (count.bytes, 0);
     }
     outcome.messages.extend(progress.messages().iter().cloned());
+    let database = guarded.into_inner();
+    outcome.scanned = Some(database.has_read_all());
     if let (Ended::Done(summary), Some(remote)) = (&end, &remote) {
         if plan.remote.is_none() {
             // The server has named the replica: from now on its state is found by that name.
             state = State::open(run.folders.state(), &plan.local.path, &state_name(&plan, Some(remote)));
         }
         let version = version(summary, &said.config);
-        pages::remember(run, &mut state, guarded.into_inner().agreed(), version);
+        pages::remember(run, &mut state, database.agreed(), version);
         keys::keep_after_push(run, &plan, remote, &said.config);
     }
     Ok(outcome)

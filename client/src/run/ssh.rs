@@ -115,7 +115,7 @@ fn send(
     peer: &mut Peer,
     progress: &mut Progress,
 ) -> Result<Transferred, Error> {
-    let database = pages::origin(run, &plan.local.path, Some(state), None)?;
+    let database = pages::origin(run, &plan.local.path, Some(state), None, false)?;
     let version_max = ssh::protocol(candidate, plan.protocol);
     let options = OriginOptions { version_max, ..OriginOptions::default() };
     let mut guarded = GuardedOrigin::new(database, OriginGuard { dry: plan.dry, stop_stale: false });
