@@ -124,6 +124,18 @@ fn each_reason_to_scan_is_found() {
 }
 
 #[test]
+fn after_an_empty_wal_the_first_counts_and_no_other() {
+    let mut place = Place::new();
+    place.run("PRAGMA wal_checkpoint(TRUNCATE)");
+    assert_eq!(place.round(), Said::Scan);
+    place.run("UPDATE t SET name = 'one' WHERE id = 7");
+    assert_eq!(place.scan(), None);
+    place.run("PRAGMA wal_checkpoint(TRUNCATE); UPDATE t SET name = 'two' WHERE id = 300");
+    assert_eq!(place.scan(), Some(Scan::Reset));
+    assert_eq!(place.round(), Said::Scan);
+}
+
+#[test]
 fn a_wal_that_is_damaged_or_cut_between_says_nothing() {
     use std::os::unix::fs::FileExt;
     let mut place = Place::new();

@@ -24,7 +24,7 @@ impl Random {
 }
 
 /// How many steps a writer leaves the WAL alone between times in which it does anything.
-const CALM_STEPS: u64 = 60;
+const CALM_STEPS: u64 = 40;
 
 pub(super) struct Writer {
     path: PathBuf,
@@ -109,8 +109,8 @@ impl Writer {
         }
         match self.random.below(24) {
             0 => self.calm = self.random.below(CALM_STEPS),
-            1 => {
-                let mode = self.random.pick(&["PASSIVE", "FULL", "RESTART", "TRUNCATE"]);
+            1 | 8..=11 => {
+                let mode = self.random.pick(&["PASSIVE", "FULL", "RESTART", "TRUNCATE", "TRUNCATE"]);
                 self.run(&format!("PRAGMA wal_checkpoint({mode})"));
             }
             2 => self.switch_journal(),
