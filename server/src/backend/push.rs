@@ -10,7 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use super::turns::Turn;
-use super::{Backend, ClientSays, PushPages};
+use super::{Backend, ClientSays, PushPages, Pusher};
 use crate::access::{Caller, PushRight};
 use crate::catalog::{ReplicaRecord, Scope};
 use crate::refused::{Refused, Why};
@@ -32,6 +32,21 @@ pub struct PushPlan {
     /// What the client says of itself.
     pub says: ClientSays,
     target: Target,
+}
+
+impl PushPlan {
+    /// The replica's name, where the client or its key has said it.
+    pub fn name(&self) -> Option<&RemoteName> {
+        match &self.target {
+            Target::Named(name) => Some(name),
+            Target::Unnamed(_) => None,
+        }
+    }
+
+    /// Who pushes, as those that hear of a version know it.
+    pub fn pusher(&self) -> Pusher {
+        Pusher { client_id: self.says.client_id.clone(), local_path: self.says.local_path.clone() }
+    }
 }
 
 /// Which replica a push is for.

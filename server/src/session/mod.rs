@@ -21,6 +21,7 @@ pub mod pull;
 pub mod push;
 pub mod queue;
 mod reader;
+mod stream_notices;
 pub mod subscribe;
 mod transfer;
 mod wire;

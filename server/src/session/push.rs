@@ -3,6 +3,7 @@
 //! ```text
 //! open → CONFIG with keyType
 //! (CHANGED, COMMITMESSAGE, CONFIG, KEYREQUEST)*   no thread, for days if need be
+//!                                             → NEWREPLICAVERSION: see [`stream_notices`]
 //! first piece of the stream → wait for the turn → run_replica on a thread
 //! committed → CONFIG with id, path, version (and keys) → MESSAGE → close 1000
 //! refused → REPLICA_ERROR in the stream → close
@@ -11,6 +12,8 @@
 //! A PULL key is let in, because a client that only means to report changes learns here that it
 //! cannot push: it gets `keyType` PULL, and a push on it is refused with REPLICA_ERROR. (Our own client
 //! is refused with 403 before the upgrade.)
+//!
+//! [`stream_notices`]: super::stream_notices
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,7 +21,7 @@ use std::time::Instant;
 use axum::extract::ws::WebSocket;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use sqlrsync_protocol::control::Direction;
+use sqlrsync_protocol::control::{self, Direction};
 use sqlrsync_protocol::conversation::{Quiet, ReplicaOptions, Summary, run_replica};
 use sqlrsync_protocol::exchange::Refusal;
 use sqlrsync_protocol::message::{Side, error_bytes};
@@ -28,6 +31,7 @@ use super::end::End;
 use super::outcome::{self, failed};
 use super::queue::Receiver;
 use super::reader::{Read, Reader};
+use super::stream_notices::StreamNotices;
 use super::transfer::{self, Transfer};
 use super::wire::SocketWire;
 use super::writer::{Outbox, Outgoing, Writer};
@@ -77,12 +81,18 @@ impl PushSession {
     async fn before(&self, reader: &mut Reader, outbox: &Outbox) -> Before {
         let mut signal = self.common.session.signal();
         let mut heartbeat = Heartbeat::new(self.common.limits.ping);
+        let mut notices = StreamNotices::new(&self.common.backend, &self.plan);
         let mut message = String::new();
         loop {
             let read = tokio::select! {
                 biased;
                 signal = told(&mut signal, |signal| signal != Signal::Go) => return Before::End(End::of(signal)),
                 read = reader.next() => read,
+                () = notices.next() => {
+                    // Where there is no room there is one already that nobody has read.
+                    outbox.try_send(Outgoing::Binary(control::new_replica_version()), 1);
+                    continue;
+                }
                 alive = heartbeat.beat(outbox) => {
                     if alive {
                         continue;
@@ -95,6 +105,7 @@ impl PushSession {
                 Read::Stream(first) => return Before::Push { first, message },
                 Read::CommitMessage(text) => message = text,
                 Read::Changed(seconds) => {
+                    notices.stays();
                     self.note_changed(seconds).await;
                 }
                 Read::Alive => {}

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use sqlrsync_protocol::control;
 use sqlrsync_protocol::key::Kind;
 use sqlrsync_protocol::page::VersionNumber;
 use sqlrsync_server::backend::Pusher;
@@ -262,4 +263,30 @@ fn a_message_that_is_far_too_long_is_said_and_ends_it() {
     socket.write("x".repeat(100_000)).unwrap();
     assert_eq!(said(&mut socket)["type"], "ERROR");
     assert_eq!(socket.closed().unwrap().0, CloseCode::Size);
+}
+
+#[test]
+fn an_idle_push_connection_hears_of_what_others_push_and_not_of_its_own() {
+    let server = TestServer::start();
+    let other = Ask::new(&server.admin, 2);
+    let own = || other.clone().header("x-clientid", "laptop").header("x-localabsolutepath", "/app.db");
+    push(&server, "team/app.db", &own(), &database(4096, 10, 1)).unwrap();
+    let mut reporting = Socket::open(&server, "/sapi/push/team/app.db", &own()).unwrap();
+    reporting.greeted().unwrap();
+    reporting.write(control::changed(5)).unwrap();
+    let mut silent = Socket::open(&server, "/sapi/push/team/app.db", &own()).unwrap();
+    silent.greeted().unwrap();
+    push(&server, "team/app.db", &own(), &database(4096, 10, 2)).unwrap();
+    push(&server, "team/app.db", &other, &database(4096, 10, 3)).unwrap();
+    for socket in [&mut reporting, &mut silent] {
+        let Message::Binary(told) = socket.read().unwrap() else { panic!("no binary message") };
+        assert_eq!(*told, [control::NEW_REPLICA_VERSION]);
+    }
+    // Nothing more was said, and both can still push.
+    push(&server, "team/app.db", &own(), &database(4096, 10, 4)).unwrap();
+    push(&server, "team/other.db", &other, &database(4096, 10, 4)).unwrap();
+    for socket in [&mut reporting, &mut silent] {
+        socket.patience(Duration::from_millis(100));
+        assert!(socket.read().is_err(), "neither its own nor another replica's");
+    }
 }
