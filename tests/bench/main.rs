@@ -10,7 +10,7 @@
 //! works. The databases are made once, from a seed, and kept in `target/bench`.
 //!
 //! What belongs where: `jobs` and `sparse` do what is measured, `rivals` runs the programs to compare with,
-//! `limits` measures what the machine can do, `table` prints.
+//! `limits` measures what the machine can do.
 
 #![allow(
     clippy::unwrap_used,
@@ -22,13 +22,13 @@ mod jobs;
 mod limits;
 mod rivals;
 mod sparse;
-mod table;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sqlrsync_tests::events::Events;
 use sqlrsync_tests::programs::{on_path, workspace};
+use sqlrsync_tests::table;
 
 /// 100 MB.
 const SMALL: Events = Events { name: "S", bytes: 100_000_000, seed: 1 };

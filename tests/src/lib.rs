@@ -10,6 +10,7 @@
 pub mod bridge;
 pub mod chain;
 pub mod client;
+pub mod crowd;
 pub mod events;
 pub mod fake;
 pub mod faults;
@@ -21,4 +22,5 @@ pub mod sample;
 pub mod server;
 pub mod subscriber;
 pub mod synthetic;
+pub mod table;
 pub mod trace;

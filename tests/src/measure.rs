@@ -151,3 +151,33 @@ fn counter(pid: u32, file: &str, name: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
     rest.split_whitespace().next()?.parse().ok()
 }
+
+/// Resident memory of a running process now; bytes.
+pub fn memory_now(pid: u32) -> Option<u64> {
+    counter(pid, "status", "VmRSS:").map(|kib| kib * 1024)
+}
+
+/// Processor time that the threads of a process which are there now have used so far. Exact to the
+/// nanosecond, where the usual counters have ticks of ten milliseconds.
+pub fn processor_time(pid: u32) -> Option<Duration> {
+    let mut sum = 0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
+        // A thread may end at any time; what it used is small, or it would be there.
+        let Ok(text) = std::fs::read_to_string(task.path().join("schedstat")) else { continue };
+        sum += text.split_whitespace().next()?.parse::<u64>().ok()?;
+    }
+    Some(Duration::from_nanos(sum))
+}
+
+/// Raises this process's limit of open files to the most there may be, and says what that is.
+pub fn open_files_max() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid for a write.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+        return 0;
+    }
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: `limit` is a limit that was just read, with the soft one raised to the hard one.
+    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
+    limit.rlim_cur
+}

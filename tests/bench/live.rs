@@ -1,0 +1,88 @@
+//! The benchmark of what stays open: subscribers, and how soon they know.
+//!
+//! ```text
+//! cargo bench -p sqlrsync-tests --bench live -- [--subscribers N] [--seconds N] [--versions N] [JOB]...
+//! ```
+//!
+//! Jobs: `idle` (memory and processor time of the server with thousands of subscribers, and how soon all
+//! of them are told), `stalled` (one that has stopped reading, beside 999 that read); all of them if none
+//! is named. The programs are the release programs on loopback. Everything is bounded in count and time.
+//!
+//! What belongs where: `live_load` has the jobs with many subscribers, `live_latency` those with one
+//! replica that follows.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a benchmark that cannot run stops and says where"
+)]
+
+mod live_load;
+
+use std::time::Duration;
+
+use sqlrsync_tests::table;
+
+const JOBS: [&str; 2] = ["idle", "stalled"];
+
+/// What was typed.
+struct Plan {
+    subscribers: usize,
+    /// How long a server at rest is looked at.
+    rest: Duration,
+    versions: u64,
+    jobs: Vec<String>,
+}
+
+impl Plan {
+    fn wants(&self, job: &str) -> bool {
+        self.jobs.is_empty() || self.jobs.iter().any(|wanted| wanted == job)
+    }
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let plan = match parse(&arguments) {
+        Ok(plan) => plan,
+        Err(message) => {
+            eprintln!("{message}");
+            std::process::exit(2);
+        }
+    };
+    let mut reached = true;
+    let mut report = |row: table::Row| {
+        print!("{}", row.text());
+        reached &= row.reached();
+    };
+    if plan.wants("idle") {
+        report(live_load::idle(plan.subscribers, plan.rest));
+    }
+    if plan.wants("stalled") {
+        report(live_load::stalled(plan.versions));
+    }
+    if !reached {
+        println!("\nNot everything that is asked for was reached.");
+    }
+}
+
+fn parse(arguments: &[String]) -> Result<Plan, String> {
+    let mut plan =
+        Plan { subscribers: 10_000, rest: Duration::from_secs(20), versions: 50, jobs: Vec::new() };
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        let mut number = |most: u64| {
+            let number = words.next().and_then(|text| text.parse().ok());
+            number
+                .filter(|number| (1..=most).contains(number))
+                .ok_or(format!("{word} needs a number up to {most}"))
+        };
+        match word.as_str() {
+            "--subscribers" => plan.subscribers = number(50_000)? as usize,
+            "--seconds" => plan.rest = Duration::from_secs(number(600)?),
+            "--versions" => plan.versions = number(1000)?,
+            job if JOBS.contains(&job) => plan.jobs.push(job.to_owned()),
+            other => return Err(format!("no such job: {other}; there are {}", JOBS.join(", "))),
+        }
+    }
+    Ok(plan)
+}
