@@ -81,6 +81,13 @@ impl Gate {
     }
 }
 
+impl Permit {
+    /// The address that the connection counts by, an IPv6 peer's /64; `None` for a proxy's own.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut open = self.gate.lock();

@@ -213,12 +213,18 @@ settings! {
         connections_per_address_max: usize, "SQLRSYNC_SERVER_CONNECTIONS_PER_ADDRESS_MAX", 128;
         /// Pushes and pulls at the same time.
         transfers_max: usize, "SQLRSYNC_SERVER_TRANSFERS_MAX", 32;
+        /// Pushes and pulls from one address at the same time.
+        transfers_per_address_max: usize, "SQLRSYNC_SERVER_TRANSFERS_PER_ADDRESS_MAX", 8;
         /// How long a TLS handshake may take.
         handshake_timeout: Seconds, "SQLRSYNC_SERVER_HANDSHAKE_TIMEOUT", seconds(10);
         /// How long a request's head may take, also on a connection that is kept open.
         header_timeout: Seconds, "SQLRSYNC_SERVER_HEADER_TIMEOUT", seconds(10);
         /// How long a transfer may stand still because of the peer.
         idle_timeout: Seconds, "SQLRSYNC_SERVER_IDLE_TIMEOUT", seconds(60);
+        /// Least that the peer of a transfer has to move in a second while the server waits for it.
+        rate_min: ByteSize, "SQLRSYNC_SERVER_RATE_MIN", ByteSize(1 << 10);
+        /// For how long a transfer may be slower than that.
+        rate_window: Seconds, "SQLRSYNC_SERVER_RATE_WINDOW", seconds(300);
         /// How often a WebSocket is pinged that is no subscriber; one without a transfer is dropped when it leaves three pings in a
         /// row unanswered.
         ping_interval: Seconds, "SQLRSYNC_SERVER_PING_INTERVAL", seconds(20);

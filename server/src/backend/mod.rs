@@ -10,6 +10,7 @@ mod pull;
 mod push;
 mod push_pages;
 mod recovery;
+mod rooms;
 mod status;
 mod turns;
 
@@ -34,6 +35,7 @@ pub use notices::{Notice, Notices, Pusher, Subscription};
 pub use pull::PullPlan;
 pub use push::{PushPlan, PushTurn};
 pub use push_pages::{PushError, PushPages};
+pub use rooms::{Room, Rooms};
 pub use status::Status;
 use turns::Turns;
 
@@ -77,8 +79,9 @@ pub struct Backend {
     pub notices: Notices,
     /// What clients did and announced.
     pub activity: Arc<Activity>,
+    /// Room for transfers.
+    pub rooms: Arc<Rooms>,
     turns: Arc<Turns>,
-    transfers: Arc<Semaphore>,
     blocking: Semaphore,
     database_bytes_max: u64,
     stage_bytes_max: u64,
@@ -99,8 +102,8 @@ impl Backend {
             sessions,
             notices: Notices::default(),
             activity,
+            rooms: Rooms::new(settings.transfers_max, settings.transfers_per_address_max),
             turns: Arc::default(),
-            transfers: Arc::new(Semaphore::new(settings.transfers_max.min(Semaphore::MAX_PERMITS))),
             blocking: Semaphore::new(BLOCKING_CALLS_MAX),
             database_bytes_max: settings.database_bytes_max.0,
             stage_bytes_max: settings.stage_bytes_max.0,

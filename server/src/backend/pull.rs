@@ -1,13 +1,8 @@
 //! Pulls: which version is meant, and who may have it.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use sqlrsync_protocol::page::VersionNumber;
 use sqlrsync_protocol::remote::{RemoteName, VersionSelector};
 use sqlrsync_repository::{Manifest, Replica};
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
 
 use super::{Backend, ClientSays};
 use crate::access::Caller;
@@ -110,20 +105,6 @@ impl Backend {
             self.notices.found(&record.name(), version);
         }
         Ok(())
-    }
-
-    /// Room for one more transfer.
-    ///
-    /// # Errors
-    /// [`Why::TryLater`] where there is none after `at_most`.
-    pub async fn room(self: &Arc<Backend>, at_most: Duration) -> Result<OwnedSemaphorePermit, Refused> {
-        match timeout(at_most, self.transfers.clone().acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => Err(Refused::new(
-                Why::TryLater,
-                "the server has as many transfers as it takes: try again later",
-            )),
-        }
     }
 
     /// The repository's handle of a replica.

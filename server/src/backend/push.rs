@@ -1,16 +1,16 @@
 //! Pushes: which replica is meant, whose turn it is, and what a new replica is called.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlrsync_protocol::key::Kind;
 use sqlrsync_protocol::remote::{Namespace, RemoteName, ReplicaPath};
 use sqlrsync_repository::{Permission, PushOptions, Replica, ReplicaId};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use super::turns::Turn;
-use super::{Backend, ClientSays, PushPages, Pusher};
+use super::{Backend, ClientSays, PushPages, Pusher, Room};
 use crate::access::{Caller, PushRight};
 use crate::catalog::{ReplicaRecord, Scope};
 use crate::refused::{Refused, Why};
@@ -67,7 +67,7 @@ pub struct PushTurn {
     pub record: Option<ReplicaRecord>,
     replica: Replica,
     _turn: Turn,
-    _room: OwnedSemaphorePermit,
+    _room: Room,
 }
 
 impl Backend {
@@ -104,20 +104,22 @@ impl Backend {
         Ok(PushPlan { caller, right, says, target })
     }
 
-    /// Waits for the push's turn, and for room among the transfers.
+    /// Waits for the push's turn, and then for room among the transfers: who waits for a turn keeps
+    /// nobody from theirs at another replica.
     ///
     /// # Errors
-    /// [`Why::NotAllowed`] for a PULL key, [`Why::TryLater`] where it takes longer than `at_most`.
+    /// [`Why::NotAllowed`] for a PULL key, [`Why::TryLater`] and [`Why::TooMany`] where it takes longer
+    /// than `at_most`.
     pub async fn begin_push(
         self: &Arc<Backend>,
         plan: &PushPlan,
+        address: Option<IpAddr>,
         at_most: Duration,
     ) -> Result<PushTurn, Refused> {
         if plan.right == PushRight::PullOnly {
             return Err(Caller::pull_key_pushes());
         }
         let deadline = Instant::now() + at_most;
-        let room = self.room(at_most).await?;
         loop {
             let asked = plan.clone();
             let name = self.blocking(move |backend| backend.name_for(&asked)).await?;
@@ -132,6 +134,7 @@ impl Backend {
             let found = self.blocking(move |backend| backend.still_for(&asked, name)).await?;
             if let Some((name, record)) = found {
                 let replica = self.replica_to_push(record.as_ref())?;
+                let room = self.rooms.take(address, deadline).await?;
                 return Ok(PushTurn { name, record, replica, _turn: turn, _room: room });
             }
             // Somebody else took the name that was chosen for this push: choose again.

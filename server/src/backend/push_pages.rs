@@ -298,7 +298,7 @@ mod tests {
 
         fn push_of(&self, plan: &PushPlan) -> PushPages {
             let turn =
-                self.runtime.block_on(self.backend.begin_push(plan, std::time::Duration::from_secs(5)));
+                self.runtime.block_on(self.backend.begin_push(plan, None, std::time::Duration::from_secs(5)));
             let mut pages = self.backend.push_pages(plan, String::new(), turn);
             let page_size = PageSize::MIN;
             pages.begin(Geometry { page_size, page_count: PageCount(1) }, 2).unwrap();

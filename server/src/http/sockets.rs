@@ -6,6 +6,7 @@ use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
+use tokio::time::Instant;
 
 use super::router::App;
 use super::{answer, request};
@@ -97,7 +98,8 @@ async fn open_pull(app: &App, peer: Peer, headers: &HeaderMap, uri: &Uri) -> Res
         backend.plan_pull(caller, name.as_ref(), &says)
     });
     let plan = plan.await?;
-    let room = app.backend.room(app.limits.busy_wait).await?;
+    let deadline = Instant::now() + app.limits.busy_wait;
+    let room = app.backend.rooms.take(peer.permit.address(), deadline).await?;
     let common = enter(app, peer, &plan.caller, Some(&plan.record)).await?;
     Ok(PullSession { common, plan, client, room })
 }

@@ -21,6 +21,8 @@ pub enum End {
     TooMany,
     /// The peer stood still for too long.
     Idle,
+    /// The peer was slower than the least rate for too long.
+    Slow,
     /// The server failed.
     Failed,
 }
@@ -31,7 +33,7 @@ impl End {
         match self {
             End::Done => 1000,
             End::Stopping => 1001,
-            End::Revoked | End::Private | End::Invalid | End::TooMany | End::Idle => 1008,
+            End::Revoked | End::Private | End::Invalid | End::TooMany | End::Idle | End::Slow => 1008,
             End::TooLong => 1009,
             End::Failed => 1011,
         }
@@ -48,6 +50,7 @@ impl End {
             End::TooLong => "that message is too long",
             End::TooMany => "too many messages",
             End::Idle => "nothing was heard for too long",
+            End::Slow => "slower than the least rate that the server waits for: try again later",
             End::Failed => "the server failed",
         }
     }

@@ -17,6 +17,7 @@
 mod end;
 mod outcome;
 mod pace;
+mod patience;
 pub mod pull;
 pub mod push;
 pub mod queue;
@@ -46,6 +47,10 @@ use writer::{Outbox, Outgoing, Writer};
 pub struct Limits {
     /// How long a transfer may stand still because of the peer.
     pub idle: Duration,
+    /// How many bytes a second the peer of a transfer has to move while it is waited for.
+    pub rate_min: u64,
+    /// For how long it may be slower.
+    pub rate_window: Duration,
     /// How often a silent peer is pinged.
     pub ping: Duration,
     /// How long a silent subscriber is left alone before it is pinged.
@@ -66,6 +71,8 @@ impl Limits {
         let smallest = MESSAGE_BYTES_LEAST.min(sqlrsync_protocol::control::BINARY_MESSAGE_MAX);
         Limits {
             idle: settings.idle_timeout.duration(),
+            rate_min: settings.rate_min.0,
+            rate_window: settings.rate_window.duration(),
             ping: settings.ping_interval.duration(),
             subscriber_ping: settings.subscriber_ping_interval.duration(),
             subscriber_patience: settings.subscriber_timeout.duration(),

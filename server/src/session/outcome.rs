@@ -30,29 +30,33 @@ pub fn failed<P: Fault>(
     side: Side,
     wire: &mut SocketWire<'_>,
 ) -> Failure {
-    let (end, refusal) = match error {
-        ExchangeError::Local(_) | ExchangeError::Peer { .. } => {
-            return Failure { end: End::Done, cut: false };
+    let cut = matches!(error, ExchangeError::Wire(_) | ExchangeError::Closed);
+    let ended_by = match (error, wire.refused()) {
+        (ExchangeError::Wire(error), _) => *error,
+        (ExchangeError::Closed, _) => WireError::Gone,
+        // The conversation said farewell, and the wire did not take it any more.
+        (_, Some(refused)) => refused,
+        (ExchangeError::Protocol(_), None) => return Failure { end: End::Invalid, cut },
+        (ExchangeError::Local(_) | ExchangeError::Peer { .. }, None) => {
+            return Failure { end: End::Done, cut };
         }
-        ExchangeError::Protocol(_) => return Failure { end: End::Invalid, cut: false },
-        ExchangeError::Closed | ExchangeError::Wire(WireError::Gone) => {
-            return Failure { end: End::Done, cut: true };
-        }
-        ExchangeError::Wire(WireError::Ended(end @ (End::Revoked | End::Private))) => {
-            (*end, Refusal::NotAllowed)
-        }
-        ExchangeError::Wire(WireError::Ended(end)) => (*end, Refusal::TryLater),
-        ExchangeError::Wire(WireError::Idle) => (End::Idle, Refusal::TryLater),
-        ExchangeError::Wire(WireError::Uncuttable(_)) => (End::Done, Refusal::Failed),
     };
-    let text = match error {
-        ExchangeError::Wire(WireError::Uncuttable(error)) => error.to_string(),
+    let (end, refusal) = match ended_by {
+        WireError::Gone => return Failure { end: End::Done, cut },
+        WireError::Ended(end @ (End::Revoked | End::Private)) => (end, Refusal::NotAllowed),
+        WireError::Ended(end) => (end, Refusal::TryLater),
+        WireError::Idle => (End::Idle, Refusal::TryLater),
+        WireError::Slow => (End::Slow, Refusal::TryLater),
+        WireError::Uncuttable(_) => (End::Done, Refusal::Failed),
+    };
+    let text = match ended_by {
+        WireError::Uncuttable(error) => error.to_string(),
         _ => end.reason().to_owned(),
     };
     let version = Some(wire.version()).filter(|version| *version > 0);
     // What the wire refused was never begun, so the stream stands between two messages.
     let _ = wire.put(Outgoing::Binary(error_bytes(side, version, refusal, &text)));
-    Failure { end, cut: true }
+    Failure { end, cut }
 }
 
 /// The fields of CONFIG that say what a replica is.

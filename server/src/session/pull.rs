@@ -22,7 +22,7 @@ use sqlrsync_protocol::exchange::Fault;
 use sqlrsync_protocol::key::Kind;
 use sqlrsync_protocol::message::{Side, error_bytes};
 use sqlrsync_protocol::text::{KeyType, ServerText};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::timeout_at;
 
 use super::Common;
@@ -33,7 +33,7 @@ use super::reader::{Asked, Reader};
 use super::transfer::{Parts, Transfer};
 use super::wire::{Place, SocketWire};
 use super::writer::{Outbox, Outgoing, Writer};
-use crate::backend::PullPlan;
+use crate::backend::{PullPlan, Room};
 use crate::catalog::ClientName;
 
 /// How long after the last of its messages a client's CONFIG and KEYREQUEST may come.
@@ -48,7 +48,7 @@ pub struct PullSession {
     /// Who the client says it is.
     pub client: ClientName,
     /// The transfer's place among those that may run at once.
-    pub room: OwnedSemaphorePermit,
+    pub room: Room,
 }
 
 impl PullSession {

@@ -133,9 +133,10 @@ impl PushSession {
     async fn push(&self, reader: &mut Reader, outbox: &Outbox, first: Bytes, message: String) -> End {
         let asked = reader.asked();
         let (plan, common) = (self.plan.clone(), self.common.parts());
+        let address = self.common.peer.permit.address();
         let thread_outbox = outbox.clone();
         let transfer = Transfer::start("push", self.common.limits, |inbox| async move {
-            let turn = common.backend.begin_push(&plan, common.limits.busy_wait).await;
+            let turn = common.backend.begin_push(&plan, address, common.limits.busy_wait).await;
             move || {
                 let push = Push { plan, message, common, asked };
                 push.run(turn, thread_outbox, inbox)

@@ -61,6 +61,12 @@ impl<T> Sender<T> {
         self.items.send((item, cost)).is_ok()
     }
 
+    /// Waits until all that was put in was taken out, or nothing is any more.
+    pub async fn drained(&self) {
+        // All the room there is, given back at once.
+        let _ = self.room.acquire_many(self.bytes_max).await;
+    }
+
     fn cost(&self, bytes: usize) -> u32 {
         u32::try_from(bytes.saturating_add(ITEM_BYTES)).unwrap_or(u32::MAX).min(self.bytes_max)
     }

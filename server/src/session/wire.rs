@@ -1,15 +1,16 @@
 //! The wire of a transfer's thread: the two queues of its session.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sqlrsync_protocol::conversation::Wire;
 use sqlrsync_protocol::cutter::{CutError, Cutter};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::end::End;
+use super::patience::Patience;
 use super::queue::Receiver;
 use super::transfer::Parts;
 use super::writer::{Outbox, Outgoing};
@@ -27,6 +28,9 @@ pub enum WireError {
     /// The peer sent nothing for the idle time.
     #[error("nothing was heard for too long")]
     Idle,
+    /// The peer moved less than the least rate, for longer than that is borne.
+    #[error("the peer was slower than the least rate for too long")]
+    Slow,
     /// The server ends the session.
     #[error("the server ended the session")]
     Ended(End),
@@ -54,6 +58,7 @@ pub struct SocketWire<'a> {
     inbox: Receiver<Bytes>,
     signal: watch::Receiver<Signal>,
     idle: Duration,
+    patience: Patience,
     cutter: Cutter,
     notes: Option<Notes<'a>>,
     version: u8,
@@ -70,6 +75,7 @@ impl<'a> SocketWire<'a> {
             inbox,
             signal: parts.signal.clone(),
             idle: parts.limits.idle,
+            patience: Patience::new(parts.limits.rate_min, parts.limits.rate_window),
             cutter: Cutter::to_client(),
             notes: None,
             version: 0,
@@ -87,6 +93,11 @@ impl<'a> SocketWire<'a> {
         self.version
     }
 
+    /// Why the wire took nothing more of the stream, if that is so.
+    pub fn refused(&self) -> Option<WireError> {
+        self.failed
+    }
+
     /// Sends beside the stream, in its order.
     pub fn put(&mut self, item: Outgoing) -> Result<(), WireError> {
         let bytes = match &item {
@@ -94,7 +105,11 @@ impl<'a> SocketWire<'a> {
             Outgoing::Text(text) => text.len(),
             Outgoing::Ping | Outgoing::Close(_) => 0,
         };
-        let sent = self.runtime.block_on(async { timeout(self.idle, self.outbox.send(item, bytes)).await });
+        let started = Instant::now();
+        // A peer that reads too slowly is not told so: what it has not read yet stands before that.
+        let at_most = self.idle.min(self.patience.left());
+        let sent = self.runtime.block_on(async { timeout(at_most, self.outbox.send(item, bytes)).await });
+        self.patience.waited(started.elapsed(), bytes);
         match sent {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(WireError::Gone),
@@ -137,18 +152,109 @@ impl Wire for SocketWire<'_> {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        let SocketWire { runtime, inbox, signal, idle, .. } = self;
-        runtime.block_on(async {
+        let SocketWire { runtime, inbox, outbox, signal, idle, patience, .. } = self;
+        let (at_most, else_) = match patience.left() {
+            left if left < *idle => (left, WireError::Slow),
+            _ => (*idle, WireError::Idle),
+        };
+        let mut waiting = None;
+        let received = runtime.block_on(async {
+            let too_long = async {
+                // The peer cannot answer what is still on its way to it, over a line that may be slow.
+                outbox.drained().await;
+                waiting = Some(Instant::now());
+                sleep(at_most).await;
+            };
             tokio::select! {
                 biased;
                 signal = told(signal, Signal::cuts) => Err(WireError::Ended(End::of(signal))),
-                received = timeout(*idle, inbox.receive()) => received.map_err(|_| WireError::Idle),
+                received = inbox.receive() => Ok(received),
+                () = too_long => Err(else_),
             }
-        })
+        })?;
+        let waited = waiting.map_or(Duration::ZERO, |since| since.elapsed());
+        patience.waited(waited, received.as_ref().map_or(0, Bytes::len));
+        Ok(received)
     }
 
     fn agreed(&mut self, version: u8) {
         self.version = version;
         self.cutter.agreed(version);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Runtime;
+
+    use super::super::queue::{Sender, queue};
+    use super::*;
+
+    const MOMENT: Duration = Duration::from_millis(100);
+
+    fn runtime() -> Runtime {
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap()
+    }
+
+    struct Bench {
+        peer: Sender<Bytes>,
+        written: Receiver<Outgoing>,
+        _signal: watch::Sender<Signal>,
+    }
+
+    fn wire(runtime: &Runtime, idle: Duration, patience: Patience) -> (SocketWire<'static>, Bench) {
+        let ((outbox, written), (peer, inbox)) = (queue(1000), queue(1000));
+        let (sender, signal) = watch::channel(Signal::Go);
+        let wire = SocketWire {
+            runtime: runtime.handle().clone(),
+            outbox,
+            inbox,
+            signal,
+            idle,
+            patience,
+            cutter: Cutter::to_client(),
+            notes: None,
+            version: 0,
+            failed: None,
+        };
+        (wire, Bench { peer, written, _signal: sender })
+    }
+
+    #[test]
+    fn a_peer_that_trickles_is_slow_and_one_that_is_silent_is_idle() {
+        let runtime = runtime();
+        let (mut trickled, bench) = wire(&runtime, 10 * MOMENT, Patience::new(1 << 20, 2 * MOMENT));
+        let trickle = runtime.spawn(async move {
+            while bench.peer.send(Bytes::from_static(b"x"), 1).await.is_ok() {
+                sleep(MOMENT / 10).await;
+            }
+        });
+        let error = loop {
+            if let Err(error) = trickled.receive() {
+                break error;
+            }
+        };
+        assert_eq!(error, WireError::Slow);
+        drop(trickled);
+        runtime.block_on(trickle).unwrap();
+
+        let (mut silent, _bench) = wire(&runtime, MOMENT, Patience::new(1, 100 * MOMENT));
+        assert_eq!(silent.receive().unwrap_err(), WireError::Idle);
+    }
+
+    #[test]
+    fn time_in_which_the_server_works_or_its_own_bytes_are_on_the_way_does_not_count() {
+        let runtime = runtime();
+        let (mut wire, mut bench) = wire(&runtime, MOMENT, Patience::new(1000, MOMENT));
+        wire.put(Outgoing::Ping).unwrap();
+        let peer = runtime.spawn(async move {
+            // A slow line: it takes much longer than the idle time until the peer has read it all.
+            sleep(3 * MOMENT).await;
+            bench.written.receive().await;
+            bench.peer.send(Bytes::from_static(b"answer"), 6).await.unwrap();
+            bench
+        });
+        assert_eq!(wire.receive().unwrap().unwrap(), "answer");
+        runtime.block_on(peer).unwrap();
     }
 }

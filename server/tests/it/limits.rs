@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use sqlrsync_protocol::duration::Seconds;
 use sqlrsync_server::settings::Settings;
+use sqlrsync_server::size::ByteSize;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
@@ -106,6 +107,124 @@ fn a_puller_that_does_not_read_is_cut_off() {
     push(&server, "team/other.db", &Ask::new(&server.admin, 2), &database(4096, 10, 1)).unwrap();
     assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
     drop(socket);
+}
+
+/// The beginning of a push of version 1: page size 4096, 1,048,576 pages.
+const BEGIN_MANY: &[u8] = &[0x41, 1, 12, 0, 16, 0, 0];
+
+#[test]
+fn a_push_that_trickles_is_cut_off_and_told_why_and_makes_way() {
+    let server = TestServer::with(Settings {
+        rate_min: ByteSize(100 << 10),
+        rate_window: one_second(),
+        transfers_max: 1,
+        ..settings()
+    });
+    let content = database(4096, 500, 1);
+    let mut socket = Socket::open(&server, "/sapi/push/team/app.db", &Ask::new(&server.admin, 2)).unwrap();
+    socket.greeted().unwrap();
+    socket.write(Bytes::from_static(BEGIN_MANY)).unwrap();
+    let Message::Binary(_hashes) = socket.read().unwrap() else { panic!() };
+    let mut trickling = socket.socket.get_ref().try_clone().unwrap();
+    let trickle = std::thread::spawn(move || {
+        // A masked WebSocket frame of one byte, the key all zeros: ORIGIN_MSG, which is a text that never ends.
+        for byte in [0x46, 0, 1, 0, 0].into_iter().chain(std::iter::repeat(b'x')) {
+            if trickling.write_all(&[0x82, 0x81, 0, 0, 0, 0, byte]).is_err() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    // It holds the turn and the only place; both are free once it is cut off.
+    push(&server, "team/app.db", &Ask::new(&server.admin, 2), &content).unwrap();
+    let (mut told, mut closed) = (String::new(), None);
+    while closed.is_none() {
+        match socket.read().unwrap() {
+            Message::Binary(bytes) if bytes[0] == 0x62 => told = String::from_utf8_lossy(&bytes[5..]).into(),
+            Message::Close(frame) => closed = frame,
+            _ => {}
+        }
+    }
+    assert!(told.contains("least rate") && told.contains("try again"), "{told}");
+    assert_eq!(closed.unwrap().code, CloseCode::Policy);
+    drop(socket);
+    trickle.join().unwrap();
+}
+
+#[test]
+fn a_slow_push_that_keeps_the_least_rate_is_not_cut_off() {
+    let server = TestServer::with(Settings {
+        rate_min: ByteSize(10 << 10),
+        rate_window: one_second(),
+        idle_timeout: one_second(),
+        ..settings()
+    });
+    let content = database(4096, 500, 1);
+    let geometry = content.geometry();
+    let mut socket = Socket::open(&server, "/sapi/push/team/app.db", &Ask::new(&server.admin, 1)).unwrap();
+    socket.greeted().unwrap();
+    let mut stream = vec![0x41, 1, geometry.page_size.log2()];
+    stream.extend(geometry.page_count.get().to_be_bytes());
+    socket.write(Bytes::from(stream.split_off(0))).unwrap();
+    let Message::Binary(_hashes) = socket.read().unwrap() else { panic!() };
+    for number in content.numbers() {
+        stream.push(0x44);
+        stream.extend(number.get().to_be_bytes());
+        stream.extend(content.page(number).iter());
+    }
+    stream.push(0x45);
+    stream.extend(geometry.page_count.get().to_be_bytes());
+    stream.push(0x42);
+    let started = Instant::now();
+    // About 20 KB a second, for several times the window.
+    for piece in stream.chunks(4000) {
+        socket.write(Bytes::copy_from_slice(piece)).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert!(
+        started.elapsed() > Duration::from_secs(2),
+        "too short to show anything: {:?}",
+        started.elapsed()
+    );
+    loop {
+        match socket.read().unwrap() {
+            Message::Text(text) if text.contains("\"committedVersionID\":\"1\"") => break,
+            Message::Text(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn an_address_has_its_share_of_the_transfers_and_pushes_that_wait_for_a_turn_take_none() {
+    let server = TestServer::with(Settings {
+        behind_proxy: true,
+        busy_wait: one_second(),
+        transfers_max: 3,
+        transfers_per_address_max: 2,
+        ..settings()
+    });
+    let from = |address: &str| Ask::new(&server.admin, 2).header("x-forwarded-for", address);
+    let begin = |name: &str| {
+        let mut socket =
+            Socket::open(&server, &format!("/sapi/push/team/{name}"), &from("192.0.2.1")).unwrap();
+        socket.greeted().unwrap();
+        socket.write(Bytes::from_static(BEGIN)).unwrap();
+        socket
+    };
+    let mut first = begin("a.db");
+    let Message::Binary(_hashes) = first.read().unwrap() else { panic!() };
+    // These wait for the turn of the first, from an address that has room for one more.
+    let _waiting = [begin("a.db"), begin("a.db"), begin("a.db")];
+    let content = database(4096, 10, 1);
+    push(&server, "team/b.db", &from("192.0.2.1"), &content).unwrap();
+    let mut second = begin("c.db");
+    let Message::Binary(_hashes) = second.read().unwrap() else { panic!() };
+    let failed = push(&server, "team/d.db", &from("192.0.2.1"), &content).unwrap_err();
+    assert!(told(&failed).contains("from this address"), "{failed:?}");
+    let pulled = Socket::open(&server, "/sapi/pull/team/b.db", &from("192.0.2.1")).map(drop).unwrap_err();
+    assert_eq!(pulled.0, 429, "{pulled:?}");
+    push(&server, "team/d.db", &from("192.0.2.2"), &content).unwrap();
 }
 
 #[test]
