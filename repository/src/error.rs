@@ -72,6 +72,11 @@ pub enum Error {
     /// Others committed again and again while this push tried to.
     #[error("{0} other pushes were committed while this one tried to: push again")]
     Contended(u32),
+    /// The push began too long ago.
+    #[error(
+        "the push took more than {0} hours and comes too late: push again, it goes on from what has arrived"
+    )]
+    TookTooLong(i64),
     /// Who pushes may not any more.
     #[error("the right to push ended before the version was made: nothing was committed")]
     Withdrawn,
@@ -206,7 +211,7 @@ impl Fault for Error {
             Error::WrongRoot { .. } | Error::Damaged { .. } => Refusal::Integrity,
             Error::NoVersion(_) | Error::Expired(_) => Refusal::NotFound,
             Error::Withdrawn => Refusal::NotAllowed,
-            Error::Contended(_) | Error::DiskFull { .. } => Refusal::TryLater,
+            Error::Contended(_) | Error::DiskFull { .. } | Error::TookTooLong(_) => Refusal::TryLater,
             Error::Store { .. } | Error::Scratch(_) | Error::OutOfOrder(_) => Refusal::Failed,
         }
     }

@@ -14,7 +14,7 @@ mod pages20;
 mod permission;
 mod records;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sqlrsync_protocol::block::Block;
 use sqlrsync_protocol::canonical::HeaderFields;
 use sqlrsync_protocol::exchange::{
@@ -39,6 +39,10 @@ pub use permission::Permission;
 
 /// The most staged blocks that are offered to a push.
 const STAGED_BLOCKS_MAX: usize = 65_536;
+
+/// How long after its beginning a push may be committed. Sweeping relies on it: what a push took up or
+/// brought is not touched before.
+pub(crate) const PUSH_TIME_MAX: SignedDuration = SignedDuration::from_hours(48);
 
 /// The version of the protocol that first has blocks, a proof and staged blocks.
 const BLOCKS_SINCE: u8 = 3;
@@ -78,6 +82,7 @@ pub struct PushReplica {
 /// A push after `begin`.
 #[derive(Debug)]
 struct Open {
+    begun: Timestamp,
     version: u8,
     page_size: PageSize,
     /// The newest version when the push began.
@@ -181,6 +186,7 @@ impl ReplicaPages for PushReplica {
         };
         let same_size = shown.as_ref().filter(|shown| shown.geometry.page_size == page_size);
         self.open = Some(Open {
+            begun: now,
             version,
             page_size,
             base: same_size.cloned(),
@@ -343,6 +349,12 @@ impl ReplicaPages for PushReplica {
 }
 
 impl Open {
+    /// It is not too late to commit it.
+    fn in_time(&self) -> Result<(), Error> {
+        let age = Timestamp::now().duration_since(self.begun);
+        if age > PUSH_TIME_MAX { Err(Error::TookTooLong(PUSH_TIME_MAX.as_hours())) } else { Ok(()) }
+    }
+
     /// Hashes the decoded pages of a block, and looks at page 1.
     fn hash(&mut self, block: &Block) -> Result<(), Error> {
         let bytes = self.page_size.bytes();
@@ -403,6 +415,26 @@ mod tests {
     use crate::error::Damage;
     use crate::id::ReplicaId;
     use crate::repository::Repository;
+
+    #[test]
+    fn a_push_that_took_too_long_is_not_committed_since_sweeping_may_have_taken_what_it_needs() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let repository = Repository::memory(runtime.handle().clone());
+        let replica = repository.replica(&ReplicaId::from_bytes([1; 16]));
+        let geometry = Geometry { page_size: PageSize::MIN, page_count: PageCount(1) };
+        for (late, committed) in [(-60, true), (60, false)] {
+            let options = PushOptions { database_bytes_max: 1 << 20, ..PushOptions::default() };
+            let mut push = replica.push(options).unwrap();
+            push.begin(geometry, 2).unwrap();
+            push.accept(Ground::Nothing { recognised: false }, None).unwrap();
+            let page = [u8::try_from(late + 100).unwrap(); 512];
+            push.take_page(PageNumber::FIRST, &page).unwrap();
+            push.open().unwrap().begun -= PUSH_TIME_MAX + SignedDuration::from_secs(late);
+            let outcome = push.finish(End::PageCount(PageCount(1)));
+            assert_eq!(outcome.is_ok(), committed, "{outcome:?}");
+        }
+        assert_eq!(replica.latest().unwrap().unwrap().number.get(), 1);
+    }
 
     /// Every checksum is right, and yet a page is not what the tree says: only hashing it shows that.
     #[test]

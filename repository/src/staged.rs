@@ -8,7 +8,7 @@
 //! ```
 
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sqlrsync_protocol::block::RUNS_MAX;
 use sqlrsync_protocol::exchange::StagedBlock;
 use sqlrsync_protocol::hash::PageHash;
@@ -25,7 +25,7 @@ const MAGIC: &[u8; 16] = b"sqlrsync staged.";
 const FORMAT_VERSION: u8 = 1;
 
 /// How long what a cut push left waits to be continued.
-pub(crate) const STAGED_SECONDS_MAX: i64 = 24 * 60 * 60;
+pub(crate) const STAGED_TIME_MAX: SignedDuration = SignedDuration::from_hours(24);
 
 /// The most bytes of a record: one of a segment whose pages are all apart from each other.
 pub(crate) const STAGED_BYTES_MAX: usize = 1024 + SEGMENT_PAGES_MAX as usize * 6 + SEGMENT_PARTS_MAX * 34;

@@ -4,26 +4,34 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::error::Error;
 use crate::id::{Name, REPLICAS, ReplicaId, SegmentId};
+use crate::push::PUSH_TIME_MAX;
 use crate::replica::Replica;
 use crate::repository::Repository;
+use crate::staged::STAGED_TIME_MAX;
 use crate::store::Listed;
 
-/// Longer than any push takes: another process may be about to commit what is younger.
-const GRACE_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
+/// How old a segment has to be that nothing refers to. It may be offered to another push up to the end of
+/// its staged life, that push may take as long as any and be another process's, and clocks differ.
+const GRACE_DEFAULT: SignedDuration = SignedDuration::from_hours(
+    STAGED_TIME_MAX.as_hours() + PUSH_TIME_MAX.as_hours() + CLOCKS_APART_MAX.as_hours(),
+);
+
+/// How far the clocks of two machines and of the store may be apart.
+const CLOCKS_APART_MAX: SignedDuration = SignedDuration::from_hours(24);
 
 /// How to sweep.
 #[derive(Debug, Clone, Copy)]
 pub struct SweepOptions {
     /// No other process uses the repository: no grace is needed. A server at its start knows that.
     pub alone: bool,
-    /// How old what nothing refers to has to be; longer than the longest push.
-    pub grace: Duration,
+    /// How old what nothing refers to has to be; longer than the life of what is staged and the longest
+    /// push together.
+    pub grace: SignedDuration,
 }
 
 impl Default for SweepOptions {
@@ -135,9 +143,7 @@ impl Sweep<'_> {
     }
 
     fn remove_if_old(&mut self, id: SegmentId, listed: &Listed) -> Result<(), Error> {
-        let grace = SignedDuration::try_from(self.options.grace).unwrap_or(SignedDuration::MAX);
-        let old = self.options.alone || self.now.duration_since(listed.modified) > grace;
-        if old { self.remove_unless_pinned(id, listed) } else { Ok(()) }
+        if self.is_old(listed.modified) { self.remove_unless_pinned(id, listed) } else { Ok(()) }
     }
 
     fn remove(&mut self, listed: &Listed) -> Result<(), Error> {
@@ -165,12 +171,13 @@ impl Sweep<'_> {
     }
 
     fn is_left(&self, entry: &std::fs::DirEntry) -> bool {
-        if self.options.alone {
-            return true;
-        }
         let modified = entry.metadata().and_then(|meta| meta.modified());
-        let age = modified.ok().and_then(|at| SystemTime::now().duration_since(at).ok());
-        age.is_some_and(|age| age > self.options.grace)
+        let modified = modified.ok().and_then(|at| Timestamp::try_from(at).ok());
+        modified.map_or(self.options.alone, |modified| self.is_old(modified))
+    }
+
+    fn is_old(&self, modified: Timestamp) -> bool {
+        self.options.alone || self.now.duration_since(modified) > self.options.grace
     }
 }
 

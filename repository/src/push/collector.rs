@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use sqlrsync_protocol::block::Block;
 use sqlrsync_protocol::exchange::{StagedBlock, staged_hash};
 use sqlrsync_protocol::hash::PageHash;
@@ -21,7 +21,7 @@ use crate::manifest::SEGMENTS_MAX;
 use crate::replica::Replica;
 use crate::segment::node::{StoredEntry, hash_of};
 use crate::segment::{SegmentWriter, Written};
-use crate::staged::{STAGED_SECONDS_MAX, StagedRecord};
+use crate::staged::{STAGED_TIME_MAX, StagedRecord};
 use crate::store::Completing;
 
 /// A page number, a place in the list of sources, a page hash.
@@ -217,7 +217,7 @@ impl Collector {
     fn stage(&mut self, segment: Written, blocks: Vec<StagedBlock>) {
         let Some(staging) = &mut self.staging else { return };
         let Some(bytes_left) = staging.bytes_left.checked_sub(segment.bytes) else { return };
-        let Ok(expires) = Timestamp::now().checked_add(SignedDuration::from_secs(STAGED_SECONDS_MAX)) else {
+        let Ok(expires) = Timestamp::now().checked_add(STAGED_TIME_MAX) else {
             return;
         };
         let record = StagedRecord { page_size: self.page_size, expires, segment, blocks };

@@ -105,6 +105,7 @@ impl PushReplica {
             manifest.number = next.ok_or(Error::OutOfOrder("the last version number"))?;
             let overtook = latest.as_ref().map(|latest| latest.root) != expected;
             self.options.permission.ask()?;
+            open.in_time()?;
             if create_as(replica, &manifest)? {
                 let version = Some(manifest.number);
                 return Ok(Committed { version, unchanged: false, overtook });

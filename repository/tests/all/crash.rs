@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use jiff::SignedDuration;
 use object_store::local::LocalFileSystem;
 use sqlrsync_protocol::exchange::{Committed, End, Ground, ReplicaPages};
 use sqlrsync_protocol::page::PageSize;
@@ -150,10 +151,28 @@ fn what_is_younger_than_the_grace_period_is_left_alone() {
     let report = repository.sweep(careful).unwrap();
     assert_eq!((report.objects_removed, report.staging_files_removed), (0, 0));
     assert!(left.exists() && staging.exists());
-    careful.grace = Duration::ZERO;
+    careful.grace = SignedDuration::ZERO;
     let report = repository.sweep(careful).unwrap();
     assert_eq!((report.objects_removed, report.bytes_removed, report.staging_files_removed), (1, 4, 1));
     assert_sound(&repository);
+}
+
+/// A push of another process took a segment over on the last day on which it was offered, and takes as long
+/// as a push may.
+#[test]
+fn what_a_continued_push_may_still_commit_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = local(folder.path());
+    let (first, _) = first_and_second();
+    Push::of(&first).run(&repository.replica(&id())).unwrap();
+    let segments = folder.path().join("replicas").join(id().to_string()).join("segments");
+    let left = segments.join("0123456789abcdef0123456789abcdef");
+    for (hours, stays) in [(24 + 48 + 1, true), (24 * 5, false)] {
+        let file = std::fs::File::create(&left).unwrap();
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(hours * 3600)).unwrap();
+        repository.sweep(sqlrsync_repository::SweepOptions::default()).unwrap();
+        assert_eq!(left.exists(), stays, "{hours} hours");
+    }
 }
 
 #[test]
