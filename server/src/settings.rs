@@ -226,8 +226,7 @@ settings! {
         /// For how long a transfer may be slower than that.
         rate_window: Seconds, "SQLRSYNC_SERVER_RATE_WINDOW", seconds(300);
         /// How often a WebSocket is pinged that is no subscriber; one without a transfer is dropped when it
-        /// leaves three pings in a
-        /// row unanswered.
+        /// leaves three pings in a row unanswered.
         ping_interval: Seconds, "SQLRSYNC_SERVER_PING_INTERVAL", seconds(20);
         /// How long a subscriber may be silent before it is pinged.
         subscriber_ping_interval: Seconds, "SQLRSYNC_SERVER_SUBSCRIBER_PING_INTERVAL", seconds(300);
