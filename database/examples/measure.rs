@@ -178,8 +178,32 @@ fn exchanges(folder: &Path, path: &Path, bytes: u64) -> Result<(), Failure> {
     let connection = Connection::open(path)?;
     connection.execute("UPDATE events SET at = at + 0.01 WHERE id % 100 = 7", [])?;
     drop(connection);
-    send("push of 1 % of the rows", folder, path, &from, Some(&known), bytes, |_| Ok(()))?;
+    let known = send("push of 1 % of the rows", folder, path, &from, Some(&known), bytes, |_| Ok(()))?;
+    by_wal(folder, path, &from, known, bytes)
+}
+
+/// Pushes of an application's database that is open in WAL mode, told by the WAL what changed.
+fn by_wal(folder: &Path, path: &Path, hashes: &Path, mut known: Agreed, bytes: u64) -> Result<(), Failure> {
+    let application = Connection::open(path)?;
+    application.execute_batch("PRAGMA journal_mode = WAL; UPDATE events SET at = at + 1 WHERE id = 1")?;
+    known =
+        send("push after the journal mode changed", folder, path, hashes, Some(&known), bytes, |_| Ok(()))?;
+    for id in 1..=5 {
+        application.execute("UPDATE events SET at = at + 1 WHERE id = ?1 * 4711", [id])?;
+        std::thread::sleep(Duration::from_millis(50));
+        let read = bytes_read();
+        known = send("push of one row by the WAL", folder, path, hashes, Some(&known), 0, |_| Ok(()))?;
+        println!("  {} bytes read", bytes_read() - read);
+    }
+    application.execute_batch("PRAGMA journal_mode = DELETE")?;
     Ok(())
+}
+
+/// What this process has asked the system to read so far.
+fn bytes_read() -> u64 {
+    let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let line = io.lines().find_map(|line| line.strip_prefix("rchar: "));
+    line.and_then(|line| line.parse().ok()).unwrap_or_default()
 }
 
 fn open(folder: &Path, path: &Path, hashes: &Path, known: Option<&Agreed>) -> Result<LiveOrigin, Error> {
