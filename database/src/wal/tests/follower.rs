@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use roaring::RoaringBitmap;
 use sqlrsync_protocol::canonical::make_canonical;
 use sqlrsync_protocol::hash::PageHash;
+use sqlrsync_protocol::page::PageNumber;
 use sqlrsync_protocol::tree::MemoryTree;
 
 use crate::agreed::{Kept, keep};
@@ -14,7 +15,8 @@ use crate::error::Error;
 use crate::fingerprint::{Fingerprint, Wal};
 use crate::image::{Compare, Job, Select, run};
 use crate::page_hashes::{Content, PageHashes};
-use crate::snapshot::{Pages, ReadPages, Snapshot};
+use crate::pages::{Pages, ReadPages, read_dbpage};
+use crate::snapshot::Snapshot;
 use crate::wal::{Changed, Known, changed_pages};
 
 /// What a round came to.
@@ -153,18 +155,19 @@ fn look(before: &Remembered, fingerprint: &Fingerprint, snapshot: &Snapshot) -> 
     changed_pages(&known, snapshot)
 }
 
-/// The hash of every page.
+/// The hash of every page, read through SQLite alone.
 fn image_of(snapshot: &Snapshot) -> Result<Vec<PageHash>, Error> {
-    let mut image = Vec::new();
-    snapshot.each_page(&Pages::All, &mut |_, page| {
-        let mut page = page.to_vec();
-        if image.is_empty() {
+    let view = snapshot.view();
+    let mut page = vec![0; view.geometry.page_size.bytes()];
+    let numbers = (0..view.geometry.page_count.get()).filter_map(PageNumber::from_index);
+    let hash = |number| {
+        read_dbpage(&view, number, &mut page)?;
+        if number == PageNumber::FIRST {
             make_canonical(&mut page);
         }
-        image.push(PageHash::of(&page));
-        Ok(())
-    })?;
-    Ok(image)
+        Ok(PageHash::of(&page))
+    };
+    numbers.map(hash).collect()
 }
 
 /// The pages of the new image that are not as they were.
