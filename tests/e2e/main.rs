@@ -14,6 +14,7 @@
 //! | two clients at once, replicas changed locally | `together` |
 //! | page sizes, encodings, journal modes, odd files; copies without a server | `formats` |
 //! | ssh, and `sqlite3_rsync` on the other side | `peers` |
+//! | hundreds of subscribers on one server | `subscribers` |
 //! | the public client's protocol over the WebSocket | `public_client` |
 //! | a replica that follows | `subscribe_pull` |
 //! | TLS | `tls` |
@@ -37,6 +38,7 @@ mod scripts;
 mod servers;
 mod story;
 mod subscribe_pull;
+mod subscribers;
 mod tls;
 mod together;
 mod versions;
