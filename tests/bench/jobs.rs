@@ -3,6 +3,8 @@
 //! The state that a job needs (a replica that is one version behind, a base that both know) is made by
 //! the job before it, with the same programs.
 
+mod by_wal;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -110,6 +112,9 @@ impl Lab {
         if wants("row") {
             self.changes(events, &mut pair, 1);
         }
+        if wants("wal") {
+            self.by_wal(events, &mut pair);
+        }
         if wants("percent") {
             self.changes(events, &mut pair, events.rows() / 100);
         }
@@ -165,7 +170,8 @@ impl Lab {
         self.report(&row);
     }
 
-    /// Pushes and pulls after `count` rows have changed, a base known on both ways.
+    /// Pushes and pulls after `count` rows have changed, a base known on both ways. The pushes find what
+    /// changed by a scan; `by_wal` has the other way.
     fn changes(&mut self, events: &Events, pair: &mut Pair, count: u64) {
         let (mut push, mut pull) = (Series::default(), Series::default());
         for run in 0..self.runs {
@@ -173,11 +179,11 @@ impl Lab {
             settle();
             // Each of them is once the first to read the new pages.
             if run % 2 == 0 {
-                self.ours(&pair.pusher, &pair.push(), &mut push);
+                self.ours(&pair.pusher, &pair.push_by_scan(), &mut push);
             }
             pair.rivals(&mut push);
             if run % 2 == 1 {
-                self.ours(&pair.pusher, &pair.push(), &mut push);
+                self.ours(&pair.pusher, &pair.push_by_scan(), &mut push);
             }
             settle();
             self.ours(&pair.puller, &pair.pull(), &mut pull);
@@ -476,6 +482,12 @@ impl Pair {
 
     fn push(&self) -> [String; 2] {
         [text(&self.file), self.remote.clone()]
+    }
+
+    /// A push that reads the whole file, whatever its WAL says.
+    fn push_by_scan(&self) -> [String; 3] {
+        let [file, remote] = self.push();
+        [file, remote, "--scan".into()]
     }
 
     fn pull(&self) -> [String; 2] {

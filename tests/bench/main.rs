@@ -40,7 +40,8 @@ const HUGE: Events = Events { name: "XL", bytes: 4_000_000_000, seed: 3 };
 /// 20 GB of pages.
 const SPARSE_PAGES: u32 = 20_000_000_000_u64.div_ceil(4096) as u32;
 
-const JOBS: [&str; 9] = ["first", "new", "row", "percent", "unchanged", "v2", "versions", "memory", "sparse"];
+const JOBS: [&str; 10] =
+    ["first", "new", "row", "wal", "percent", "unchanged", "v2", "versions", "memory", "sparse"];
 
 /// What was typed.
 struct Plan {
@@ -100,7 +101,7 @@ fn run(plan: &Plan) {
     let limits = limits::measure(&database(&plan.database, &folder), &folder);
     print!("{limits}");
     let mut lab = jobs::Lab::new(&folder, limits, plan.runs);
-    if ["first", "new", "row", "percent", "unchanged", "v2"].iter().any(|job| plan.wants(job)) {
+    if ["first", "new", "row", "wal", "percent", "unchanged", "v2"].iter().any(|job| plan.wants(job)) {
         lab.transfers(&plan.database, &database(&plan.database, &folder), &|job| plan.wants(job));
     }
     if plan.wants("versions") {

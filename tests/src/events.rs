@@ -168,6 +168,15 @@ fn insert(database: &Connection, random: &mut Random, rows: u64) -> rusqlite::Re
 /// SQLite's.
 pub fn change_rows(path: &Path, random: &mut Random, count: u64) -> rusqlite::Result<()> {
     let mut database = Connection::open(path)?;
+    change_rows_in(&mut database, random, count)?;
+    database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+}
+
+/// The same through an application's own connection, and left where SQLite leaves it: in the WAL.
+///
+/// # Errors
+/// SQLite's.
+pub fn change_rows_in(database: &mut Connection, random: &mut Random, count: u64) -> rusqlite::Result<()> {
     let rows: i64 = database.query_row("SELECT max(id) FROM events", [], |row| row.get(0))?;
     let rows = u64::try_from(rows).unwrap_or(1);
     let transaction = database.transaction()?;
@@ -180,8 +189,7 @@ pub fn change_rows(path: &Path, random: &mut Random, count: u64) -> rusqlite::Re
             update.execute(params![number(random, 100_000) / 100.0, payload, id])?;
         }
     }
-    transaction.commit()?;
-    database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+    transaction.commit()
 }
 
 fn write_message(random: &mut Random, message: &mut String) {
