@@ -25,6 +25,9 @@ use crate::wal_file::{FRAME_HEADER_LEN, FrameHeader, WAL_HEADER_LEN};
 /// How much is read in one call. SQLite itself asks its file for a page at most, which is not longer.
 const READ_LEN: usize = 64 << 10;
 
+/// So many frames' headers are read in the time in which SQLite reads a page.
+const FRAMES_PER_PAGE: u64 = 4;
+
 /// Which pages to read.
 #[derive(Clone, Debug)]
 pub(crate) enum Pages {
@@ -59,6 +62,17 @@ impl<S: ReadPages> PageReader<S> {
     pub(crate) fn new(source: S) -> Result<PageReader<S>, Error> {
         let in_wal = pages_in_wal(&source.view())?;
         Ok(PageReader { source, in_wal })
+    }
+
+    /// One that is to read so many pages. Few of them go through SQLite, one by one: that costs what they
+    /// are, and not what the WAL is.
+    pub(crate) fn for_pages(source: S, count: u64) -> Result<PageReader<S>, Error> {
+        match source.view().wal {
+            Wal::Frames(end) if count.saturating_mul(FRAMES_PER_PAGE) < u64::from(end.frame) => {
+                Ok(PageReader { source, in_wal: None })
+            }
+            _ => PageReader::new(source),
+        }
     }
 
     /// Fills `out` with these pages, which ascend. The lock page reads as zeros.
@@ -192,7 +206,11 @@ pub(crate) struct Chunks<'p, S> {
 impl<'p, S: ReadPages> Chunks<'p, S> {
     pub(crate) fn new(source: S, pages: &'p Pages, room: u32) -> Result<Self, Error> {
         let geometry = source.view().geometry;
-        let reader = Mutex::new((Some(PageReader::new(source)?), 0));
+        let reader = match pages {
+            Pages::All => PageReader::new(source)?,
+            Pages::Only(numbers) => PageReader::for_pages(source, numbers.len())?,
+        };
+        let reader = Mutex::new((Some(reader), 0));
         Ok(Chunks { reader, pages, geometry, room })
     }
 

@@ -2,6 +2,7 @@
 //! read only where the WAL does not say for certain what changed.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use sqlrsync_database::LiveOrigin;
@@ -240,6 +241,27 @@ fn a_change_of_the_journal_mode_is_scanned() {
 }
 
 #[test]
+fn an_application_changes_its_journal_mode_while_a_slow_network_takes_a_push() {
+    let (mut pushed, writer) = Pushed::in_wal_mode(1000);
+    writer.execute_batch(UPDATE).unwrap();
+    let root = root_of(&pushed.path);
+    let mut origin = pushed.origin();
+    let since = Since::Base(pushed.memory.base().unwrap());
+    origin.begin(Wanted { since, staged: Vec::new(), form: Form::Blocks }).unwrap();
+    // Nobody takes a block. What is read are two pages: only for that long is a connection of ours open.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    writer.busy_timeout(Duration::from_millis(10)).unwrap();
+    while writer.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get::<_, String>(0)).is_err() {
+        assert!(Instant::now() < deadline, "the push keeps the WAL");
+    }
+    writer.execute_batch("DELETE FROM t WHERE id = 5").unwrap();
+    while origin.next_block().unwrap().is_some() {}
+    assert_eq!(origin.proof().unwrap().root, root);
+    pushed.memory.agreed = Some(origin.agreed().unwrap());
+    pushed.by_scan();
+}
+
+#[test]
 fn another_file_of_the_same_name_is_scanned() {
     let (mut pushed, writer) = Pushed::in_wal_mode(1000);
     drop(writer);
@@ -345,4 +367,44 @@ fn what_the_replica_has_is_told_from_the_own_content_without_a_scan() {
     let same = Base { version: None, root: root_of(&pushed.path) };
     assert!(pushed.origin().knows(&same).unwrap());
     pushed.by_wal();
+}
+
+/// What this process has asked the system to read so far.
+fn bytes_read() -> u64 {
+    let io = std::fs::read_to_string("/proc/self/io").unwrap();
+    io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
+/// Run as a process of its own: other tests read as well.
+#[test]
+#[ignore = "a part of the test below"]
+fn child_pushes_a_row() {
+    if std::env::var_os(CHILD).is_none() {
+        return;
+    }
+    // 60 MB, and all of it in the WAL: 15,000 frames.
+    let (mut pushed, writer) = Pushed::in_wal_mode(10);
+    let insert = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 15000)
+                  INSERT INTO t (name, data) SELECT 'name', randomblob(3500) FROM n";
+    writer.execute_batch(insert).unwrap();
+    pushed.push();
+    writer.execute_batch(UPDATE).unwrap();
+    let before = bytes_read();
+    let push = pushed.push();
+    let read = bytes_read() - before;
+    assert!(!push.read_all && read < 200_000, "{read} bytes were read");
+}
+
+const CHILD: &str = "SQLRSYNC_TEST_CHILD";
+
+#[test]
+fn a_push_of_a_row_reads_as_little_in_a_large_file_with_a_large_wal() {
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "wal::child_pushes_a_row", "--ignored", "--nocapture"]).env(CHILD, "1");
+    let output = child.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && String::from_utf8_lossy(&output.stdout).contains("1 passed"),
+        "{text}"
+    );
 }
