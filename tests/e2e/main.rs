@@ -17,6 +17,7 @@
 //! | hundreds of subscribers on one server | `subscribers` |
 //! | the public client's protocol over the WebSocket | `public_client` |
 //! | a replica that follows | `subscribe_pull` |
+//! | what a service manager is told; the units for systemd | `services` |
 //! | TLS | `tls` |
 //! | disks that fill up | `disk` |
 //!
@@ -36,6 +37,7 @@ mod peers;
 mod public_client;
 mod scripts;
 mod servers;
+mod services;
 mod story;
 mod subscribe_pull;
 mod subscribers;

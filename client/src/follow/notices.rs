@@ -273,3 +273,6 @@ impl<'a> Connection<'a> {
         Error::Cut { who: self.who.clone(), why: why.into() }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,17 @@ use crate::service;
 /// What makes two errors the same trouble.
 type Kind = (Discriminant<Error>, Option<Discriminant<sqlrsync_database::Error>>, Option<Refusal>);
 
+/// What comes after trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Another try after so long, and later ones less often.
+    Again(Duration),
+    /// Another try when the file has changed, or a new version comes.
+    FileChanged,
+    /// A pull when there is something to pull.
+    FirstVersion,
+}
+
 /// Tells what happens between the pulls.
 #[derive(Debug)]
 pub struct Reporter {
@@ -55,29 +66,33 @@ impl Reporter {
         service::status(&text);
     }
 
-    /// Something is in the way that may pass; `again_in` says when it is tried again, where that is known.
-    pub fn trouble(&mut self, error: &Error, again_in: Option<Duration>) {
+    /// Something is in the way that may pass.
+    pub fn trouble(&mut self, error: &Error, next: Next) {
         let kind = kind(error);
         if !self.said.contains(&kind) {
             self.said.push(kind);
-            self.say_trouble(error, again_in);
+            self.say_trouble(error, next);
         }
         self.ready();
     }
 
-    fn say_trouble(&self, error: &Error, again_in: Option<Duration>) {
+    fn say_trouble(&self, error: &Error, next: Next) {
         let text = printable(&error.to_string());
-        let next = match again_in {
-            Some(wait) => format!("trying again in {:.1} s, and then less often", wait.as_secs_f64()),
-            None => "waiting until it has changed".to_owned(),
+        let (then, again_in) = match next {
+            Next::Again(wait) => {
+                let wait = wait.as_secs_f64();
+                (format!("trying again in {wait:.1} s, and then less often"), Some(wait))
+            }
+            Next::FileChanged => ("waiting until the file has changed".to_owned(), None),
+            Next::FirstVersion => ("waiting for the first version".to_owned(), None),
         };
         let event = json!({
             "event": "waiting", "error": text, "exit_code": error.exit_code(),
-            "again_in": again_in.map(|wait| wait.as_secs_f64()),
+            "again_in": again_in,
         });
         service::status(&format!("waiting: {text}"));
         // Not for `--quiet` to hide: it is an error, if one that may pass.
-        tell(Output { quiet: false, ..self.output }, &format!("{text}; {next}"), &event);
+        tell(Output { quiet: false, ..self.output }, &format!("{text}; {then}"), &event);
     }
 
     /// The file is that version.

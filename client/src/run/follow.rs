@@ -20,7 +20,7 @@ use crate::follow::backoff::random;
 use crate::follow::clock;
 use crate::follow::exec::{Exec, Hook, PATIENCE};
 use crate::follow::notices::{Link, Mailbox, Subscription, is_final};
-use crate::follow::report::Reporter;
+use crate::follow::report::{Next, Reporter};
 use crate::follow::steps::{Step, Steps};
 use crate::outcome::{Kind, Outcome};
 use crate::plan::{Follow, Pull};
@@ -110,7 +110,7 @@ impl<'a> Follower<'a> {
             Some(Link::Down { why, .. }) if !self.pulled && !may_pass(&why) => return Err(why),
             Some(Link::Down { why, again_in }) => {
                 self.steps.lost();
-                self.reporter.trouble(&why, Some(again_in));
+                self.reporter.trouble(&why, Next::Again(again_in));
             }
             Some(Link::Up) => {
                 self.steps.connected(clock::now());
@@ -160,23 +160,23 @@ impl<'a> Follower<'a> {
 
     fn not_pulled(&mut self, error: Error) -> Result<(), Error> {
         let now = clock::now();
-        let again_in = match &error {
+        let next = match &error {
             Error::Cancelled => return Err(error),
             error_ if is_final(error_) => return Err(error),
             // Subscribed to, so it is there: it has no version yet.
             Error::Refused { refusal: Refusal::NotFound, .. } if !self.pulled => {
                 self.steps.nothing_yet();
-                None
+                Next::FirstVersion
             }
             Error::Database(DatabaseError::LocallyChanged { .. }) => {
                 self.kept = Fingerprint::of(&self.pull.local.path).ok();
                 self.steps.kept(now, random());
-                None
+                Next::FileChanged
             }
             error_ if !self.pulled && !may_pass(error_) => return Err(error),
-            _ => Some(self.steps.failed(now, random())),
+            _ => Next::Again(self.steps.failed(now, random())),
         };
-        self.reporter.trouble(&error, again_in);
+        self.reporter.trouble(&error, next);
         Ok(())
     }
 
