@@ -20,6 +20,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::service;
 use crate::wire::Cancel;
 
 /// How long a command that runs is waited for when we stop.
@@ -122,7 +123,7 @@ impl Hook {
         command.env("SQLRSYNC_VERSION", version.map(|version| version.to_string()).unwrap_or_default());
         command.env("SQLRSYNC_DATABASE", &self.database).env("SQLRSYNC_REPLICA", self.remote.to_string());
         // What it would say to the service manager would count as said by us.
-        command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").env_remove("WATCHDOG_PID");
+        command.env_remove(service::SOCKET_VARIABLE).env_remove("WATCHDOG_USEC").env_remove("WATCHDOG_PID");
         command.process_group(0).kill_on_drop(true).spawn()
     }
 }
