@@ -6,6 +6,7 @@
 //! | [`settings`], [`folders`] | flags, environment and files, and which of them counts |
 //! | [`plan`] | what is to be done, worked out of all that; it acts on nothing |
 //! | [`run`] | doing it: push, pull, copy, ssh, log |
+//! | [`publish`] | when a publisher pushes, and what it watches and tells the server |
 //! | [`wire`], [`connect`], [`ssh`] | ways to the other side |
 //! | [`state`] | what was last agreed on about a file, kept between runs |
 //! | [`key_file`], [`secrets`], [`client_id`] | the public client's files |
@@ -29,6 +30,7 @@ pub mod plan;
 pub mod program;
 pub mod progress;
 pub mod prompt;
+pub mod publish;
 pub mod run;
 pub mod secrets;
 pub mod server_url;
