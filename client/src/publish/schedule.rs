@@ -20,6 +20,8 @@
 
 use std::time::Duration;
 
+use crate::plan::Timing;
+
 /// The waits between the tries of a push that failed.
 pub const RETRY_WAITS: [Duration; 5] = [
     Duration::from_secs(5),
@@ -40,17 +42,6 @@ const ANNOUNCE_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a push may fail before the server is told of it, and how often it is told.
 pub const REPORT_EVERY: Duration = Duration::from_secs(300);
-
-/// The three intervals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Intervals {
-    /// The wait since the last write.
-    pub wait_idle: Duration,
-    /// At least so long between two pushes; zero: no limit.
-    pub min: Duration,
-    /// A push, or a check-in, at the latest so long after the last one; `None`: after writes only.
-    pub max: Option<Duration>,
-}
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +87,7 @@ pub struct Trouble {
 /// See the head of the file.
 #[derive(Debug)]
 pub struct Schedule {
-    intervals: Intervals,
+    timing: Timing,
     phase: Phase,
     /// When the last version was made.
     last_push: Option<Duration>,
@@ -151,9 +142,9 @@ struct Open {
 
 impl Schedule {
     /// Begins with a push.
-    pub fn new(intervals: Intervals, now: Duration) -> Schedule {
+    pub fn new(timing: Timing, now: Duration) -> Schedule {
         Schedule {
-            intervals,
+            timing,
             phase: Phase::Due { failed: 0 },
             last_push: None,
             last_contact: now,
@@ -195,7 +186,7 @@ impl Schedule {
             }
             Phase::Due { .. } => Some(Duration::ZERO),
             // What comes next is its end.
-            Phase::Pushing { .. } => return None,
+            Phase::Pushing { .. } => None,
             Phase::Retrying { at, .. } => Some(*at),
         };
         [phase, self.report_at()].into_iter().flatten().min()
@@ -282,14 +273,14 @@ impl Schedule {
     }
 
     fn due(&self, session: &Session) -> Duration {
-        let idle = session.last_write.saturating_add(self.intervals.wait_idle);
-        let spaced = self.last_push.map_or(idle, |last| idle.max(last.saturating_add(self.intervals.min)));
+        let idle = session.last_write.saturating_add(self.timing.wait_idle);
+        let spaced = self.last_push.map_or(idle, |last| idle.max(last.saturating_add(self.timing.min_interval)));
         self.latest().map_or(spaced, |latest| spaced.min(latest))
     }
 
     /// When the next push or check-in begins at the latest.
     fn latest(&self) -> Option<Duration> {
-        self.intervals.max.map(|max| self.last_contact.saturating_add(max))
+        self.timing.max_interval.map(|max| self.last_contact.saturating_add(max))
     }
 
     fn announce(&mut self, now: Duration) -> Option<Action> {
@@ -312,7 +303,11 @@ impl Schedule {
         Some(Action::Report(open.trouble))
     }
 
+    /// When the server is next told of the trouble; never while a push runs that may end it.
     fn report_at(&self) -> Option<Duration> {
+        if matches!(self.phase, Phase::Pushing { .. }) {
+            return None;
+        }
         let open = self.trouble.as_ref().filter(|open| open.reported < open.trouble.failures)?;
         Some(open.asked.unwrap_or(open.trouble.since).saturating_add(REPORT_EVERY))
     }
