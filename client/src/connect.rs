@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Request, StatusCode};
 use sqlrsync_protocol::exchange::Refusal;
 use sqlrsync_protocol::remote::{RemoteName, VersionSelector};
@@ -40,6 +40,11 @@ pub enum Purpose {
     Pull(VersionSelector),
     /// Notices of new versions.
     Subscribe,
+    /// A push connection that announces pushes and makes none; the path of the database here.
+    Announce {
+        /// Absolute.
+        local: PathBuf,
+    },
 }
 
 /// Everything that the request says.
@@ -103,7 +108,7 @@ fn unreachable(server: &ServerUrl, why: &str) -> Error {
 /// The request: the path and the headers of `/sapi/push`, `/sapi/pull` and `/sapi/subscribe`.
 fn request(asking: &Asking<'_>) -> Result<Request<()>, Error> {
     let kind = match asking.purpose {
-        Purpose::Push { .. } => "push",
+        Purpose::Push { .. } | Purpose::Announce { .. } => "push",
         Purpose::Pull(_) => "pull",
         Purpose::Subscribe => "subscribe",
     };
@@ -132,18 +137,17 @@ fn headers(asking: &Asking<'_>, headers: &mut HeaderMap) {
     if let Some(id) = asking.replica_id {
         put("X-ReplicaID", id.as_str().as_bytes());
     }
+    if let Purpose::Push { local, .. } | Purpose::Announce { local } = &asking.purpose {
+        put("X-LocalHostname", gethostname::gethostname().as_encoded_bytes());
+        put("X-LocalAbsolutePath", local.as_os_str().as_encoded_bytes());
+    }
     match &asking.purpose {
-        Purpose::Push { local, visibility } => {
-            put("X-LocalHostname", gethostname::gethostname().as_encoded_bytes());
-            put("X-LocalAbsolutePath", local.as_os_str().as_encoded_bytes());
-            match visibility {
-                Some(Visibility::Unlisted) => put("X-Visibility", b"1"),
-                Some(Visibility::Public) => put("X-Visibility", b"2"),
-                None => {}
-            }
-        }
+        Purpose::Push { visibility: Some(Visibility::Unlisted), .. } => put("X-Visibility", b"1"),
+        Purpose::Push { visibility: Some(Visibility::Public), .. } => put("X-Visibility", b"2"),
         Purpose::Pull(version) => put("X-ReplicaVersion", version.to_header().as_bytes()),
-        Purpose::Subscribe => {}
+        // Our own server lets a key that may only pull in then, to tell that it is one.
+        Purpose::Announce { .. } => put("X-Sqlrsync-Purpose", b"announce"),
+        Purpose::Push { visibility: None, .. } | Purpose::Subscribe => {}
     }
     if let Some(key) = headers.get_mut(AUTHORIZATION) {
         key.set_sensitive(true);
@@ -202,7 +206,13 @@ pub fn refused(server: &ServerUrl, status: StatusCode, headers: &HeaderMap, body
     }
     let refusal = said.map_or_else(|| by_status(status), Refusal::from_u8);
     let text = if text.is_empty() { status.to_string() } else { text.to_owned() };
-    Error::Refused { who: format!("the server {server}"), refusal, text }
+    let retry_after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    Error::Refused {
+        who: format!("the server {server}"),
+        refusal,
+        text,
+        retry_after: retry_after.map(Duration::from_secs),
+    }
 }
 
 /// What a status means where the server does not say it in its header.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sqlrsync_protocol::exchange::{Fault, Refusal};
 
@@ -74,6 +75,12 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// Another sqlrsync pushes the same file whenever it changes.
+    #[error("another sqlrsync --subscribe publishes {} already", shown(&path.to_string_lossy()))]
+    Published {
+        /// The file.
+        path: PathBuf,
+    },
     /// There is no key, and nobody to ask for one.
     #[error("there is no key to {verb} {what} with")]
     NoKey {
@@ -121,6 +128,8 @@ pub enum Error {
         refusal: Refusal,
         /// Its words.
         text: String,
+        /// How long it wants to be left alone, where it says so.
+        retry_after: Option<Duration>,
     },
     /// The peer sent what it may not send.
     #[error("{who} broke the protocol: {why}")]
@@ -203,6 +212,7 @@ impl Error {
             Error::SameFile { .. } => "name another file".into(),
             Error::BadKey { .. } => "a key has letters, digits and . _ - + / = only, and no spaces".into(),
             Error::InUse { .. } => "wait for it to end, then run this again".into(),
+            Error::Published { .. } => "one is enough: stop it first, or let it go on".into(),
             Error::NoKey { verb, .. } => format!(
                 "set SQLRSYNC_AUTH_TOKEN or SQLRSYNC_ADMIN_KEY, or give --{verb}Key; \
                  sqlrsync-server key create makes one"

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use serde::Serialize;
-use sqlrsync_protocol::text::printable;
+use sqlrsync_protocol::text::{ReplicaIdText, printable};
 
 use crate::error::Error;
 
@@ -44,6 +44,9 @@ pub struct Outcome {
     pub local: String,
     /// The replica or the file there; `None` where the server has not named it yet.
     pub remote: Option<String>,
+    /// The replica's id, where the server said it.
+    #[serde(skip)]
+    pub replica_id: Option<ReplicaIdText>,
     /// Nothing was changed.
     pub dry: bool,
     /// Whether the whole of the file here was read to be sent: its WAL did not say what changed, or most
@@ -77,6 +80,7 @@ impl Outcome {
             seconds: 0.0,
             local,
             remote,
+            replica_id: None,
             dry: false,
             scanned: None,
             at_most: false,

@@ -122,7 +122,7 @@ fn failed(error: ExchangeError<sqlrsync_database::Error, WireError>, who: &str) 
     match error {
         ExchangeError::Local(error) => error.into(),
         ExchangeError::Wire(error) => wire_failed(error, &who),
-        ExchangeError::Peer { refusal, text } => Error::Refused { who, refusal, text },
+        ExchangeError::Peer { refusal, text } => Error::Refused { who, refusal, text, retry_after: None },
         ExchangeError::Protocol(violation) => Error::Protocol { who, why: violation.to_string() },
         ExchangeError::Closed => {
             Error::Cut { who, why: "it closed in the middle of the transfer".to_owned() }
@@ -135,7 +135,8 @@ fn wire_failed(error: WireError, who: &str) -> Error {
     match error {
         WireError::Cancelled => Error::Cancelled,
         WireError::Aborted(text) => {
-            Error::Refused { who, refusal: sqlrsync_protocol::exchange::Refusal::Failed, text }
+            let refusal = sqlrsync_protocol::exchange::Refusal::Failed;
+            Error::Refused { who, refusal, text, retry_after: None }
         }
         WireError::Malformed(why) => Error::Protocol { who, why },
         WireError::Closed | WireError::Silent(_) | WireError::Io(_) => {

@@ -179,22 +179,36 @@ impl FileLock {
     /// # Errors
     /// [`Error::InUse`] where another keeps it; or the state folder cannot be written.
     pub fn take(state_folder: &Path, path: &Path) -> Result<FileLock, Error> {
-        FileLock::take_within(state_folder, path, LOCK_WAIT)
+        let name = name_of(&[&path.to_string_lossy()]);
+        let lock = FileLock::take_within(state_folder, &name, LOCK_WAIT)?;
+        lock.ok_or_else(|| Error::InUse { path: path.to_owned() })
     }
 
-    fn take_within(state_folder: &Path, path: &Path, wait: Duration) -> Result<FileLock, Error> {
+    /// Takes the lock of whoever publishes `path`: held from the first push to the last, beside the lock
+    /// of each push.
+    ///
+    /// # Errors
+    /// [`Error::Published`] where another publishes it; or the state folder cannot be written.
+    pub fn take_to_publish(state_folder: &Path, path: &Path) -> Result<FileLock, Error> {
+        let name = name_of(&[&path.to_string_lossy(), "publish"]);
+        let lock = FileLock::take_within(state_folder, &name, Duration::ZERO)?;
+        lock.ok_or_else(|| Error::Published { path: path.to_owned() })
+    }
+
+    /// `None` where another keeps it for longer than that.
+    fn take_within(state_folder: &Path, name: &str, wait: Duration) -> Result<Option<FileLock>, Error> {
         let folder = state_folder.join("locks");
         files::make_folder(&folder).map_err(Error::file("make", &folder))?;
-        let name = folder.join(name_of(&[&path.to_string_lossy()]));
+        let name = folder.join(name);
         let file = File::options().create(true).truncate(false).write(true).open(&name);
         let file = file.map_err(Error::file("open", &name))?;
         let deadline = Instant::now() + wait;
         loop {
             match file.try_lock() {
-                Ok(()) => return Ok(FileLock { _file: file }),
+                Ok(()) => return Ok(Some(FileLock { _file: file })),
                 Err(TryLockError::Error(error)) => return Err(Error::file("lock", &name)(error)),
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_POLL),
-                Err(TryLockError::WouldBlock) => return Err(Error::InUse { path: path.to_owned() }),
+                Err(TryLockError::WouldBlock) => return Ok(None),
             }
         }
     }

@@ -250,9 +250,12 @@ impl<'a> Connection<'a> {
                 self.mailbox.put(|news| news.latest = Some(version));
                 Ok(())
             }
-            ServerMessage::Error(text) => {
-                Err(Error::Refused { who: self.who.clone(), refusal: Refusal::Failed, text })
-            }
+            ServerMessage::Error(text) => Err(Error::Refused {
+                who: self.who.clone(),
+                refusal: Refusal::Failed,
+                text,
+                retry_after: None,
+            }),
             ServerMessage::Ping => self.say(sink, &ClientMessage::Pong).await,
             ServerMessage::Pong => Ok(()),
         }

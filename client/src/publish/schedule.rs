@@ -274,7 +274,8 @@ impl Schedule {
 
     fn due(&self, session: &Session) -> Duration {
         let idle = session.last_write.saturating_add(self.timing.wait_idle);
-        let spaced = self.last_push.map_or(idle, |last| idle.max(last.saturating_add(self.timing.min_interval)));
+        let spaced =
+            self.last_push.map_or(idle, |last| idle.max(last.saturating_add(self.timing.min_interval)));
         self.latest().map_or(spaced, |latest| spaced.min(latest))
     }
 

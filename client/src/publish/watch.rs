@@ -79,32 +79,30 @@ impl Watch {
         watch
     }
 
-    /// What the file is now, to compare later looks with.
+    /// What the file is now; `None` where it cannot be looked at.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
-        Fingerprint::of(&self.path).ok()
+        let error = match Fingerprint::of(&self.path) {
+            Ok(now) => return Some(now),
+            Err(error) => error,
+        };
+        tracing::debug!(%error, "the database cannot be looked at");
+        None
     }
 
     /// Looks at the file; what it is now is what the next look is compared with.
     pub fn look(&mut self) -> Look {
         self.renew();
-        let now = match Fingerprint::of(&self.path) {
-            Ok(now) => now,
-            Err(error) => {
-                tracing::debug!(%error, "the database cannot be looked at");
-                return Look::Missing;
-            }
-        };
-        let same = self.seen.as_ref().is_some_and(|seen| seen.proves_unchanged(&now));
-        self.seen = Some(now);
-        if same { Look::Same } else { Look::Changed }
+        let seen = self.seen.clone();
+        self.look_after(seen)
     }
 
-    /// Later looks are compared with the first of these that the file still is. Whether it is one.
-    pub fn settle_on(&mut self, known: impl IntoIterator<Item = Fingerprint>) -> bool {
-        let Some(now) = self.fingerprint() else { return false };
+    /// As [`Watch::look`], but compares with what is known from elsewhere: the file is the same where
+    /// it still is one of these.
+    pub fn look_after(&mut self, known: impl IntoIterator<Item = Fingerprint>) -> Look {
+        let Some(now) = self.fingerprint() else { return Look::Missing };
         let same = known.into_iter().any(|known| known.proves_unchanged(&now));
         self.seen = Some(now);
-        same
+        if same { Look::Same } else { Look::Changed }
     }
 
     /// How long to wait for a hint before the file is looked at without one.
@@ -155,7 +153,11 @@ fn concerns(event: &notify::Event, names: &[OsString]) -> bool {
     // Without a path: some were lost.
     event.need_rescan()
         || event.paths.is_empty()
-        || event.paths.iter().filter_map(|path| path.file_name()).any(|name| names.iter().any(|it| it == name))
+        || event
+            .paths
+            .iter()
+            .filter_map(|path| path.file_name())
+            .any(|name| names.iter().any(|it| it == name))
 }
 
 fn joined(name: &OsStr, suffix: &str) -> OsString {

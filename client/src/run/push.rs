@@ -112,6 +112,7 @@ fn outcome(
             outcome
         }
     };
+    outcome.replica_id = said.config.replica_id.clone().or_else(|| plan.replica_id.clone());
     outcome.dry = plan.dry;
     outcome.messages = said.messages.clone();
     outcome

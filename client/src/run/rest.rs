@@ -93,7 +93,6 @@ impl Rest {
     ///
     /// # Errors
     /// As [`Rest::get`], but nobody is asked for a key.
-    #[expect(dead_code, reason = "what a PUSH subscription reports goes this way")]
     pub fn post(&self, path: &str, body: &impl Serialize) -> Result<(), Error> {
         let body = serde_json::to_vec(body).map_err(|error| Error::Output(error.into()))?;
         let request = self.agent.post(self.access.server.http(path)).content_type("application/json");

@@ -111,6 +111,11 @@ pub fn is_own_client(headers: &HeaderMap) -> bool {
     headers.get("x-clientversion").is_some_and(|value| value.as_bytes().starts_with(OWN_CLIENT))
 }
 
+/// Whether the push connection is to announce pushes and make none, as our own client says.
+pub fn only_announces(headers: &HeaderMap) -> bool {
+    headers.get("x-sqlrsync-purpose").is_some_and(|value| value == "announce")
+}
+
 /// The client's address behind a proxy: the last of `X-Forwarded-For`, which our proxy has written
 /// itself; what is before it the client may have made up.
 pub fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {

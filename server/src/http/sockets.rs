@@ -67,7 +67,8 @@ async fn open_push(app: &App, peer: Peer, headers: &HeaderMap, uri: &Uri) -> Res
         backend.plan_push(caller, name, says)
     });
     let plan = plan.await?;
-    if plan.right == PushRight::PullOnly && request::is_own_client(headers) {
+    let pushes = request::is_own_client(headers) && !request::only_announces(headers);
+    if plan.right == PushRight::PullOnly && pushes {
         return Err(Caller::pull_key_pushes());
     }
     let common = enter(app, peer, &plan.caller, None).await?;

@@ -11,7 +11,7 @@
 //!
 //! A PULL key is let in, because a client that only means to report changes learns here that it
 //! cannot push: it gets `keyType` PULL, and a push on it is refused with REPLICA_ERROR. (Our own client
-//! is refused with 403 before the upgrade.)
+//! is refused with 403 before the upgrade, unless it says that it only announces.)
 //!
 //! [`stream_notices`]: super::stream_notices
 

@@ -134,7 +134,11 @@ impl Driver {
     /// The log without the writes, in seconds since the start.
     fn seen(&self) -> Vec<(u64, Seen)> {
         let since = |at: &Duration| (*at - s(1000)).as_secs();
-        self.log.iter().filter(|(_, seen)| *seen != Seen::Wrote).map(|(at, seen)| (since(at), *seen)).collect()
+        self.log
+            .iter()
+            .filter(|(_, seen)| *seen != Seen::Wrote)
+            .map(|(at, seen)| (since(at), *seen))
+            .collect()
     }
 
     fn pushes(&self) -> Vec<u64> {
@@ -143,7 +147,8 @@ impl Driver {
 
     fn announced(&self) -> Vec<(u64, u32)> {
         let seen = self.seen().into_iter();
-        seen.filter_map(|(at, seen)| if let Seen::Announced(n) = seen { Some((at, n)) } else { None }).collect()
+        seen.filter_map(|(at, seen)| if let Seen::Announced(n) = seen { Some((at, n)) } else { None })
+            .collect()
     }
 }
 
@@ -255,7 +260,8 @@ fn what_has_failed_for_five_minutes_is_reported_even_where_nothing_is_tried_any_
     driver.write().wait(HOUR);
     let reports = |driver: &Driver| -> Vec<(u64, u32)> {
         let seen = driver.seen().into_iter();
-        seen.filter_map(|(at, seen)| if let Seen::Reported(n) = seen { Some((at, n)) } else { None }).collect()
+        seen.filter_map(|(at, seen)| if let Seen::Reported(n) = seen { Some((at, n)) } else { None })
+            .collect()
     };
     assert_eq!(reports(&driver), [(310, 6)], "once: nothing more has failed since");
     driver.write().wait(s(16)).wait(s(400));
