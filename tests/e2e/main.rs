@@ -11,6 +11,7 @@
 //! | a client beside a hostile server | `hostile_server` |
 //! | processes killed at any moment, connections cut at any byte | `crash` |
 //! | writers and readers that go on during a push and a pull | `live` |
+//! | a database that is pushed by itself | `subscribe_push` |
 //! | two clients at once, replicas changed locally | `together` |
 //! | page sizes, encodings, journal modes, odd files; copies without a server | `formats` |
 //! | ssh, and `sqlite3_rsync` on the other side | `peers` |
@@ -41,6 +42,7 @@ mod services;
 mod story;
 mod subscribe_pull;
 mod subscribers;
+mod subscribe_push;
 mod tls;
 mod together;
 mod versions;

@@ -1,6 +1,7 @@
 //! What a publisher says: a line for each event to people, an object a line to programs, and to the
 //! server what has failed for a while.
 
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,8 +12,9 @@ use sqlrsync_protocol::text::printable;
 
 use super::schedule::{RETRY_WAITS, Trouble};
 use crate::error::Error;
-use crate::outcome::{print_json, print_line};
+use crate::outcome::print_json;
 use crate::plan::{Output, Timing};
+use crate::service;
 
 /// Longest error that is reported, in bytes.
 const ERROR_BYTES_MAX: usize = 1024;
@@ -94,19 +96,22 @@ impl Event<'_> {
         }
     }
 
-    /// Says it: to programs on stdout, to people failures on stderr and the rest on stdout.
+    /// Says it: to programs on stdout, to people on stderr, since stdout has what the pushes came to.
+    /// `--quiet` hides no failure. The service manager is told the same.
     ///
     /// # Errors
     /// Where stdout cannot be written.
     pub fn say(&self, output: Output) -> Result<(), Error> {
+        let text = self.text();
+        service::status(&text);
         if output.json {
             return print_json(&self.json());
         }
-        if self.is_failure() {
-            eprintln!("sqlrsync: {}", self.text());
-            return Ok(());
+        if self.is_failure() || !output.quiet {
+            // That nobody reads is no reason to stop.
+            let _ = writeln!(std::io::stderr(), "sqlrsync: {text}");
         }
-        if output.quiet { Ok(()) } else { print_line(&self.text()) }
+        Ok(())
     }
 }
 

@@ -25,6 +25,7 @@ use crate::publish::link::{Link, Status};
 use crate::publish::report::{self, Report};
 use crate::publish::schedule::{Action, Event, Schedule, Trouble};
 use crate::publish::watch::{Look, SETTLE, Watch};
+use crate::service;
 use crate::state::{FileLock, State};
 
 /// How long the server may take to say what the key is for before the first push is tried all the same.
@@ -38,7 +39,13 @@ pub fn publish(run: &Run, plan: &Publish) -> Result<(), Error> {
     if push.access.credential.is_none() {
         push.access.credential = Some(ask_for_key("push", &push.local.shown())?);
     }
-    let push = Publisher::start(run, push, plan.timing)?.go()?;
+    let mut publisher = Publisher::start(run, push, plan.timing)?;
+    let ended = publisher.go();
+    if ended.is_err() {
+        service::stopping();
+    }
+    ended?;
+    let push = publisher.push;
     run.warn(&format!(
         "the key may pull and not push: {} follows the server instead, whatever the intervals",
         push.local.shown()
@@ -109,12 +116,12 @@ impl<'r> Publisher<'r> {
         })
     }
 
-    /// Goes on until it fails or is stopped; or gives the push back, where its key may only pull.
-    fn go(mut self) -> Result<Push, Error> {
+    /// Goes on until it fails or is stopped; returns only where the key turns out to be one that pulls.
+    fn go(&mut self) -> Result<(), Error> {
         self.learn_key_type()?;
         loop {
             if self.link.status() == Status::Open(KeyType::Pull) {
-                return Ok(self.push);
+                return Ok(());
             }
             while let Some(action) = self.schedule.poll(clock::now()) {
                 self.act(action)?;
@@ -216,6 +223,8 @@ impl<'r> Publisher<'r> {
                 [before, None]
             }
         };
+        // Also where the first push has to wait for its server: this has begun.
+        service::ready();
         // Where it was written to meanwhile, the next push will find out what this one did not have.
         let look = self.watch.look_after(known.into_iter().flatten());
         self.saw(look);

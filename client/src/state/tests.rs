@@ -99,10 +99,20 @@ fn one_run_at_a_time_works_on_a_file() {
     let place = Place::new();
     let (folder, file) = (place.state_folder(), place.file());
     let first = FileLock::take(&folder, &file).unwrap();
-    let second = FileLock::take_within(&folder, &file, Duration::from_millis(60));
-    assert_eq!(second.unwrap_err().exit_code(), 5);
+    let name = name_of(&[&file.to_string_lossy()]);
+    let second = FileLock::take_within(&folder, &name, Duration::from_millis(60));
+    assert!(second.unwrap().is_none());
     drop(first);
-    FileLock::take_within(&folder, &file, Duration::ZERO).unwrap();
+    assert!(FileLock::take_within(&folder, &name, Duration::ZERO).unwrap().is_some());
+}
+
+#[test]
+fn a_file_is_published_once_and_pushed_meanwhile() {
+    let place = Place::new();
+    let (folder, file) = (place.state_folder(), place.file());
+    let _first = FileLock::take_to_publish(&folder, &file).unwrap();
+    assert_eq!(FileLock::take_to_publish(&folder, &file).unwrap_err().exit_code(), 1);
+    FileLock::take(&folder, &file).unwrap();
 }
 
 #[test]

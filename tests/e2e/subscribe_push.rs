@@ -1,0 +1,135 @@
+//! A database that is pushed by itself, with the real programs and real seconds:
+//! `sqlrsync LOCAL NAMESPACE/PATH --subscribe`.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use sqlrsync_tests::client::Client;
+use sqlrsync_tests::sample;
+use sqlrsync_tests::server::Server;
+use sqlrsync_tests::subscriber::Subscriber;
+
+use crate::REMOTE;
+
+fn publish(client: &Client, flags: &[&str]) -> Subscriber {
+    let command = client.command(&[&["app.db", REMOTE, "--subscribe", "--json"], flags].concat());
+    Subscriber::start("the publisher", command)
+}
+
+fn event(name: &'static str) -> impl Fn(&Value) -> bool {
+    move |object| object["event"] == name
+}
+
+fn outcomes(publisher: &Subscriber, kind: &str) -> Vec<u64> {
+    let objects = publisher.objects();
+    let of_kind = objects.iter().filter(|object| object["outcome"] == kind);
+    of_kind.filter_map(|object| object["version"].as_u64()).collect()
+}
+
+/// A publisher that has made its first version and watches.
+fn watching(client: &Client, flags: &[&str]) -> Subscriber {
+    sample::create(&client.path("app.db"));
+    let publisher = publish(client, flags);
+    publisher.wait_for("the watch", event("watching"));
+    assert_eq!(publisher.version(), Some(1), "it begins with a push");
+    publisher
+}
+
+fn assert_pushed(client: &Client) {
+    client.run(&[REMOTE, "copy.db"]).ok();
+    sample::assert_same(&client.path("app.db"), &client.path("copy.db"));
+}
+
+#[test]
+fn what_is_written_is_pushed_ten_seconds_after_the_last_write() {
+    let server = Server::start();
+    let client = Client::admin(&server);
+    let mut publisher = watching(&client, &["--waitIdle", "10s"]);
+    let database = client.path("app.db");
+    sample::change(&database, 1, "first");
+    let announced = publisher.wait_for("the write", event("written"));
+    assert_eq!(announced["push_in_seconds"], 10);
+    sample::change(&database, 2, "second");
+    let last_write = Instant::now();
+    publisher.wait_for_version(2);
+    assert!(last_write.elapsed() >= Duration::from_secs(9), "{:?}", last_write.elapsed());
+    assert_pushed(&client);
+    assert_eq!(publisher.stop(), 0);
+    assert_eq!(outcomes(&publisher, "pushed"), [1, 2], "{}", publisher.report());
+}
+
+#[test]
+fn a_database_that_is_renamed_into_place_is_pushed() {
+    let server = Server::start();
+    let client = Client::admin(&server);
+    let mut publisher = watching(&client, &[]);
+    let other = client.path("other.db");
+    sample::Sample { journal: "delete", rows: 900, ..Default::default() }.create(&other);
+    std::fs::rename(&other, client.path("app.db")).unwrap();
+    publisher.wait_for_version(2);
+    assert_pushed(&client);
+    assert_eq!(publisher.stop(), 0);
+}
+
+#[test]
+fn a_write_that_changes_nothing_makes_no_version() {
+    let server = Server::start();
+    let client = Client::admin(&server);
+    let mut publisher = watching(&client, &[]);
+    sample::execute(&client.path("app.db"), "UPDATE notes SET text = text WHERE id = 7");
+    publisher.wait_for("the look", |object| object["outcome"] == "unchanged");
+    assert_eq!(publisher.stop(), 0);
+    assert_eq!(outcomes(&publisher, "pushed"), [1], "{}", publisher.report());
+}
+
+#[test]
+fn the_second_publisher_of_a_file_is_told() {
+    let server = Server::start();
+    let client = Client::admin(&server);
+    let mut publisher = watching(&client, &[]);
+    client.run(&["app.db", REMOTE, "--subscribe"]).code(1).says("publishes").says("already");
+    // A single push beside it is none of its business.
+    client.run(&["app.db", REMOTE]).ok();
+    assert_eq!(publisher.stop(), 0);
+}
+
+#[test]
+fn a_file_that_is_not_there_at_the_start_is_a_mistake() {
+    let server = Server::start();
+    let client = Client::admin(&server);
+    client.run(&["app.db", REMOTE, "--subscribe"]).code_is_not(0).says("app.db");
+}
+
+#[test]
+fn a_publisher_may_start_before_its_server() {
+    let mut server = Server::start();
+    let client = Client::admin(&server);
+    sample::create(&client.path("app.db"));
+    server.kill();
+    let mut publisher = publish(&client, &[]);
+    let failed = publisher.wait_for("a failure", event("failed"));
+    assert_eq!((&failed["retry"], &failed["retries"]), (&1.into(), &5.into()), "{failed}");
+    server.restart();
+    publisher.wait_for_version(1);
+    assert_eq!(publisher.stop(), 0);
+}
+
+#[test]
+fn with_a_key_that_may_only_pull_it_warns_and_follows() {
+    let server = Server::start();
+    let origin = Client::admin(&server);
+    sample::create(&origin.path("app.db"));
+    origin.run(&["app.db", REMOTE]).ok();
+    let key = server.create_key(&["--kind", "pull", "--replica", REMOTE]);
+    let guest = Client::guest(&server).with_env("SQLRSYNC_AUTH_TOKEN", &key);
+    guest.run(&[REMOTE]).ok();
+
+    let mut follower = publish(&guest, &["--waitIdle", "1h"]);
+    follower.wait_for("a pull", |object| object["outcome"] == "unchanged");
+    assert!(follower.stderr().contains("may pull and not push"), "{}", follower.report());
+    sample::change(&origin.path("app.db"), 1, "of the origin");
+    origin.run(&["app.db"]).ok();
+    follower.wait_for_version(2);
+    sample::assert_same(&origin.path("app.db"), &guest.path("app.db"));
+    assert_eq!(follower.stop(), 0);
+}
