@@ -356,6 +356,28 @@ fn a_state_of_an_earlier_release_costs_a_scan() {
 }
 
 #[test]
+fn what_changes_after_the_hashes_were_compared_is_told_by_the_wal() {
+    let (pushed, writer) = Pushed::in_wal_mode(3000);
+    let count = pushed.memory.agreed.as_ref().unwrap().geometry.page_count;
+    let mut origin = pushed.bench.origin(&pushed.path, &Memory::default()).unwrap();
+    assert_eq!(origin.geometry().unwrap().page_count, count);
+    origin.node(sqlrsync_protocol::tree::top(count)).unwrap();
+    writer.execute_batch(UPDATE).unwrap();
+    insert(&writer, 200);
+    let differing = [3, 5].into_iter().collect();
+    let since = Since::Compared { differing, held: count };
+    origin.begin(Wanted { since, staged: Vec::new(), form: Form::Blocks }).unwrap();
+    let mut pages = 0;
+    while let Some(block) = origin.next_block().unwrap() {
+        pages += block.page_count();
+    }
+    assert!((4..100).contains(&pages), "{pages}");
+    assert_eq!(origin.proof().unwrap().root, root_of(&pushed.path));
+    let agreed = origin.agreed().unwrap();
+    assert!(agreed.last_scan_ns.is_some());
+}
+
+#[test]
 fn what_the_replica_has_is_told_from_the_own_content_without_a_scan() {
     let (mut pushed, writer) = Pushed::in_wal_mode(1000);
     let theirs = Base { version: None, root: Root([9; Root::LEN]) };
