@@ -137,8 +137,9 @@ fn headers(asking: &Asking<'_>, headers: &mut HeaderMap) {
     if let Some(id) = asking.replica_id {
         put("X-ReplicaID", id.as_str().as_bytes());
     }
+    // The public client says it on a push only. `status` names who pulls and follows by it too.
+    put("X-LocalHostname", gethostname::gethostname().as_encoded_bytes());
     if let Purpose::Push { local, .. } | Purpose::Announce { local } = &asking.purpose {
-        put("X-LocalHostname", gethostname::gethostname().as_encoded_bytes());
         put("X-LocalAbsolutePath", local.as_os_str().as_encoded_bytes());
     }
     match &asking.purpose {

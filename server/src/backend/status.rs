@@ -37,6 +37,8 @@ pub struct Status {
     pub latest: Option<u64>,
     /// When that was committed.
     pub latest_time: Option<Timestamp>,
+    /// What the server's clock says, for who wants to know how long ago something was.
+    pub now: Timestamp,
     /// Whether a push of any client is overdue.
     pub overdue: bool,
     /// Its clients, who was seen last first; none for a caller without a key for the replica.
@@ -107,6 +109,7 @@ impl Backend {
             replica_id: record.id,
             latest: latest.as_ref().map(|latest| latest.number.get()),
             latest_time: latest.map(|latest| latest.time),
+            now: Timestamp::now(),
             overdue: clients.iter().any(|client| client.overdue),
             clients,
         })
