@@ -19,6 +19,7 @@
 //! | the public client's protocol over the WebSocket | `public_client` |
 //! | a replica that follows | `subscribe_pull` |
 //! | what a service manager is told; the units for systemd | `services` |
+//! | what clients announced and reported, and what `status` says of it | `status` |
 //! | TLS | `tls` |
 //! | disks that fill up | `disk` |
 //!
@@ -39,6 +40,7 @@ mod public_client;
 mod scripts;
 mod servers;
 mod services;
+mod status;
 mod story;
 mod subscribe_pull;
 mod subscribe_push;

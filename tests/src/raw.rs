@@ -28,6 +28,19 @@ impl RawSocket {
     /// # Errors
     /// The server refused it before it became a WebSocket.
     pub fn connect(server: &str, path: &str, key: &str) -> Result<RawSocket, Refused> {
+        RawSocket::connect_as(server, path, key, ["raw", "raw", "/raw.db"])
+    }
+
+    /// As [`RawSocket::connect`], saying to be the client of this id, on this host, with this database.
+    ///
+    /// # Errors
+    /// The server refused it before it became a WebSocket.
+    pub fn connect_as(
+        server: &str,
+        path: &str,
+        key: &str,
+        [client_id, host, local_path]: [&str; 3],
+    ) -> Result<RawSocket, Refused> {
         let runtime = runtime();
         let url = format!("{}/sapi/{path}", server.replacen("http", "ws", 1));
         let mut request = url
@@ -35,10 +48,10 @@ impl RawSocket {
             .map_err(|error| Refused { status: 0, text: format!("no request: {error}") })?;
         let headers = [
             ("Authorization", key),
-            ("X-ClientID", "raw"),
+            ("X-ClientID", client_id),
             ("X-ClientVersion", "0.0.6"),
-            ("X-LocalHostname", "raw"),
-            ("X-LocalAbsolutePath", "/raw.db"),
+            ("X-LocalHostname", host),
+            ("X-LocalAbsolutePath", local_path),
         ];
         for (name, value) in headers {
             request.headers_mut().insert(name, HeaderValue::from_str(value).expect("a valid header"));

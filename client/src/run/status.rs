@@ -180,6 +180,9 @@ impl Client {
         if self.following {
             doing.push("follows".to_owned());
         }
+        if doing.is_empty() && !self.errors.is_empty() {
+            doing.push("failing".to_owned());
+        }
         doing.join(", ")
     }
 }

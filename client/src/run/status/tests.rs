@@ -75,6 +75,7 @@ fn a_client_does_one_thing_or_several() {
     let due = Some(now - jiff::SignedDuration::from_secs(3));
     let doing = |client: Client| client.doing(now);
     assert_eq!(doing(Client::default()), "");
+    assert_eq!(doing(Client { errors: vec![Failure::default()], ..Client::default() }), "failing");
     assert_eq!(doing(Client { push_due: due, ..Client::default() }), "push due");
     assert_eq!(doing(Client { push_due: due, pushing: true, overdue: true, ..Client::default() }), "pushing");
     assert_eq!(
