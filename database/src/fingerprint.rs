@@ -30,6 +30,9 @@ pub(crate) const TICK: Duration = Duration::from_millis(10);
 /// The same for a file system that keeps whole seconds, or pairs of them.
 const COARSE_TICK: Duration = Duration::from_secs(2);
 
+/// A write that comes so long after another gives a file other times, on every file system.
+pub const SHOWS_AFTER: Duration = COARSE_TICK;
+
 /// What identifies a state of a database file without reading it.
 #[derive(Serialize, Deserialize, PartialEq, Eq, Clone, Debug)]
 pub struct Fingerprint {
@@ -94,8 +97,13 @@ impl Fingerprint {
     /// Whether the content at `now` is, for certain, what it was when `self` was taken. False says
     /// only that it may have changed.
     pub fn proves_unchanged(&self, now: &Fingerprint) -> bool {
-        self.is_settled()
-            && self.wal != Wal::Unknown
+        self.is_settled() && self.shows_the_same(now)
+    }
+
+    /// Whether both show the same. That proves that nothing was written in between only to whoever knows
+    /// otherwise that the first was taken [`SHOWS_AFTER`] the last change, or later.
+    pub fn shows_the_same(&self, now: &Fingerprint) -> bool {
+        self.wal != Wal::Unknown
             && self.wal == now.wal
             && (self.device, self.inode, self.size) == (now.device, now.inode, now.size)
             && (self.modified_ns, self.changed_ns) == (now.modified_ns, now.changed_ns)
@@ -117,7 +125,7 @@ impl Fingerprint {
     }
 
     /// Whether it was taken long enough after the last change for every later one to show.
-    pub(crate) fn is_settled(&self) -> bool {
+    pub fn is_settled(&self) -> bool {
         let tick = if self.changed_ns % 1_000_000_000 == 0 { COARSE_TICK } else { TICK };
         // A clock that was set back makes the difference negative, and nothing certain.
         self.recorded_at_ns.saturating_sub(self.changed_ns) > tick.as_nanos() as i64

@@ -39,7 +39,7 @@ mod wal_file;
 pub use agreed::Agreed;
 pub use error::Error;
 pub use file_replica::{FileReplica, FileReplicaOptions, Overwrite};
-pub use fingerprint::Fingerprint;
+pub use fingerprint::{Fingerprint, SHOWS_AFTER};
 pub use library::check_library;
 pub use live_origin::{LiveOrigin, LiveOriginOptions};
 pub use page_hashes::PageHashes;

@@ -7,6 +7,9 @@
 //!   what another machine writes to a network disk: so the file is looked at every [`LOOK_EVERY`], and
 //!   then the watch is made again where its folder is another one.
 //! - The database file is never opened here.
+//! - A file's times say nothing where the wall clock was set back behind them. What a file shows for
+//!   [`SHOWS_AFTER`] by a clock that is never set is known all the same, so such a file is not taken for
+//!   one that is written to all the time.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt;
@@ -16,13 +19,15 @@ use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use sqlrsync_database::Fingerprint;
+use sqlrsync_database::{Fingerprint, SHOWS_AFTER};
 use tokio::sync::Notify;
+
+use crate::follow::clock;
 
 /// How often a file is looked at that nothing was heard of.
 pub const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// The same where the system does not report.
+/// The same where the system does not report, or what was seen is not certain yet.
 const LOOK_OFTEN: Duration = Duration::from_secs(2);
 
 /// How long to wait after a hint: a transaction is many writes, and a burst is many transactions.
@@ -51,7 +56,23 @@ pub struct Watch {
     hints: Arc<Notify>,
     watcher: Option<FolderWatch>,
     /// What the file was when it was last looked at.
-    seen: Option<Fingerprint>,
+    seen: Option<Seen>,
+}
+
+/// What a file shows.
+#[derive(Clone, Debug)]
+struct Seen {
+    fingerprint: Fingerprint,
+    /// The first and the last look that it showed this, on [`clock`].
+    since: Duration,
+    last: Duration,
+}
+
+impl Seen {
+    /// Whether every write after the last look shows.
+    fn is_certain(&self) -> bool {
+        self.last.saturating_sub(self.since) > SHOWS_AFTER
+    }
 }
 
 /// A watcher of the system's, and the folder (device and inode) that it has.
@@ -92,7 +113,7 @@ impl Watch {
     /// Looks at the file; what it is now is what the next look is compared with.
     pub fn look(&mut self) -> Look {
         self.renew();
-        let seen = self.seen.clone();
+        let seen = self.seen.as_ref().map(|seen| seen.fingerprint.clone());
         self.look_after(seen)
     }
 
@@ -100,14 +121,35 @@ impl Watch {
     /// it still is one of these.
     pub fn look_after(&mut self, known: impl IntoIterator<Item = Fingerprint>) -> Look {
         let Some(now) = self.fingerprint() else { return Look::Missing };
-        let same = known.into_iter().any(|known| known.proves_unchanged(&now));
-        self.seen = Some(now);
+        let certain = self.seen.as_ref().filter(|seen| seen.is_certain()).map(|seen| &seen.fingerprint);
+        let same = known.into_iter().any(|known| {
+            // What is known was taken at the last look or after it.
+            let shown = certain.is_some_and(|seen| seen.shows_the_same(&known));
+            known.proves_unchanged(&now) || (shown && known.shows_the_same(&now))
+        });
+        self.saw(now);
         if same { Look::Same } else { Look::Changed }
+    }
+
+    fn saw(&mut self, now: Fingerprint) {
+        let last = clock::now();
+        match &mut self.seen {
+            Some(seen) if seen.fingerprint.shows_the_same(&now) => {
+                seen.last = last;
+                // One that proves something is kept: the clock may have been set back since.
+                if !seen.fingerprint.is_settled() {
+                    seen.fingerprint = now;
+                }
+            }
+            seen => *seen = Some(Seen { fingerprint: now, since: last, last }),
+        }
     }
 
     /// How long to wait for a hint before the file is looked at without one.
     pub fn look_every(&self) -> Duration {
-        if self.watcher.is_some() { LOOK_EVERY } else { LOOK_OFTEN }
+        let certain = |seen: &Seen| seen.fingerprint.is_settled() || seen.is_certain();
+        let certain = self.seen.as_ref().is_none_or(certain);
+        if self.watcher.is_some() && certain { LOOK_EVERY } else { LOOK_OFTEN }
     }
 
     /// Returns once the system reports something, or has since the last call.

@@ -133,3 +133,30 @@ fn what_a_push_has_is_no_news_and_what_came_after_it_is() {
     connection.execute("INSERT INTO t VALUES (3)", []).unwrap();
     assert_eq!(fixture.watch.look_after(pushed), Look::Changed);
 }
+
+/// What was seen as one sees it whose clock was set back behind the file's times.
+fn clock_set_back(watch: &mut Watch) {
+    let seen = watch.seen.as_mut().unwrap();
+    let mut json = serde_json::to_value(&seen.fingerprint).unwrap();
+    json["recorded_at_ns"] = 0.into();
+    seen.fingerprint = serde_json::from_value(json).unwrap();
+}
+
+#[test]
+fn a_clock_that_was_set_back_does_not_make_every_look_a_write() {
+    let (mut fixture, connection) = watched("delete");
+    let watch = &mut fixture.watch;
+    clock_set_back(watch);
+    assert!(watch.look_every() < LOOK_EVERY, "it is looked at again soon");
+    // For the first time just now: what came in the same tick does not show.
+    watch.seen.as_mut().unwrap().since = clock::now();
+    assert_eq!(watch.look(), Look::Changed);
+    // It was so for long.
+    clock_set_back(watch);
+    watch.seen.as_mut().unwrap().since = clock::now().saturating_sub(2 * SHOWS_AFTER);
+    let before = watch.seen.as_ref().unwrap().fingerprint.clone();
+    assert_eq!(watch.look_every(), LOOK_EVERY);
+    assert_eq!(watch.look_after([before.clone()]), Look::Same);
+    connection.execute("INSERT INTO t VALUES (2)", []).unwrap();
+    assert_eq!(watch.look_after([before]), Look::Changed);
+}
