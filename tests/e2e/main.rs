@@ -22,6 +22,9 @@
 //! | what clients announced and reported, and what `status` says of it | `status` |
 //! | TLS | `tls` |
 //! | disks that fill up | `disk` |
+//! | subscriptions: killed servers, bad networks, a second publisher | `subscribe_faults` |
+//! | a publisher whose file is replaced, deleted, vacuumed, away | `subscribe_files` |
+//! | a wall clock that jumps under all three programs | `subscribe_clock` |
 //!
 //! A test that needs a program that may be missing (`sqlite3_rsync`, `sshd`) or a right that it may not
 //! have (root) says loudly what it did not show, see [`not_shown`].
@@ -42,6 +45,9 @@ mod servers;
 mod services;
 mod status;
 mod story;
+mod subscribe_clock;
+mod subscribe_faults;
+mod subscribe_files;
 mod subscribe_pull;
 mod subscribe_push;
 mod subscribers;

@@ -130,28 +130,23 @@ mod tests {
     fn every_state_is_recognised_and_a_mixture_is_none() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("db");
-        create(&path, "wal");
+        create(&path, "delete");
         assert_eq!(state(&path), 0);
         for n in 1..25 {
             assert_eq!(step(&path), n);
             assert_eq!(state(&path), n);
         }
         for damage in [
-            "UPDATE row SET n = n - 10, bytes = bytes WHERE id = 17",
+            "UPDATE row SET n = n - 10 WHERE id = 17",
             "UPDATE row SET bytes = zeroblob(2000) WHERE id = 399",
             "DELETE FROM link WHERE n = 3",
             "UPDATE tip SET n = n + 1",
         ] {
-            let database = open(&path);
-            database.execute_batch("BEGIN").expect("begun");
+            let copy = folder.path().join("copy");
+            std::fs::copy(&path, &copy).expect("copied");
+            let database = open(&copy);
             database.execute_batch(damage).expect(damage);
-            database.execute_batch("COMMIT").expect("committed");
             assert!(state_of(&database).is_err(), "{damage}");
-            // Anew for the next one.
-            drop(database);
-            std::fs::remove_file(&path).expect("removed");
-            create(&path, "delete");
-            (0..25).for_each(|_| assert!(step(&path) > 0));
         }
     }
 }

@@ -46,6 +46,8 @@ pub enum Way {
 pub enum When {
     /// After exactly so many bytes that way.
     Bytes(Way, u64),
+    /// The same, but after so long where there are not so many: on a connection that waits.
+    BytesOrAfter(Way, u64, Duration),
     /// After so long.
     After(Duration),
 }
@@ -84,8 +86,8 @@ impl Fault {
         let way = if random.below(2) == 0 { Way::Up } else { Way::Down };
         let when = match random.below(3) {
             // In the middle of the first exchange, of the pages, or of whatever goes on then.
-            0 => When::Bytes(way, random.below(2_000)),
-            1 => When::Bytes(way, random.below(60_000)),
+            0 => When::BytesOrAfter(way, random.below(2_000), millis(random, 8_000)),
+            1 => When::BytesOrAfter(way, random.below(60_000), millis(random, 8_000)),
             _ => When::After(millis(random, 3_000)),
         };
         let what = match random.below(8) {

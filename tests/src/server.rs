@@ -24,6 +24,7 @@ pub struct Server {
     child: Option<Child>,
     url: String,
     flags: Vec<String>,
+    environment: Vec<(String, String)>,
     folder: TempDir,
 }
 
@@ -52,10 +53,18 @@ impl Server {
             child: None,
             url: String::new(),
             flags: flags.iter().map(ToString::to_string).collect(),
+            environment: Vec::new(),
             folder: folder.expect("a temporary folder can be made"),
         };
         server.launch("127.0.0.1:0");
         server
+    }
+
+    /// Starts it again on the same data and the same port, with these environment variables from now on.
+    pub fn restart_with_env(&mut self, environment: &[(&str, String)]) {
+        self.environment =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        self.restart();
     }
 
     fn launch(&mut self, listen: &str) {
@@ -64,6 +73,7 @@ impl Server {
             .args(["serve", "--listen", listen, "--data"])
             .arg(self.data())
             .args(&self.flags)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log.expect("the log can be opened"))

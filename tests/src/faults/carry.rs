@@ -74,7 +74,11 @@ impl Control {
     fn open(&self, when: Option<When>) {
         for way in [Way::Up, Way::Down] {
             let bytes = match when {
-                Some(When::Bytes(counted, bytes)) if counted == way => bytes,
+                Some(When::Bytes(counted, bytes) | When::BytesOrAfter(counted, bytes, _))
+                    if counted == way =>
+                {
+                    bytes
+                }
                 _ => u64::MAX,
             };
             self.left(way).store(bytes, Ordering::SeqCst);
@@ -86,11 +90,17 @@ impl Control {
     async fn comes(&self, when: When) {
         match when {
             When::After(time) => tokio::time::sleep(time).await,
-            When::Bytes(way, _) => {
-                while self.left(way).load(Ordering::SeqCst) > 0 {
-                    self.reached.notified().await;
-                }
+            When::Bytes(way, _) => self.through(way).await,
+            When::BytesOrAfter(way, _, time) => {
+                let _ = tokio::time::timeout(time, self.through(way)).await;
             }
+        }
+    }
+
+    /// Waits until as many bytes went that way as may.
+    async fn through(&self, way: Way) {
+        while self.left(way).load(Ordering::SeqCst) > 0 {
+            self.reached.notified().await;
         }
     }
 }
@@ -224,11 +234,9 @@ async fn pump(
         }
         to.write_all(&buffer[..read]).await?;
         shared.count(way, read as u64);
-        if left != u64::MAX {
-            // Only this pump takes from a number that is counted, and the driver sets it after that.
-            control.left(way).store(left - read as u64, Ordering::SeqCst);
-            control.reached.notify_one();
-        }
+        let less = |left: u64| (left != u64::MAX).then(|| left.saturating_sub(read as u64));
+        let _ = control.left(way).fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+        control.reached.notify_one();
         if gate.slow {
             tokio::time::sleep(SLOW_PAUSE).await;
         }
