@@ -2,10 +2,10 @@
 //! because everybody might, until it became private. Within [`POLL_INTERVAL`] of it, whichever program
 //! wrote it.
 
+use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
-
-use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::catalog::{Catalog, Error};
 use crate::sessions::Sessions;
@@ -22,24 +22,30 @@ struct Seen {
     withdrawals: Option<i64>,
 }
 
-/// Watches until the task is aborted. `catalog` is a connection of its own: a connection's own
-/// writes do not change its data version, and a server revokes through others.
-pub fn watch(catalog: Catalog, sessions: Arc<Sessions>) -> JoinHandle<()> {
-    let catalog = Arc::new(catalog);
-    tokio::spawn(async move {
+/// A watch that goes on until this is dropped.
+#[derive(Debug)]
+pub struct Watch {
+    _stop: mpsc::Sender<()>,
+}
+
+/// Watches on a thread of its own: that the question wakes one thread, and not three of the runtime, is
+/// most of what a server at rest costs. `catalog` is a connection of its own: a connection's own writes
+/// do not change its data version, and a server revokes through others.
+///
+/// # Errors
+/// There is no thread.
+pub fn watch(catalog: Catalog, sessions: Arc<Sessions>) -> io::Result<Watch> {
+    let (stop, stopped) = mpsc::channel();
+    std::thread::Builder::new().name("revocations".to_owned()).spawn(move || {
         let mut seen = Seen::default();
-        loop {
-            tokio::time::sleep(POLL_INTERVAL).await;
-            let (catalog, sessions) = (catalog.clone(), sessions.clone());
-            let looked = spawn_blocking(move || look(&catalog, &sessions, seen)).await;
-            match looked {
-                Ok(Ok(now)) => seen = now,
-                Ok(Err(error)) => tracing::error!(%error, "cannot see whether keys were revoked"),
-                // The runtime ends.
-                Err(_) => return,
+        while stopped.recv_timeout(POLL_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            match look(&catalog, &sessions, seen) {
+                Ok(now) => seen = now,
+                Err(error) => tracing::error!(%error, "cannot see whether keys were revoked"),
             }
         }
-    })
+    })?;
+    Ok(Watch { _stop: stop })
 }
 
 fn look(catalog: &Catalog, sessions: &Sessions, seen: Seen) -> Result<Seen, Error> {

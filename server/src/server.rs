@@ -83,6 +83,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The system gives no more threads.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
     /// Keys would travel in the clear.
     #[error(
         "{0} can be reached from other machines, and keys would travel in the clear: use --tls-cert and \
@@ -109,7 +112,8 @@ pub struct Server {
     sessions: Arc<Sessions>,
     stop: watch::Sender<bool>,
     listener: JoinHandle<()>,
-    background: [JoinHandle<()>; 3],
+    background: [JoinHandle<()>; 2],
+    _revocations: revocations::Watch,
     activity: Arc<Activity>,
     _lock: Lock,
 }
@@ -138,7 +142,8 @@ impl Server {
         let first_key = first_start::prepare(&catalog, &settings.namespace)?;
 
         let sessions = Arc::new(Sessions::default());
-        let revocations = revocations::watch(Catalog::open(&folder.catalog())?, sessions.clone());
+        let revocations =
+            revocations::watch(Catalog::open(&folder.catalog())?, sessions.clone()).map_err(Error::Thread)?;
         let repository = Repository::local(&folder.repository(), Handle::current())?;
         let activity = Activity::new(ActivityTable::open(&folder.catalog())?);
         let backend =
@@ -170,7 +175,8 @@ impl Server {
             sessions,
             stop,
             listener,
-            background: [revocations, sweeper, writer],
+            background: [sweeper, writer],
+            _revocations: revocations,
             activity,
             _lock: lock,
         })
