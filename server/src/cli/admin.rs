@@ -10,7 +10,7 @@ use sqlrsync_repository::ReplicaId;
 
 use super::args::{KeyCommand, KeyCreate, NamespaceCommand, ReplicaCommand};
 use super::error::Error;
-use crate::catalog::{Catalog, KeyId, KeyRecord, NewReplica, ReplicaRecord, Visibility, kind_word};
+use crate::catalog::{self, Catalog, KeyId, KeyRecord, NewReplica, ReplicaRecord, Visibility, kind_word};
 use crate::data_folder::DataFolder;
 use crate::new_key::{self, Wish};
 
@@ -62,6 +62,12 @@ pub fn replica(folder: &DataFolder, command: ReplicaCommand) -> Result<ExitCode,
     let catalog = Catalog::open(&folder.catalog())?;
     match command {
         ReplicaCommand::List { json } => list_replicas(&catalog, json)?,
+        ReplicaCommand::Show { name, json } => {
+            let (namespace, path) = (name.namespace().as_str(), name.path().as_str());
+            let found = catalog.replica(namespace, path)?;
+            let replica = found.ok_or_else(|| catalog::Error::NoReplica(name.to_string()))?;
+            print_replica(&mut io::stdout().lock(), &replica, json)?;
+        }
         ReplicaCommand::Visibility { name, visibility } => {
             let (namespace, path) = (name.namespace().as_str(), name.path().as_str());
             catalog.set_visibility(namespace, path, visibility.visibility())?;
@@ -79,20 +85,22 @@ fn list_replicas(catalog: &Catalog, json: bool) -> Result<(), Error> {
             let Some(last) = page.last() else { break };
             after.clone_from(&last.path);
             for replica in &page {
-                let (name, id) = (replica.name(), &replica.id);
-                let (visibility, created) = (replica.visibility.as_str(), &replica.created);
-                if json {
-                    let line = json!({
-                        "replica": name, "replica_id": id, "visibility": visibility, "created": created,
-                    });
-                    writeln!(out, "{line}")?;
-                } else {
-                    writeln!(out, "{id}  {visibility:<8}  {created}  {name}")?;
-                }
+                print_replica(&mut out, replica, json)?;
             }
         }
     }
     Ok(())
+}
+
+fn print_replica(out: &mut impl Write, replica: &ReplicaRecord, json: bool) -> io::Result<()> {
+    let (name, id) = (replica.name(), &replica.id);
+    let (visibility, created) = (replica.visibility.as_str(), &replica.created);
+    if json {
+        let line = json!({"replica": name, "replica_id": id, "visibility": visibility, "created": created});
+        writeln!(out, "{line}")
+    } else {
+        writeln!(out, "{id}  {visibility:<8}  {created}  {name}")
+    }
 }
 
 fn create_key(catalog: &Catalog, wish: &KeyCreate) -> Result<(), Error> {

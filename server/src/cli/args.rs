@@ -165,6 +165,15 @@ pub enum ReplicaCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Show one replica.
+    Show {
+        /// The replica.
+        #[arg(value_name = "NS/PATH")]
+        name: RemoteName,
+        /// A JSON object, as `list` has it.
+        #[arg(long)]
+        json: bool,
+    },
     /// Say who may pull a replica without a key. A running server heeds it at once: connections that are open
     /// because everybody might pull a replica end within a second of its becoming private.
     Visibility {

@@ -112,8 +112,12 @@ fn keys_are_made_and_revoked_while_the_server_runs() {
     assert!(run(&data, &shown).status.success());
     let listed: Value = serde_json::from_slice(&run(&data, &["replica", "list", "--json"]).stdout).unwrap();
     assert_eq!((&listed["replica"], &listed["visibility"]), (&"team/app.db".into(), &"public".into()));
+    let shown: Value =
+        serde_json::from_slice(&run(&data, &["replica", "show", "team/app.db", "--json"]).stdout).unwrap();
+    assert_eq!(shown, listed);
     for (args, code) in [
         (&["replica", "visibility", "team/none.db", "public"][..], 10),
+        (&["replica", "show", "team/none.db"][..], 10),
         (&["key", "create", "--kind", "push"][..], 2),
         (&["key", "create", "--kind", "admin", "--replica", "team/app.db"], 2),
         (&["key", "create", "--kind", "pull", "--replica", "team/../app.db"], 2),
