@@ -13,6 +13,9 @@ use crate::server::terminate;
 /// How long anything that must happen may take, on a machine that builds at the same time.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How long its outputs may stay open when it has ended.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// How often a condition is looked at that nobody tells of.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -133,6 +136,7 @@ impl Subscriber {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = child.try_wait().expect("a child can be waited for") {
+                self.hear_out();
                 return status.code().unwrap_or(-1);
             }
             if Instant::now() > deadline {
@@ -141,6 +145,12 @@ impl Subscriber {
             }
             std::thread::sleep(LOOK_EVERY);
         }
+    }
+
+    /// Waits for the last words of a process that has ended; a child that it left behind may have them.
+    fn hear_out(&self) {
+        let lines = self.said.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.said.more.wait_timeout_while(lines, LAST_WORDS, |lines| lines.ended < 2));
     }
 
     /// Asks it to stop, and gives its exit code.
