@@ -2,7 +2,6 @@
 //! put into a spool in order. A chunk of pages stays on one thread, and in its processor's cache. The
 //! read transaction ends with the last page read, however slowly the spool is emptied.
 
-use std::ops::Range;
 use std::path::Path;
 
 use roaring::RoaringBitmap;
@@ -86,6 +85,14 @@ pub(crate) struct Outcome {
 struct Chunk {
     numbers: Vec<PageNumber>,
     data: Vec<u8>,
+}
+
+impl Chunk {
+    /// The first page, where there is no gap after it.
+    fn run_from(&self) -> Option<PageNumber> {
+        let (first, last) = (self.numbers.first()?, self.numbers.last()?);
+        (last.index() - first.index() == self.numbers.len() as u32 - 1).then_some(*first)
+    }
 }
 
 /// What a worker made of a chunk.
@@ -203,48 +210,43 @@ impl Mapper<'_> {
                     }
                 }
             }
-            Compare::Tree(base) => {
-                let first = chunk.numbers.first().map_or(0, |first| first.index() / GROUP);
-                let groups = (chunk.numbers.len() as u32).div_ceil(GROUP);
-                let held = base.as_ref().map(|base| base.groups(first, groups)).transpose()?;
-                for (at, group) in (first..first + groups).enumerate() {
-                    let start = at * GROUP as usize;
-                    let end = (start + GROUP as usize).min(chunk.numbers.len());
-                    let hash = self.group_hash(chunk, start..end);
-                    if held.as_ref().and_then(|held| held.get(at)) != Some(&hash) {
-                        self.compare_group(base.as_ref(), chunk, start..end, changes, &mut changed)?;
-                        changes.push(Change::Group(group, hash));
-                    }
-                }
-            }
+            Compare::Tree(base) => self.compare_groups(base.as_ref(), chunk, changes, &mut changed)?,
         }
         Ok(changed)
     }
 
-    fn group_hash(&self, chunk: &Chunk, places: Range<usize>) -> PageHash {
-        let len = self.geometry.page_size.bytes();
-        group_hash(&chunk.data[places.start * len..places.end * len])
-    }
-
-    /// Page by page, in a group that is not as it was.
-    fn compare_group(
+    fn compare_groups(
         &self,
         base: Option<&PageHashes>,
         chunk: &Chunk,
-        places: Range<usize>,
         changes: &mut Vec<Change>,
         changed: &mut RoaringBitmap,
     ) -> Result<(), Error> {
-        let held = match base {
-            Some(base) => base.pages_of_group(chunk.numbers[places.start].index() / GROUP)?,
-            None => Vec::new(),
+        let Some(base) = base else {
+            // Groups are hashed when there is something to compare them with.
+            let hashes = PageHash::of_each(&chunk.data, self.geometry.page_size);
+            changes.extend(chunk.numbers.iter().zip(hashes).map(|(page, hash)| Change::Page(*page, hash)));
+            changed.insert_range(..chunk.numbers.len() as u32);
+            return Ok(());
         };
-        for (slot, at) in places.enumerate() {
-            let hash = PageHash::of(self.page(chunk, at));
-            if held.get(slot) != Some(&hash) {
-                changes.push(Change::Page(chunk.numbers[at], hash));
-                changed.insert(at as u32);
+        let first = chunk.numbers.first().map_or(0, |first| first.index() / GROUP);
+        let groups = base.groups(first, (chunk.numbers.len() as u32).div_ceil(GROUP))?;
+        let group_len = GROUP as usize * self.geometry.page_size.bytes();
+        for ((group, pages), held) in (first..).zip(chunk.data.chunks(group_len)).zip(groups) {
+            let hash = group_hash(pages);
+            if hash == held {
+                continue;
             }
+            let held = base.pages_of_group(group)?;
+            let first_slot = (group - first) * GROUP;
+            for (slot, hash) in PageHash::of_each(pages, self.geometry.page_size).into_iter().enumerate() {
+                if held.get(slot) != Some(&hash) {
+                    let at = first_slot + slot as u32;
+                    changes.push(Change::Page(chunk.numbers[at as usize], hash));
+                    changed.insert(at);
+                }
+            }
+            changes.push(Change::Group(group, hash));
         }
         Ok(())
     }
@@ -258,15 +260,15 @@ impl Mapper<'_> {
         changed: &mut RoaringBitmap,
     ) -> Result<(), Error> {
         let mut held = (None, Vec::new());
-        for (at, number) in chunk.numbers.iter().enumerate() {
+        let hashes = PageHash::of_each(&chunk.data, self.geometry.page_size);
+        for ((at, number), hash) in (0u32..).zip(&chunk.numbers).zip(hashes) {
             let (group, slot) = (number.index() / GROUP, number.index() % GROUP);
             if held.0 != Some(group) {
                 held = (Some(group), base.pages_of_group(group)?);
             }
-            let hash = PageHash::of(self.page(chunk, at));
             if held.1.get(slot as usize) != Some(&hash) {
                 changes.push(Change::Page(*number, hash));
-                changed.insert(at as u32);
+                changed.insert(at);
             }
         }
         Ok(())
@@ -274,6 +276,11 @@ impl Mapper<'_> {
 
     fn compress(&self, chunk: &Chunk, selected: &[usize]) -> Vec<Block> {
         let effort = effort(self.raw, self.spool);
+        if let (Some(first), true) = (chunk.run_from(), selected.len() == chunk.numbers.len())
+            && let Some(block) = Block::of_run(self.geometry.page_size, first, &chunk.data, effort)
+        {
+            return vec![block];
+        }
         let mut builder = BlockBuilder::new(self.geometry.page_size);
         let mut blocks = Vec::new();
         for &at in selected {

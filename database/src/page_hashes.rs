@@ -1,5 +1,5 @@
 //! The page tree of a local file, kept in a file of its own, with the hashes of groups of pages that
-//! make a scan three times faster than page by page.
+//! make a scan faster than page by page.
 //!
 //! ```text
 //! header   magic 16 · format 1 · state 1 (0 clean, 1 being written) · log2(page size) 1 · zero 1

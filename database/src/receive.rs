@@ -149,7 +149,7 @@ fn decode(block: &Block) -> Result<Decoded, Error> {
     if numbers.contains(&block.page_size().lock_page()) {
         return Err(Error::Invalid("the page that SQLite locks"));
     }
-    let hashes = data.chunks_exact(block.page_size().bytes()).map(PageHash::of).collect();
+    let hashes = PageHash::of_each(&data, block.page_size());
     Ok(Decoded { numbers, data, hashes })
 }
 

@@ -33,7 +33,7 @@ pub(crate) fn find_reusable(
         if numbers.first() == Some(&PageNumber::FIRST) {
             make_canonical(&mut data[..geometry.page_size.bytes()]);
         }
-        let hashes: Vec<PageHash> = data.chunks_exact(geometry.page_size.bytes()).map(PageHash::of).collect();
+        let hashes = PageHash::of_each(&data, geometry.page_size);
         if staged_hash(&hashes) == block.hash {
             reusable.push(place);
             found |= pages;

@@ -16,7 +16,7 @@
 
 use std::cell::RefCell;
 
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 
 use crate::page::{PageNumber, PageSize};
 
@@ -48,7 +48,7 @@ enum Codec {
 pub enum Effort {
     /// None: the pages are stored as they are.
     None,
-    /// zstd level -3: keeps up with a disk and with a fast network.
+    /// zstd level -7: keeps up with a disk and with a fast network.
     Fast,
     /// zstd level 1: for what goes over a slow network.
     Small,
@@ -59,7 +59,7 @@ impl Effort {
     const fn zstd_level(self) -> Option<i32> {
         match self {
             Effort::None => None,
-            Effort::Fast => Some(-3),
+            Effort::Fast => Some(-7),
             Effort::Small => Some(1),
         }
     }
@@ -145,6 +145,22 @@ impl Block {
             return Err(BlockError::Runs);
         };
         Ok(Block { bytes, page_size, codec, page_count, first, last })
+    }
+
+    /// A block of canonical pages in a row, the first of which is `first`: what a [`BlockBuilder`] makes of
+    /// them, without a copy. `None` where they are none, or too many.
+    pub fn of_run(
+        page_size: PageSize,
+        first: PageNumber,
+        canonical_pages: &[u8],
+        effort: Effort,
+    ) -> Option<Block> {
+        if canonical_pages.len() > BLOCK_RAW_MAX {
+            return None;
+        }
+        let len = u16::try_from(canonical_pages.len() / page_size.bytes()).ok().filter(|len| *len > 0)?;
+        first.get().checked_add(u32::from(len - 1))?;
+        encode(page_size, &[(first.get(), len)], canonical_pages, effort)
     }
 
     /// The encoded form.
@@ -263,50 +279,56 @@ impl BlockBuilder {
 
     /// Encodes what was added and empties the builder; `None` where nothing was added.
     pub fn finish(&mut self, effort: Effort) -> Option<Block> {
-        let (first, _) = *self.runs.first()?;
-        let (last_run, last_len) = *self.runs.last()?;
-        let (codec, bytes) = SCRATCH.with_borrow_mut(|bytes| {
-            bytes.clear();
-            bytes.put_bytes(0, HEADER_LEN);
-            for &(first, len) in &self.runs {
-                bytes.put_u32(first);
-                bytes.put_u16(len);
-            }
-            let codec = self.encode(effort, bytes);
-            bytes[CHECK_LEN] = codec as u8;
-            bytes[CHECK_LEN + 1..HEADER_LEN].copy_from_slice(&(self.runs.len() as u16).to_be_bytes());
-            let check = check(&bytes[CHECK_LEN..]);
-            bytes[..CHECK_LEN].copy_from_slice(&check);
-            (codec, Bytes::copy_from_slice(bytes))
-        });
-        let block = Block {
-            bytes,
-            page_size: self.page_size,
-            codec,
-            page_count: (self.raw.len() / self.page_size.bytes()) as u32,
-            first: PageNumber::new(first)?,
-            last: PageNumber::new(last_run + u32::from(last_len - 1))?,
-        };
+        let block = encode(self.page_size, &self.runs, &self.raw, effort);
         self.runs.clear();
         self.raw.clear();
-        Some(block)
+        block
     }
+}
 
-    /// Appends the data, compressed where that makes it shorter; says which it is.
-    fn encode(&self, effort: Effort, bytes: &mut Vec<u8>) -> Codec {
-        let start = bytes.len();
-        if let Some(level) = effort.zstd_level() {
-            bytes.resize(start + self.raw.len(), 0);
-            if let Some(len) =
-                compress(&self.raw, &mut bytes[start..], level).filter(|&len| len < self.raw.len())
-            {
-                bytes.truncate(start + len);
-                return Codec::Zstd;
-            }
-            bytes.truncate(start);
+/// A block of `raw`, the pages of `runs` one after the other; `None` without a page.
+fn encode(page_size: PageSize, runs: &[(u32, u16)], raw: &[u8], effort: Effort) -> Option<Block> {
+    let (first, _) = *runs.first()?;
+    let (last_run, last_len) = *runs.last()?;
+    let data_at = HEADER_LEN + RUN_LEN * runs.len();
+    let (codec, bytes) = SCRATCH.with_borrow_mut(|scratch| {
+        // It only grows, so that it is filled with zeros once.
+        if scratch.len() < data_at + raw.len() {
+            scratch.resize(data_at + raw.len(), 0);
         }
-        bytes.put_slice(&self.raw);
-        Codec::Stored
+        let (header, data) = scratch.split_at_mut(data_at);
+        let (codec, len) = encode_data(raw, effort, &mut data[..raw.len()]);
+        header[CHECK_LEN] = codec as u8;
+        header[CHECK_LEN + 1..HEADER_LEN].copy_from_slice(&(runs.len() as u16).to_be_bytes());
+        for (slot, (first, len)) in header[HEADER_LEN..].chunks_exact_mut(RUN_LEN).zip(runs) {
+            slot[..4].copy_from_slice(&first.to_be_bytes());
+            slot[4..].copy_from_slice(&len.to_be_bytes());
+        }
+        let bytes = &mut scratch[..data_at + len];
+        let check = check(&bytes[CHECK_LEN..]);
+        bytes[..CHECK_LEN].copy_from_slice(&check);
+        (codec, Bytes::copy_from_slice(bytes))
+    });
+    Some(Block {
+        bytes,
+        page_size,
+        codec,
+        page_count: (raw.len() / page_size.bytes()) as u32,
+        first: PageNumber::new(first)?,
+        last: PageNumber::new(last_run + u32::from(last_len - 1))?,
+    })
+}
+
+/// Puts the data into `out`, which is as long as `raw`, compressed where that makes it shorter. Says which
+/// it is, and the length.
+fn encode_data(raw: &[u8], effort: Effort, out: &mut [u8]) -> (Codec, usize) {
+    let compressed = effort.zstd_level().and_then(|level| compress(raw, out, level));
+    match compressed.filter(|&len| len < raw.len()) {
+        Some(len) => (Codec::Zstd, len),
+        None => {
+            out.copy_from_slice(raw);
+            (Codec::Stored, raw.len())
+        }
     }
 }
 

@@ -15,6 +15,7 @@ pub mod exchange;
 pub mod fuzzing;
 pub mod hash;
 pub mod key;
+mod lanes;
 pub mod memory;
 pub mod message;
 pub mod page;

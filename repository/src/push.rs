@@ -329,9 +329,7 @@ impl ReplicaPages for PushReplica {
         block.decode(&mut open.raw).map_err(|error| Error::Peer(PeerFault::Block(error)))?;
         open.hash(&block)?;
         let hashes = std::mem::take(&mut open.hashes);
-        let taken = open.collector.take(&block, &hashes, &[]);
-        open.hashes = hashes;
-        taken
+        open.collector.take(&block, &hashes, &[])
     }
 
     fn finish(&mut self, end: End) -> Result<Committed, Error> {
@@ -358,8 +356,7 @@ impl Open {
     /// Hashes the decoded pages of a block, and looks at page 1.
     fn hash(&mut self, block: &Block) -> Result<(), Error> {
         let bytes = self.page_size.bytes();
-        self.hashes.clear();
-        self.hashes.extend(self.raw.chunks_exact(bytes).map(PageHash::of));
+        self.hashes = PageHash::of_each(&self.raw, self.page_size);
         if block.first() == PageNumber::FIRST {
             let first = &self.raw[..bytes];
             if HeaderFields::of(first) != HeaderFields::default() {
