@@ -144,20 +144,20 @@ fn write_pages(
     let before: u32 = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).map_err(sqlite)?;
     let sql = "INSERT INTO sqlite_dbpage (pgno, data) VALUES (?1, ?2)";
     let mut insert = connection.prepare(sql).map_err(sqlite)?;
-    let mut page = vec![0; geometry.page_size.bytes()];
-    let numbers = received.pages.iter().filter_map(PageNumber::new);
-    for number in numbers.filter(|number| *number != PageNumber::FIRST) {
+    received.each(|number, page| {
         if !geometry.page_count.contains(number) || number == geometry.page_size.lock_page() {
             return Err(Error::Invalid("a page past the end"));
         }
-        received.read(number, &mut page)?;
-        insert.execute(params![number.get(), page]).map_err(sqlite)?;
-    }
+        if number != PageNumber::FIRST {
+            insert.execute(params![number.get(), page]).map_err(sqlite)?;
+        }
+        Ok(())
+    })?;
+    let mut page = own.clone();
     if received.pages.contains(PageNumber::FIRST.get()) {
+        page.resize(geometry.page_size.bytes(), 0);
         received.read(PageNumber::FIRST, &mut page)?;
         make_canonical(&mut page);
-    } else {
-        page.copy_from_slice(&own);
     }
     let fields = HeaderFields::of(&own);
     fields.put(&mut page);

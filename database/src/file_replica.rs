@@ -24,7 +24,7 @@ use crate::fingerprint::{Fingerprint, stat};
 use crate::legacy::LegacyHashes;
 use crate::new_file::{NewFile, check_free, folder_of};
 use crate::page_hashes::{Content, PageHashes};
-use crate::receive::{Intake, Received};
+use crate::receive::{Intake, Layout, Received};
 use crate::replace::replace;
 use crate::scan::{Scanned, scan};
 use crate::snapshot::Snapshot;
@@ -297,7 +297,8 @@ impl FileReplica {
                     (Some(new), file)
                 }
             };
-            let mut received = Received::new(file, page_size, &self.path, &self.temp_dir);
+            let layout = if new.is_none() && self.version >= 3 { Layout::Row } else { Layout::Database };
+            let mut received = Received::new(file, layout, page_size, &self.path, &self.temp_dir);
             if new.is_some() && self.version < 3 {
                 // What does not exist counts as an empty database: its page does not come if it is the same.
                 received.put(PageNumber::FIRST, &empty_database(page_size))?;

@@ -1,6 +1,6 @@
 //! Pages on their way in: decoded and hashed on two threads, and put at their places in a file of
-//! pages, which is the new database itself or a file without a name. What arrived is a bitmap and a
-//! list of hashes; nothing of it is in memory.
+//! pages, which is the new database itself, or one after the other into a file without a name. What arrived
+//! is a bitmap and a list of hashes; nothing of it is in memory.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -25,22 +25,49 @@ use crate::parallel::{Feed, ordered_map};
 /// Blocks that wait to be decoded.
 const QUEUE: usize = 4;
 
-/// Pages that arrived, each at its place in a file.
+/// How many bytes of pages are read back at once.
+const READ_LEN: usize = 256 << 10;
+
+/// Where pages stand in a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Layout {
+    /// Each at its place in the database, in whatever order they arrive.
+    Database,
+    /// One after the other: they arrive in ascending order.
+    Row,
+}
+
+/// Pages that arrived, in a file.
 pub(crate) struct Received {
     pub(crate) file: Arc<File>,
     pub(crate) pages: RoaringBitmap,
     /// What they hash to, in ascending order.
     pub(crate) delta: Delta,
     page_size: PageSize,
+    layout: Layout,
     /// What messages name.
     path: PathBuf,
 }
 
 impl Received {
-    /// Nothing yet. Pages go to their places in `file`.
-    pub(crate) fn new(file: Arc<File>, page_size: PageSize, path: &Path, temp_dir: &Path) -> Received {
+    /// Nothing yet. Pages go to `file`.
+    pub(crate) fn new(
+        file: Arc<File>,
+        layout: Layout,
+        page_size: PageSize,
+        path: &Path,
+        temp_dir: &Path,
+    ) -> Received {
         let (pages, delta) = (RoaringBitmap::new(), Delta::new(temp_dir));
-        Received { file, pages, delta, page_size, path: path.to_path_buf() }
+        Received { file, pages, delta, page_size, layout, path: path.to_path_buf() }
+    }
+
+    /// Where in the file a page stands, or is to.
+    fn offset(&self, number: PageNumber) -> u64 {
+        match self.layout {
+            Layout::Database => number.offset(self.page_size),
+            Layout::Row => self.pages.rank(number.get() - 1) * self.page_size.bytes() as u64,
+        }
     }
 
     /// Puts a page at its place.
@@ -48,8 +75,9 @@ impl Received {
         if page.len() != self.page_size.bytes() || number == self.page_size.lock_page() {
             return Err(Error::Invalid("a page that cannot be"));
         }
+        write_page(&self.file, self.offset(number), page, &self.path)?;
         self.pages.insert(number.get());
-        write_page(&self.file, number.offset(self.page_size), page, &self.path)
+        Ok(())
     }
 
     /// Puts a decoded block's pages, a run at a time, and records their hashes.
@@ -57,10 +85,13 @@ impl Received {
         let len = self.page_size.bytes();
         let mut start = 0;
         while let Some(first) = decoded.numbers.get(start) {
-            let run =
-                decoded.numbers[start..].iter().zip(first.get()..).take_while(|(n, i)| n.get() == *i).count();
+            let rest = &decoded.numbers[start..];
+            let run = match self.layout {
+                Layout::Database => rest.iter().zip(first.get()..).take_while(|(n, i)| n.get() == *i).count(),
+                Layout::Row => rest.len(),
+            };
             let data = &decoded.data[start * len..(start + run) * len];
-            write_page(&self.file, first.offset(self.page_size), data, &self.path)?;
+            write_page(&self.file, self.offset(*first), data, &self.path)?;
             start += run;
         }
         for (number, hash) in decoded.numbers.iter().zip(&decoded.hashes) {
@@ -72,8 +103,36 @@ impl Received {
 
     /// Reads a page back.
     pub(crate) fn read(&self, number: PageNumber, page: &mut [u8]) -> Result<(), Error> {
-        let read = self.file.read_exact_at(page, number.offset(self.page_size));
+        self.read_at(self.offset(number), page)
+    }
+
+    fn read_at(&self, offset: u64, pages: &mut [u8]) -> Result<(), Error> {
+        let read = self.file.read_exact_at(pages, offset);
         read.map_err(io_error("reading back the pages for", &self.path))
+    }
+
+    /// Reads all pages back, in ascending order.
+    pub(crate) fn each(
+        &self,
+        mut each: impl FnMut(PageNumber, &[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let len = self.page_size.bytes();
+        let mut left = self.pages.iter().filter_map(PageNumber::new);
+        let mut data = Vec::new();
+        loop {
+            let some: Vec<PageNumber> = left.by_ref().take(READ_LEN / len).collect();
+            let Some(first) = some.first() else { return Ok(()) };
+            data.resize(some.len() * len, 0);
+            match self.layout {
+                Layout::Row => self.read_at(self.offset(*first), &mut data)?,
+                Layout::Database => {
+                    let mut places = some.iter().zip(data.chunks_exact_mut(len));
+                    places.try_for_each(|(number, page)| self.read(*number, page))?;
+                }
+            }
+            let mut pages = some.iter().zip(data.chunks_exact(len));
+            pages.try_for_each(|(number, page)| each(*number, page))?;
+        }
     }
 
     /// Forgets pages past the end. An origin of version 1 or 2 that shrank as it was sent may have sent them.
@@ -87,14 +146,18 @@ impl Received {
 
     /// Hashes what arrived without hashes (versions 1 and 2).
     pub(crate) fn hash_all(&mut self) -> Result<(), Error> {
-        let mut page = vec![0; self.page_size.bytes()];
-        for number in self.pages.clone().iter().filter_map(PageNumber::new) {
-            self.read(number, &mut page)?;
-            if number == PageNumber::FIRST {
+        let mut delta = Delta::new(self.delta.dir());
+        self.each(|number, page| {
+            let hash = if number == PageNumber::FIRST {
+                let mut page = page.to_vec();
                 make_canonical(&mut page);
-            }
-            self.delta.record(Change::Page(number, PageHash::of(&page)))?;
-        }
+                PageHash::of(&page)
+            } else {
+                PageHash::of(page)
+            };
+            delta.record(Change::Page(number, hash))
+        })?;
+        self.delta = delta;
         Ok(())
     }
 
