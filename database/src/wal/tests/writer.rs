@@ -1,7 +1,7 @@
 //! A program that does to its database whatever programs do, at random and from a seed.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
@@ -39,14 +39,15 @@ impl Writer {
     /// Opens the database, and makes it where there is nothing. `wait` is how long to wait for others.
     pub(super) fn new(path: &Path, seed: u64, wait: Duration) -> Writer {
         let connection = Connection::open(path).unwrap();
-        connection.busy_timeout(Duration::from_secs(10)).unwrap();
-        connection
-            .execute_batch(
-                "PRAGMA page_size = 1024; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;
-                 CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, name TEXT, data BLOB);
-                 CREATE INDEX IF NOT EXISTS t_name ON t (name);",
-            )
-            .unwrap();
+        let sql = "PRAGMA page_size = 1024; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;
+                   CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, name TEXT, data BLOB);
+                   CREATE INDEX IF NOT EXISTS t_name ON t (name);";
+        // SQLite does not wait for others that change the journal mode at the same time.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while let Err(error) = connection.execute_batch(sql) {
+            assert!(Instant::now() < deadline, "{error}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let mut writer = Writer { path: path.into(), connection, random: Random::new(seed), calm: 0, wait };
         writer.insert(300);
         writer.tune();
