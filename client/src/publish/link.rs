@@ -191,3 +191,7 @@ async fn send(socket: &mut Socket, message: Message) -> tungstenite::Result<()> 
     let sent = tokio::time::timeout(SILENCE_MAX, socket.send(message)).await;
     sent.unwrap_or(Err(tungstenite::Error::ConnectionClosed))
 }
+
+#[cfg(test)]
+#[path = "link/tests.rs"]
+mod tests;
