@@ -7,7 +7,7 @@ use serde_json::Value;
 use sqlrsync_tests::client::Client;
 use sqlrsync_tests::sample;
 use sqlrsync_tests::server::Server;
-use sqlrsync_tests::subscriber::Subscriber;
+use sqlrsync_tests::subscriber::{Subscriber, wait_until};
 
 use crate::REMOTE;
 
@@ -18,6 +18,13 @@ fn publish(client: &Client, flags: &[&str]) -> Subscriber {
 
 fn event(name: &'static str) -> impl Fn(&Value) -> bool {
     move |object| object["event"] == name
+}
+
+/// When the server expects the next push.
+fn push_due(client: &Client) -> Option<String> {
+    let status = client.json(&["status", REMOTE]);
+    let clients = status["clients"].as_array().unwrap();
+    clients.iter().find_map(|client| client["push_due"].as_str().map(str::to_owned))
 }
 
 fn outcomes(publisher: &Subscriber, kind: &str) -> Vec<u64> {
@@ -49,9 +56,11 @@ fn what_is_written_is_pushed_ten_seconds_after_the_last_write() {
     sample::change(&database, 1, "first");
     let announced = publisher.wait_for("the write", event("written"));
     assert_eq!(announced["push_in_seconds"], 10);
+    wait_until("the server knows of the push", || push_due(&client).is_some());
     sample::change(&database, 2, "second");
     let last_write = Instant::now();
     publisher.wait_for_version(2);
+    wait_until("the server knows that it came", || push_due(&client).is_none());
     assert!(last_write.elapsed() >= Duration::from_secs(9), "{:?}", last_write.elapsed());
     assert_pushed(&client);
     assert_eq!(publisher.stop(), 0);
