@@ -9,7 +9,7 @@ use sqlrsync_tests::client::Client;
 use sqlrsync_tests::raw::{RawSocket, SILENCE_MAX};
 use sqlrsync_tests::sample;
 use sqlrsync_tests::server::Server;
-use sqlrsync_tests::subscriber::wait_until;
+use sqlrsync_tests::subscriber::{Subscriber, wait_until};
 
 use crate::REMOTE;
 
@@ -137,6 +137,41 @@ fn an_announced_push_is_due_then_overdue_until_it_comes() {
     assert_eq!((&status["latest"], &status["overdue"]), (&json!(2), &json!(false)));
     let itself = publisher.itself();
     assert_eq!((&itself["push_due"], &itself["last_push_version"]), (&Value::Null, &json!(2)));
+}
+
+#[test]
+fn a_publisher_that_is_killed_before_its_push_is_overdue_until_somebody_pushes() {
+    let publisher = Publisher::new();
+    let client = &publisher.client;
+    let flags = ["app.db", REMOTE, "--subscribe", "--waitIdle", "10s", "--json"];
+    let running = Subscriber::start("the publisher", client.command(&flags));
+    running.wait_for("the watch", |object| object["event"] == "watching");
+    sample::change(&client.path("app.db"), 1, "written to");
+    wait_until("the push is announced", || !publisher.itself()["push_due"].is_null());
+    client.run(&["status", REMOTE]).ok().says("push in ");
+    // Kills it.
+    drop(running);
+    wait_until("the push is overdue", || publisher.itself()["overdue"] == true);
+    client.run(&["app.db", REMOTE]).ok();
+    let itself = publisher.itself();
+    assert_eq!((&itself["push_due"], &itself["overdue"]), (&Value::Null, &json!(false)));
+    assert_eq!(itself["last_push_version"], 2);
+}
+
+#[test]
+fn who_follows_is_shown_while_it_does() {
+    let publisher = Publisher::new();
+    let follower = Client::admin(&publisher.server);
+    let running = Subscriber::start("the follower", follower.command(&[REMOTE, "--subscribe", "--json"]));
+    let follows = || {
+        let status = publisher.status();
+        let clients = status["clients"].as_array().unwrap();
+        clients.iter().filter(|client| client["following"] == true).count()
+    };
+    wait_until("it follows", || follows() == 1);
+    publisher.client.run(&["status", REMOTE]).ok().says("follows");
+    drop(running);
+    wait_until("it is gone", || follows() == 0);
 }
 
 #[test]
