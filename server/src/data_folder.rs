@@ -4,6 +4,7 @@
 //! catalog.db      namespaces, replica paths, key hashes
 //! repository/     the versions
 //! serve.lock      held by the server that serves this folder
+//! first-admin-key where the first start had no terminal to show it on
 //! ```
 //!
 //! It is for its owner only (0700): the catalog has hashes of keys, the repository everything else.

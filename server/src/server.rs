@@ -75,6 +75,9 @@ pub enum Error {
         /// What is wrong with it.
         error: sqlrsync_protocol::remote::NameError,
     },
+    /// What was given is no address.
+    #[error("{0:?} is no address to listen on: give HOST:PORT, as in 127.0.0.1:7777")]
+    Address(String),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -242,7 +245,14 @@ async fn recover(backend: &Arc<Backend>) -> Result<(), Error> {
 /// Binds the first address of `text` that can be bound.
 async fn listen(text: &str, plain_is_safe: bool) -> Result<TcpListener, Error> {
     let fail = |source| Error::Listen { address: text.to_owned(), source };
-    let addresses: Vec<SocketAddr> = text.to_socket_addrs().map_err(fail)?.collect();
+    let addresses: Vec<SocketAddr> = match text.to_socket_addrs() {
+        Ok(addresses) => addresses.collect(),
+        // As opposed to a name that cannot be looked up now.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            return Err(Error::Address(text.to_owned()));
+        }
+        Err(error) => return Err(fail(error)),
+    };
     if let Some(open) = addresses.iter().find(|address| !plain_is_safe && !address.ip().is_loopback()) {
         return Err(Error::PlainHttp(*open));
     }

@@ -151,12 +151,12 @@ macro_rules! settings {
             fn set(&mut self, name: &str, text: &str) -> Result<(), String> {
                 match name {
                     $( stringify!($name) => {
-                        self.$name = Some(text.parse().map_err(|error| format!("{name}: {error}"))?);
+                        self.$name = Some(text.parse().map_err(|error| format!("{error}"))?);
                     } )*
                     $( stringify!($optional) => {
-                        self.$optional = Some(text.parse().map_err(|error| format!("{name}: {error}"))?);
+                        self.$optional = Some(text.parse().map_err(|error| format!("{error}"))?);
                     } )*
-                    _ => return Err(format!("there is no setting {name:?}")),
+                    _ => return Err("there is no such setting".to_owned()),
                 }
                 Ok(())
             }
@@ -286,40 +286,89 @@ pub struct File {
     pub data: Option<PathBuf>,
     /// All the rest.
     pub given: Given,
+    /// What in it cannot be used, and counts as not said.
+    pub problems: Vec<Problem>,
+}
+
+/// Something in the configuration file that cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Problem {
+    /// The setting; `None` where it is all of the file.
+    pub name: Option<String>,
+    /// What is wrong.
+    pub why: String,
+}
+
+impl Problem {
+    fn of(name: &str, why: impl Into<String>) -> Problem {
+        Problem { name: Some(name.to_owned()), why: why.into() }
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{name}: {}", self.why),
+            None => f.write_str(&self.why),
+        }
+    }
 }
 
 impl File {
-    /// Reads the file; an absent one says nothing, unless it was `named` by the user.
+    /// Reads the file; an absent one says nothing, unless it was `named` by the user. What is wrong in it
+    /// is among its problems.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::File`] with the setting that is wrong.
+    /// [`Error::Read`].
     pub fn read(path: &Path, named: bool) -> Result<File, Error> {
-        let text = match read_bounded(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => {
-                return Ok(File::default());
-            }
-            Err(source) => return Err(Error::Read { path: path.to_owned(), source }),
-        };
-        File::parse(&text).map_err(|problem| Error::File { path: path.to_owned(), problem })
+        match read_bounded(path) {
+            Ok(text) => Ok(File::parse(&text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => Ok(File::default()),
+            Err(source) => Err(Error::Read { path: path.to_owned(), source }),
+        }
     }
 
-    fn parse(text: &str) -> Result<File, String> {
-        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
+    /// The file at `path`, if there is nothing wrong with it.
+    ///
+    /// # Errors
+    /// [`Error::File`] with the first problem.
+    pub fn checked(self, path: &Path) -> Result<File, Error> {
+        match self.problems.first() {
+            None => Ok(self),
+            Some(problem) => Err(Error::File { path: path.to_owned(), problem: problem.to_string() }),
+        }
+    }
+
+    fn parse(text: &str) -> File {
         let mut file = File::default();
+        let table: toml::Table = match text.parse() {
+            Ok(table) => table,
+            Err(error) => {
+                let error: toml::de::Error = error;
+                file.problems.push(Problem { name: None, why: error.to_string() });
+                return file;
+            }
+        };
         for (name, value) in table {
             let text = match value {
                 toml::Value::String(text) => text,
                 toml::Value::Integer(number) => number.to_string(),
                 toml::Value::Boolean(value) => value.to_string(),
-                _ => return Err(format!("{name}: a text, a whole number, true or false is expected")),
+                _ => {
+                    let why = "a text, a whole number, true or false is expected";
+                    file.problems.push(Problem::of(&name, why));
+                    continue;
+                }
             };
             match name.as_str() {
                 "data" => file.data = Some(text.into()),
-                name => file.given.set(name, &text)?,
+                name => {
+                    let set = file.given.set(name, &text);
+                    file.problems.extend(set.err().map(|why| Problem::of(name, why)));
+                }
             }
         }
-        Ok(file)
+        file
     }
 }
 
@@ -337,8 +386,7 @@ mod tests {
     #[test]
     fn a_flag_goes_over_the_file_and_the_file_over_the_default() {
         let file =
-            File::parse("data = \"/srv\"\nlisten = \"[::1]:1\"\nconnections_max = 7\nbehind_proxy = true")
-                .unwrap();
+            File::parse("data = \"/srv\"\nlisten = \"[::1]:1\"\nconnections_max = 7\nbehind_proxy = true");
         assert_eq!(file.data.as_deref(), Some(Path::new("/srv")));
         let flags = Given { connections_max: Some(9), ..Given::default() };
         let settings = flags.over(file.given);
@@ -358,7 +406,10 @@ mod tests {
             ("listen = []", "listen"),
             ("listen", "expected"),
         ] {
-            let error = File::parse(text).unwrap_err();
+            // What is right in it still counts.
+            let file = File::parse(&format!("transfers_max = 3\n{text}"));
+            assert_eq!(file.given.transfers_max.is_some(), text != "listen");
+            let error = file.checked(Path::new("config.toml")).unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");
         }
     }

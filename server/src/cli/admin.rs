@@ -20,6 +20,9 @@ const FIRST_NAMESPACE: &str = "team";
 /// How many replicas are read at once for a listing.
 const LIST_PAGE: u32 = 1000;
 
+/// The widest that a column of a listing becomes.
+const COLUMN_WIDTH_MAX: usize = 20;
+
 /// Longest label of a key, in bytes.
 const LABEL_BYTES_MAX: usize = 200;
 
@@ -182,18 +185,31 @@ fn list_keys(catalog: &Catalog, json: bool) -> Result<(), Error> {
         }
         return Ok(());
     }
-    let width = keys.iter().map(|key| key.scope.to_string().chars().count()).max().unwrap_or(0).max(5);
-    writeln!(
-        out,
-        "{:<6} {:<13} {:<width$} {:<20} {:<20} LABEL",
-        "ID", "KIND", "SCOPE", "CREATED", "REVOKED"
-    )?;
-    for key in &keys {
-        let revoked = key.revoked.as_deref().unwrap_or("-");
-        let (id, kind, scope) = (key.id.to_string(), kind_word(key.kind), key.scope.to_string());
-        writeln!(out, "{id:<6} {kind:<13} {scope:<width$} {:<20} {revoked:<20} {}", key.created, key.label)?;
+    let row = |key: &KeyRecord| {
+        let revoked = key.revoked.clone().unwrap_or_else(|| "-".to_owned());
+        let kind = kind_word(key.kind).to_owned();
+        [key.id.to_string(), kind, key.created.clone(), revoked, key.scope.to_string(), key.label.clone()]
+    };
+    let head = ["ID", "KIND", "CREATED", "REVOKED", "SCOPE", "LABEL"].map(str::to_owned);
+    for line in columns(std::iter::once(head).chain(keys.iter().map(row)).collect()) {
+        writeln!(out, "{line}")?;
     }
     Ok(())
+}
+
+/// Lines of columns that stand below each other. One long text widens no column past what is left of most
+/// terminals: it moves the rest of its own line.
+fn columns<const N: usize>(rows: Vec<[String; N]>) -> Vec<String> {
+    let mut widths = [0; N];
+    for (column, width) in widths.iter_mut().enumerate().take(N - 1) {
+        let widest = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        *width = widest.min(COLUMN_WIDTH_MAX);
+    }
+    let line = |row: [String; N]| {
+        let cells = row.iter().zip(widths).map(|(text, width)| format!("{text:<width$}"));
+        cells.collect::<Vec<_>>().join("  ")
+    };
+    rows.into_iter().map(line).collect()
 }
 
 fn key_json(key: &KeyRecord) -> serde_json::Value {
@@ -217,4 +233,23 @@ fn revoke_key(catalog: &Catalog, id: KeyId, derived: bool) -> Result<(), Error> 
         eprintln!("revoked key {id}");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_path_moves_its_own_line_only() {
+        let rows = [["1", "team", "admin"], ["20", "team/a/very/long/path/to/app.db", "b"], ["3", "t", "c"]];
+        let lines = columns(rows.map(|row| row.map(str::to_owned)).to_vec());
+        assert_eq!(
+            lines,
+            [
+                "1   team                  admin",
+                "20  team/a/very/long/path/to/app.db  b",
+                "3   t                     c"
+            ]
+        );
+    }
 }

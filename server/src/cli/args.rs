@@ -72,7 +72,7 @@ pub enum Command {
     },
     /// Write manual pages into a folder.
     Man {
-        /// The folder, which exists.
+        /// The folder; it is made where it is missing.
         #[arg(value_name = "DIR")]
         folder: PathBuf,
     },

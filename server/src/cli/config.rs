@@ -12,14 +12,23 @@ use super::error::Error;
 use crate::data_folder::DataFolder;
 use crate::settings::{File, Given, Shown, Source};
 
+/// Exit code where a setting cannot be used.
+const USAGE: u8 = 2;
+
 /// Reads the configuration file; an absent one says nothing, unless it was named.
 pub fn read_file(files: &Files) -> Result<File, Error> {
-    let (path, named) = match (&files.config, default_file()) {
-        (Some(path), _) => (path.clone(), true),
-        (None, Some(path)) => (path, false),
-        (None, None) => return Ok(File::default()),
-    };
-    Ok(File::read(&path, named)?)
+    match file_path(files) {
+        Some((path, named)) => Ok(File::read(&path, named)?.checked(&path)?),
+        None => Ok(File::default()),
+    }
+}
+
+/// The configuration file, and whether somebody named it.
+fn file_path(files: &Files) -> Option<(PathBuf, bool)> {
+    match &files.config {
+        Some(path) => Some((path.clone(), true)),
+        None => default_file().map(|path| (path, false)),
+    }
 }
 
 /// The data folder: flag or environment over file over default.
@@ -35,9 +44,12 @@ fn default_file() -> Option<PathBuf> {
     Some(base.config_dir().join("sqlrsync-server").join("config.toml"))
 }
 
-/// Prints each setting with its source.
+/// Prints each setting with its source, and what in the file is wrong and so does not count.
 pub fn show(files: &Files, given: &Given, matches: &ArgMatches, json: bool) -> Result<ExitCode, Error> {
-    let file = read_file(files)?;
+    let file = match file_path(files) {
+        Some((path, named)) => File::read(&path, named)?,
+        None => File::default(),
+    };
     // The settings are those of the innermost command.
     let mut matches = matches;
     while let Some((_, inner)) = matches.subcommand() {
@@ -59,7 +71,21 @@ pub fn show(files: &Files, given: &Given, matches: &ArgMatches, json: bool) -> R
             writeln!(out, "{} = {value}  # {source}", shown.name)?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    for problem in &file.problems {
+        let name = problem.name.as_deref().unwrap_or("the file");
+        if json {
+            let line =
+                serde_json::json!({"name": name, "value": null, "source": "file", "wrong": problem.why});
+            writeln!(out, "{line}")?;
+        } else {
+            writeln!(
+                out,
+                "# {name} in the file cannot be used: {}",
+                problem.why.trim_end().replace('\n', "\n# ")
+            )?;
+        }
+    }
+    Ok(if file.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(USAGE) })
 }
 
 fn data_source(files: &Files, file: &File, matches: &ArgMatches) -> Source {

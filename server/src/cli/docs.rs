@@ -15,8 +15,9 @@ pub fn completions(shell: Shell) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes a manual page for each command into `folder`.
+/// Writes a manual page for each command into `folder`, which is made where it is missing.
 pub fn man(folder: &Path) -> Result<ExitCode, Error> {
-    clap_mangen::generate_to(command(), folder)?;
+    let written = std::fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(command(), folder));
+    written.map_err(|source| Error::Pages { folder: folder.to_owned(), source })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 //! Why a command fails, and with which exit code.
 
 use std::io;
+use std::path::PathBuf;
 
 use sqlrsync_protocol::exchange::Fault;
 
@@ -33,7 +34,15 @@ pub enum Error {
     /// The repository.
     #[error(transparent)]
     Repository(#[from] sqlrsync_repository::Error),
-    /// Standard output, a file, or a thread.
+    /// The manual pages cannot be written.
+    #[error("cannot write manual pages into {}: {source}", folder.display())]
+    Pages {
+        /// Where to.
+        folder: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Standard output, or a thread.
     #[error("{0}")]
     Io(#[from] io::Error),
 }
@@ -43,6 +52,9 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Usage(_) | Error::Settings(_) | Error::Logging(_) => 2,
+            Error::Server(
+                server::Error::Address(_) | server::Error::PlainHttp(_) | server::Error::Namespace { .. },
+            ) => 2,
             Error::Catalog(
                 catalog::Error::NoNamespace(_) | catalog::Error::NoKey(_) | catalog::Error::NoReplica(_),
             ) => 10,

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use clap::FromArgMatches;
 
 use crate::data_folder::{self, DataFolder};
-use args::{Cli, Command, ConfigCommand};
+use args::{Cli, Command, ConfigCommand, KeyCommand, NamespaceCommand};
 use error::Error;
 
 /// Runs the program; the whole of `main`.
@@ -36,9 +36,13 @@ fn act(cli: Cli, matches: &clap::ArgMatches) -> Result<ExitCode, Error> {
     let files = &cli.files;
     match cli.command {
         Command::Serve(given) => serve::serve(files, given),
-        Command::Key(command) => admin::key(&folder(files)?, command),
-        Command::Namespace(command) => admin::namespace(&folder(files)?, command),
-        Command::Replica(command) => admin::replica(&folder(files)?, command),
+        Command::Key(command @ KeyCommand::Create(_)) => admin::key(&folder(files)?, command),
+        Command::Key(command) => admin::key(&existing_folder(files)?, command),
+        Command::Namespace(command @ NamespaceCommand::Create { .. }) => {
+            admin::namespace(&folder(files)?, command)
+        }
+        Command::Namespace(command) => admin::namespace(&existing_folder(files)?, command),
+        Command::Replica(command) => admin::replica(&existing_folder(files)?, command),
         Command::Check { json } => store::check(&existing_folder(files)?, json),
         Command::Sweep { json } => store::sweep(&existing_folder(files)?, json),
         Command::Config(ConfigCommand::Show { given, json }) => config::show(files, &given, matches, json),
@@ -47,15 +51,15 @@ fn act(cli: Cli, matches: &clap::ArgMatches) -> Result<ExitCode, Error> {
     }
 }
 
-/// The data folder of the commands that manage one; made where there is none, so that keys can be
-/// made before the first start.
+/// The data folder of the commands that make something in one; made where there is none, so that keys can
+/// be made before the first start.
 fn folder(files: &args::Files) -> Result<DataFolder, Error> {
     let file = config::read_file(files)?;
     Ok(DataFolder::create(&config::data_path(files, &file)?)?)
 }
 
 /// The data folder of the commands that look into one. A folder that is something else has nothing to be
-/// proved, and "nothing is damaged" would be no answer.
+/// shown or proved, and neither "no keys" nor "nothing is damaged" would be an answer.
 fn existing_folder(files: &args::Files) -> Result<DataFolder, Error> {
     let file = config::read_file(files)?;
     let folder = DataFolder::open(&config::data_path(files, &file)?)?;

@@ -1,6 +1,7 @@
 //! `serve`: runs a server until it is told to stop.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use tokio::runtime::{Builder, Runtime};
@@ -40,9 +41,10 @@ async fn run(config: Config) -> Result<(), Error> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     descriptors::raise(config.settings.connections_max);
+    let data = config.data.clone();
     let mut server = Server::start(config).await?;
     if let Some(first) = server.take_first_key() {
-        welcome(&first, &server.url());
+        welcome(&first, &data, &server.url());
     }
     announce(&server.url())?;
     loop {
@@ -63,12 +65,31 @@ fn announce(url: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// What the first start says, once. The key goes to standard error and into no log.
-fn welcome(first: &FirstKey, url: &str) {
-    let (namespace, key) = (&first.namespace, first.key.secret());
+/// What the first start says, once. The key goes to a terminal and nowhere else: where standard error is a
+/// file or a journal, which others may read and which is kept, it goes into a file of the data folder.
+fn welcome(first: &FirstKey, data: &Path, url: &str) {
+    let namespace = &first.namespace;
+    let (shown, given) = if io::stderr().is_terminal() {
+        let key = first.key.secret();
+        (format!("is\n\n    {key}\n\nKeep it: it is not shown again."), key)
+    } else {
+        match first.keep(data) {
+            Ok(file) => {
+                let file = file.display();
+                let shown = format!("is in\n\n    {file}\n\nKeep it in a safe place, and remove the file.");
+                (shown, format!("$(cat '{file}')"))
+            }
+            Err(error) => {
+                eprintln!(
+                    "\nThis is the first start. The namespace {namespace} was made, and its admin key is lost, since \
+                     it could not be written: {error}\nMake another: sqlrsync-server key create --kind admin\n"
+                );
+                return;
+            }
+        }
+    };
     eprintln!(
-        "\nThis is the first start. The namespace {namespace} was made, and its admin key is\n\n    {key}\n\n\
-         Keep it: it is not shown again. To push a database, run\n\n    \
-         SQLRSYNC_ADMIN_KEY={key} sqlrsync app.db {namespace}/app.db --server {url}\n"
+        "\nThis is the first start. The namespace {namespace} was made, and its admin key {shown} To push a \
+         database, run\n\n    SQLRSYNC_ADMIN_KEY=\"{given}\" sqlrsync app.db {namespace}/app.db --server {url}\n"
     );
 }

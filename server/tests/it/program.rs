@@ -1,10 +1,12 @@
 //! The program itself: first start, keys while it runs, signals, check.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::Value;
 
 /// A server as a process; killed where a test fails.
@@ -31,9 +33,13 @@ fn text(bytes: &[u8]) -> String {
 
 impl Running {
     fn start(data: &Path) -> Running {
+        Running::start_with(data, Stdio::piped())
+    }
+
+    fn start_with(data: &Path, stderr: Stdio) -> Running {
         let mut child = program(data, &["serve", "--listen", "127.0.0.1:0"])
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .unwrap();
         let mut line = String::new();
@@ -73,22 +79,72 @@ impl Drop for Running {
 }
 
 #[test]
-fn the_first_start_shows_a_key_once_and_the_next_command() {
+fn the_first_start_shows_a_key_once_on_a_terminal_and_the_next_command() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let (code, took, said) = Running::start(&data).stop();
-    assert_eq!(code, Some(0));
-    assert!(took < Duration::from_secs(10));
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
+    let far_end = || Stdio::from(std::fs::OpenOptions::new().write(true).open(&name).unwrap());
+    let server = Running::start_with(&data, far_end());
+    let mut said = String::new();
+    let mut reader = std::fs::File::from(terminal);
+    let mut chunk = [0; 4096];
+    while !said.contains("--server http://127.0.0.1:") {
+        let len = reader.read(&mut chunk).unwrap();
+        said.push_str(std::str::from_utf8(&chunk[..len]).unwrap());
+    }
+    drop(server);
     let key = said.split_whitespace().find(|word| word.starts_with("sqlr_admin_")).expect("a key");
-    assert!(said.contains("sqlrsync app.db team/app.db --server http://127.0.0.1:"), "{said}");
+    assert!(said.contains(&format!("SQLRSYNC_ADMIN_KEY=\"{key}\" sqlrsync app.db team/app.db")), "{said}");
     assert_eq!(said.lines().filter(|line| line.contains(key)).count(), 2, "the key, and the command");
-    assert!(!said.lines().any(|line| line.contains("INFO") && line.contains(key)), "a key in the log");
+    assert!(!data.join("first-admin-key").exists());
     let (_, _, said) = Running::start(&data).stop();
     assert!(!said.contains("sqlr_admin_"), "shown twice: {said}");
-    let second = run(&data, &["key", "list", "--json"]);
-    let listed: Value = serde_json::from_str(text(&second.stdout).trim()).unwrap();
-    assert_eq!((&listed["kind"], &listed["scope"]), (&"admin".into(), &"team".into()));
-    assert!(!text(&second.stdout).contains(key));
+    let listed = run(&data, &["key", "list", "--json"]);
+    let line: Value = serde_json::from_str(text(&listed.stdout).trim()).unwrap();
+    assert_eq!((&line["kind"], &line["scope"]), (&"admin".into(), &"team".into()));
+    assert!(!text(&listed.stdout).contains(key));
+}
+
+#[test]
+fn the_first_start_without_a_terminal_leaves_the_key_in_a_file_for_its_owner_and_in_no_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let server = Running::start(&data);
+    let file = data.join("first-admin-key");
+    let key = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(server.get("/api/v1/replicas", key.trim()).starts_with("HTTP/1.1 200"));
+    let (code, took, said) = server.stop();
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_secs(10));
+    assert!(!said.contains("sqlr_admin_"), "{said}");
+    let command = format!("SQLRSYNC_ADMIN_KEY=\"$(cat '{}')\" sqlrsync app.db team/app.db", file.display());
+    assert!(said.contains(&command), "{said}");
+}
+
+#[test]
+fn what_only_looks_into_a_data_folder_makes_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("typo");
+    for args in [
+        &["key", "list"][..],
+        &["key", "revoke", "1"],
+        &["namespace", "list"],
+        &["replica", "list"],
+        &["replica", "visibility", "team/app.db", "public"],
+        &["check"],
+        &["sweep"],
+    ] {
+        let output = run(&data, args);
+        assert_eq!(output.status.code(), Some(10), "{args:?}");
+        assert!(text(&output.stderr).contains("there is no data folder"), "{args:?}");
+        assert!(!data.exists(), "{args:?}");
+    }
+    let made = run(&data, &["key", "create", "--kind", "pull"]);
+    assert!(made.status.success() && data.join("catalog.db").exists());
 }
 
 #[test]
@@ -191,8 +247,12 @@ fn completions_manual_pages_and_settings_are_printed() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     assert!(text(&run(&data, &["completions", "bash"]).stdout).contains("sqlrsync-server"));
-    assert!(run(&data, &["man", folder.path().to_str().unwrap()]).status.success());
-    assert!(folder.path().join("sqlrsync-server-serve.1").exists());
+    let pages = folder.path().join("man/man1");
+    assert!(run(&data, &["man", pages.to_str().unwrap()]).status.success());
+    assert!(pages.join("sqlrsync-server-serve.1").exists());
+    let file = pages.join("sqlrsync-server-serve.1");
+    let failed = run(&data, &["man", file.to_str().unwrap()]);
+    assert!(text(&failed.stderr).contains(file.to_str().unwrap()), "{}", text(&failed.stderr));
     let config = folder.path().join("config.toml");
     std::fs::write(&config, "transfers_max = 3\nlisten = \"127.0.0.1:1\"").unwrap();
     let path = config.to_str().unwrap();
@@ -209,8 +269,38 @@ fn completions_manual_pages_and_settings_are_printed() {
     ] {
         assert!(shown.lines().any(|shown| shown == line), "{line} is not in\n{shown}");
     }
-    std::fs::write(&config, "transfer_max = 3").unwrap();
-    let wrong = program(&data, &["serve", "--config", path]).output().unwrap();
-    assert_eq!(wrong.status.code(), Some(2));
-    assert!(text(&wrong.stderr).contains("transfer_max"));
+}
+
+#[test]
+fn what_cannot_be_used_is_usage_wherever_it_stands_and_config_show_shows_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let config = folder.path().join("config.toml");
+    let path = config.to_str().unwrap();
+    std::fs::write(&config, "transfer_max = 3\nidle_timeout = \"soon\"\nconnections_max = 5").unwrap();
+    let said = |output: Output| {
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+        text(&output.stderr) + &text(&output.stdout)
+    };
+    let serve = said(program(&data, &["serve", "--config", path]).output().unwrap());
+    assert!(serve.contains("idle_timeout") || serve.contains("transfer_max"), "{serve}");
+    let shown = said(program(&data, &["config", "show", "--config", path]).output().unwrap());
+    for part in [
+        "connections_max = \"5\"  # file",
+        "idle_timeout = \"1m\"  # default",
+        "# transfer_max",
+        "# idle_timeout",
+    ] {
+        assert!(shown.contains(part), "{part} is not in\n{shown}");
+    }
+    for args in [
+        &["serve", "--idle-timeout", "soon"][..],
+        &["serve", "--listen", "nonsense"],
+        &["serve", "--listen", "127.0.0.1:99999"],
+        &["serve", "--listen", "0.0.0.0:0"],
+        &["serve", "--listen", "127.0.0.1:0", "--namespace", "../x"],
+    ] {
+        assert!(!said(run(&data, args)).is_empty(), "{args:?}");
+    }
+    said(program(&data, &["serve"]).env("SQLRSYNC_SERVER_IDLE_TIMEOUT", "soon").output().unwrap());
 }
