@@ -189,7 +189,9 @@ impl Error {
     /// The exit code (`docs/reference.md` lists them).
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Usage { .. } | Error::NotYet { .. } | Error::SameFile { .. } => USAGE,
+            Error::Usage { .. } | Error::NotYet { .. } | Error::SameFile { .. } | Error::BadFile { .. } => {
+                USAGE
+            }
             Error::NoKey { .. } | Error::BadKey { .. } => Refusal::NotAllowed.exit_code(),
             Error::Unreachable { .. } | Error::InUse { .. } | Error::Cut { .. } => {
                 Refusal::TryLater.exit_code()

@@ -16,7 +16,7 @@ use sqlrsync_protocol::text::ReplicaIdText;
 use crate::cli::{Cli, Command, ConfigCommand, PeerArgs, Typed};
 use crate::error::Error;
 use crate::folders::Folders;
-use crate::settings::{self, Settings};
+use crate::settings::{self, Problem, Settings};
 
 pub use access::{Access, Credential, KeySource, parse_key};
 pub use live::{Follow, Publish, Status, Timing};
@@ -46,7 +46,7 @@ pub enum Plan {
     /// What the server knows of a replica and its clients.
     Status(Status),
     /// The settings.
-    ShowConfig(Box<Settings>),
+    ShowConfig(Box<Settings>, Vec<Problem>),
     /// Completions for a shell.
     Completions(Shell),
     /// Manual pages into a folder.
@@ -239,7 +239,11 @@ fn user(cli: Cli, environment: Environment<'_>, folders: Folders) -> Result<Reso
     if cli.transfer.merge {
         return Err(Error::NotYet { flag: "--merge" });
     }
-    let settings = Settings::resolve(&cli.settings, &cli.output, environment, &folders)?;
+    let (settings, mut problems) = Settings::survey(&cli.settings, &cli.output, environment, &folders)?;
+    let shows = matches!(cli.command, Some(Command::Config { command: ConfigCommand::Show }));
+    if !shows && !problems.is_empty() {
+        return Err(problems.swap_remove(0).into_error());
+    }
     let output = Output {
         json: cli.output.json,
         quiet: settings.quiet.value,
@@ -255,7 +259,9 @@ fn user(cli: Cli, environment: Environment<'_>, folders: Folders) -> Result<Reso
         }
         Some(Command::Completions { shell }) => Plan::Completions(shell),
         Some(Command::Man { folder }) => Plan::Man(folder),
-        Some(Command::Config { command: ConfigCommand::Show }) => Plan::ShowConfig(Box::new(settings)),
+        Some(Command::Config { command: ConfigCommand::Show }) => {
+            Plan::ShowConfig(Box::new(settings), problems)
+        }
         Some(Command::Log { remote, limit, pull_key }) => {
             let remote = only_replica(&remote, "log lists the versions of", "log")?;
             let flag = pull_key.or(cli.transfer.pull_key).or(cli.transfer.push_key);

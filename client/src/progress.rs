@@ -6,10 +6,16 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sqlrsync_protocol::conversation::Observer;
+use sqlrsync_protocol::duration::Seconds;
 use sqlrsync_protocol::text::printable;
+
+use crate::outcome::bytes_text;
 
 /// How long a run goes on in silence; a bar that flickers by says nothing.
 const APPEARS_AFTER: Duration = Duration::from_millis(300);
+
+/// How often the bar is drawn at most.
+const REDRAWS_A_SECOND: u8 = 8;
 
 /// The most messages of a peer that are kept.
 const MESSAGES_MAX: usize = 32;
@@ -57,8 +63,9 @@ impl Progress {
     }
 }
 
+/// A bar that draws nothing yet: the first that is seen has numbers in it.
 fn bar(what: &str) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
     bar.set_prefix(what.to_owned());
     bar.set_style(style("{prefix} {spinner} {pos} pages, {msg}"));
     bar
@@ -76,7 +83,7 @@ impl Observer for Progress {
     fn total(&mut self, pages: u64) {
         self.total = Some(pages);
         if let Some(bar) = &self.bar {
-            bar.set_style(style("{prefix} {bar:30} {pos}/{len} pages, {msg}, {eta} left"));
+            bar.set_style(style("{prefix} {bar:30} {pos}/{len} pages, {msg}"));
             bar.set_length(pages);
         }
     }
@@ -89,15 +96,48 @@ impl Observer for Progress {
         if passed < APPEARS_AFTER {
             return;
         }
-        let rate = self.bytes as f64 / passed.as_secs_f64();
-        let text = crate::outcome::bytes_text(self.bytes);
-        bar.set_message(format!("{text}, {}/s", crate::outcome::bytes_text(rate as u64)));
+        bar.set_message(rate(self.pages, self.total, self.bytes, passed));
         bar.set_position(self.pages);
+        if bar.is_hidden() {
+            bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(REDRAWS_A_SECOND));
+            bar.tick();
+        }
     }
 
     fn message(&mut self, text: &str) {
         if self.messages.len() < MESSAGES_MAX {
             self.messages.push(text.to_owned());
         }
+    }
+}
+
+/// Bytes, bytes a second, and the time that is left at this rate.
+fn rate(pages: u64, total: Option<u64>, bytes: u64, passed: Duration) -> String {
+    let passed = passed.as_secs_f64();
+    let a_second = bytes as f64 / passed;
+    let text = format!("{}, {}/s", bytes_text(bytes), bytes_text(a_second as u64));
+    match total {
+        Some(total) if pages > 0 => {
+            let left = total.saturating_sub(pages) as f64 / pages as f64 * passed;
+            format!(
+                "{text}, {} left",
+                Seconds::new(left.ceil() as u32).map_or("0s".to_owned(), |s| s.to_string())
+            )
+        }
+        _ => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_that_of_the_whole_time_and_what_is_left_goes_by_the_pages() {
+        let passed = Duration::from_millis(500);
+        assert_eq!(rate(250, Some(1000), 1_000_000, passed), "1.0 MB, 2.0 MB/s, 2s left");
+        assert_eq!(rate(1000, Some(1000), 1_000_000, passed), "1.0 MB, 2.0 MB/s, 0s left");
+        assert_eq!(rate(1, Some(1000), 4096, passed), "4.1 KB, 8.2 KB/s, 8m20s left");
+        assert_eq!(rate(7, None, 28_672, passed), "28.7 KB, 57.3 KB/s");
     }
 }

@@ -59,7 +59,7 @@ pub fn carry_out(resolved: Resolved, runtime: tokio::runtime::Runtime, cancel: C
         Plan::Follow(plan) => return follow::follow(&run, &plan),
         Plan::Log(plan) => return log::list(&run, &plan),
         Plan::Status(plan) => return status::show(&run, &plan),
-        Plan::ShowConfig(settings) => return config::show(&run, &settings),
+        Plan::ShowConfig(settings, problems) => return config::show(&run, &settings, problems),
         Plan::Completions(shell) => return config::completions(shell),
         Plan::Man(folder) => return config::man(&folder),
     };

@@ -4,6 +4,7 @@
 //! `defaults.toml`, of which the server counts. What stands with a database (`NAME-sqlrsync`,
 //! `local-secrets.toml`) comes between environment and file, and is [`crate::plan`]'s affair.
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -88,18 +89,64 @@ pub struct Settings {
     pub no_progress: Setting<bool>,
 }
 
+/// A setting, or a file of settings, that cannot be used.
+#[derive(Debug)]
+pub struct Problem {
+    /// The setting; `None` where it is a whole file.
+    pub name: Option<String>,
+    /// As it stands there.
+    pub value: String,
+    /// Where.
+    pub source: Source,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl Problem {
+    /// As what ends a run.
+    pub fn into_error(self) -> Error {
+        let Problem { name, source, why, .. } = self;
+        let hint = "sqlrsync config show says what is set where";
+        match (name, source) {
+            (None, Source::File(path)) => Error::BadFile { path, why },
+            (name, source) => {
+                let name = name.unwrap_or_default();
+                let place = match &source {
+                    Source::Flag => format!("--{name}"),
+                    Source::Environment(variable) => variable.clone(),
+                    Source::File(path) => format!("{name} in {}", path.display()),
+                    Source::Default => name,
+                };
+                Error::usage(format!("{place} cannot be used: {why}"), hint)
+            }
+        }
+    }
+}
+
 impl Settings {
-    /// Settles every setting.
+    /// Settles every setting. What cannot be used counts as not said, and is handed out beside: it ends every
+    /// run but one that shows the settings.
     ///
     /// # Errors
-    /// A value that cannot be, from wherever it came; a file that cannot be read.
-    pub fn resolve(
+    /// Where a file cannot be read.
+    pub fn survey(
         typed: &SettingArgs,
         output: &OutputArgs,
         environment: &dyn Fn(&str) -> Option<OsString>,
         folders: &Folders,
+    ) -> Result<(Settings, Vec<Problem>), Error> {
+        let (files, problems) = ConfigFiles::read(folders)?;
+        let layers = Layers { environment, files, problems: RefCell::new(problems) };
+        let settings = Settings::settle(typed, output, &layers, folders)?;
+        Ok((settings, layers.problems.into_inner()))
+    }
+
+    fn settle(
+        typed: &SettingArgs,
+        output: &OutputArgs,
+        layers: &Layers<'_>,
+        folders: &Folders,
     ) -> Result<Settings, Error> {
-        let layers = Layers { environment, files: ConfigFiles::read(folders)? };
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
         let on = |flag: bool| flag.then(|| "true".to_owned());
         let optional = |setting: Setting<String>| {
@@ -171,6 +218,7 @@ fn truth(text: &str) -> Result<bool, String> {
 struct Layers<'a> {
     environment: &'a dyn Fn(&str) -> Option<OsString>,
     files: ConfigFiles,
+    problems: RefCell<Vec<Problem>>,
 }
 
 impl Layers<'_> {
@@ -180,23 +228,10 @@ impl Layers<'_> {
         flag: Option<String>,
         default: &str,
     ) -> Result<Setting<String>, Error> {
-        if let Some(value) = flag {
-            return Ok(Setting { value, source: Source::Flag });
-        }
-        let variable = format!("SQLRSYNC_{}", name.replace('-', "_").to_uppercase());
-        if let Some(value) = (self.environment)(&variable) {
-            let value = value
-                .into_string()
-                .map_err(|_| bad(name, &Source::Environment(variable.clone()), "not UTF-8"))?;
-            return Ok(Setting { value, source: Source::Environment(variable) });
-        }
-        let file = self.files.values.iter().find(|(key, _, _)| key == name);
-        Ok(match file {
-            Some((_, value, path)) => Setting { value: value.clone(), source: Source::File(path.clone()) },
-            None => Setting { value: default.to_owned(), source: Source::Default },
-        })
+        self.checked(name, flag, default, |text| Ok(text.to_owned()))
     }
 
+    /// The highest layer that says something; where that cannot be used, the default.
     fn checked<T>(
         &self,
         name: &'static str,
@@ -204,9 +239,34 @@ impl Layers<'_> {
         default: &str,
         check: impl Fn(&str) -> Result<T, String>,
     ) -> Result<Setting<T>, Error> {
-        let Setting { value, source } = self.text(name, flag, default)?;
-        let value = check(&value).map_err(|why| bad(name, &source, &why))?;
-        Ok(Setting { value, source })
+        let (value, source) = self.said(name, flag, default);
+        let why = match value.to_str().ok_or_else(|| "not UTF-8".to_owned()).and_then(&check) {
+            Ok(value) => return Ok(Setting { value, source }),
+            Err(why) => why,
+        };
+        let value = value.to_string_lossy().into_owned();
+        let problem = Problem { name: Some(name.to_owned()), value, source, why };
+        match check(default) {
+            Ok(value) => {
+                self.problems.borrow_mut().push(problem);
+                Ok(Setting { value, source: Source::Default })
+            }
+            Err(_) => Err(problem.into_error()),
+        }
+    }
+
+    fn said(&self, name: &'static str, flag: Option<String>, default: &str) -> (OsString, Source) {
+        if let Some(value) = flag {
+            return (value.into(), Source::Flag);
+        }
+        let variable = format!("SQLRSYNC_{}", name.replace('-', "_").to_uppercase());
+        if let Some(value) = (self.environment)(&variable) {
+            return (value, Source::Environment(variable));
+        }
+        match self.files.values.iter().find(|(key, _, _)| key == name) {
+            Some((_, value, path)) => (value.into(), Source::File(path.clone())),
+            None => (default.into(), Source::Default),
+        }
     }
 
     fn parsed<T>(&self, name: &'static str, flag: Option<String>, default: &str) -> Result<Setting<T>, Error>
@@ -215,16 +275,6 @@ impl Layers<'_> {
     {
         self.checked(name, flag, default, |text| text.parse::<T>().map_err(|error| error.to_string()))
     }
-}
-
-fn bad(name: &str, source: &Source, why: &str) -> Error {
-    let place = match source {
-        Source::Flag => format!("--{name}"),
-        Source::Environment(variable) => variable.clone(),
-        Source::File(path) => format!("{name} in {}", path.display()),
-        Source::Default => name.to_owned(),
-    };
-    Error::usage(format!("{place} cannot be used: {why}"), "sqlrsync config show says what is set where")
 }
 
 /// The names that may stand in `config.toml`.
@@ -237,37 +287,43 @@ struct ConfigFiles {
 }
 
 impl ConfigFiles {
-    fn read(folders: &Folders) -> Result<ConfigFiles, Error> {
-        let mut values = Vec::new();
+    /// Reads them. What is no setting, and a file that is none, is among the problems.
+    fn read(folders: &Folders) -> Result<(ConfigFiles, Vec<Problem>), Error> {
+        let (mut values, mut problems) = (Vec::new(), Vec::new());
         let config = folders.config_file();
-        for (name, item) in table(&config)?.into_iter().flatten() {
+        for (name, item) in table(&config, &mut problems)?.into_iter().flatten() {
             let name = name.replace('_', "-");
-            if !NAMES.contains(&name.as_str()) {
-                let why = format!(
-                    "there is no setting {}; there are {}",
-                    sqlrsync_protocol::text::printable(&name),
-                    NAMES.join(", ")
-                );
-                return Err(Error::BadFile { path: config, why });
+            if NAMES.contains(&name.as_str()) {
+                values.push((name, plain_text(&item), config.clone()));
+                continue;
             }
-            values.push((name, plain_text(&item), config.clone()));
+            let name = sqlrsync_protocol::text::printable(&name);
+            let why = format!("there is no such setting; there are {}", NAMES.join(", "));
+            let (value, source) = (plain_text(&item), Source::File(config.clone()));
+            problems.push(Problem { name: Some(name), value, source, why });
         }
         let defaults = folders.defaults_file();
-        let server = table(&defaults)?.and_then(|all| all.get("defaults")?.get("server").map(plain_text));
+        let server = table(&defaults, &mut problems)?
+            .and_then(|all| all.get("defaults")?.get("server").map(plain_text));
         if let Some(server) = server.filter(|server| !server.is_empty()) {
             values.push(("server".to_owned(), server, defaults));
         }
-        Ok(ConfigFiles { values })
+        Ok((ConfigFiles { values }, problems))
     }
 }
 
-/// The file as a table; `None` where there is no file.
-fn table(path: &Path) -> Result<Option<toml::Table>, Error> {
-    let text = files::read_small(path).map_err(Error::file("read", path))?;
-    text.map(|text| text.parse::<toml::Table>()).transpose().map_err(|error| Error::BadFile {
-        path: path.to_owned(),
-        why: format!("it is no TOML: {}", error.message()),
-    })
+/// The file as a table; `None` where there is no file, or none that can be used.
+fn table(path: &Path, problems: &mut Vec<Problem>) -> Result<Option<toml::Table>, Error> {
+    let Some(text) = files::read_small(path).map_err(Error::file("read", path))? else { return Ok(None) };
+    match text.parse::<toml::Table>() {
+        Ok(table) => Ok(Some(table)),
+        Err(error) => {
+            let why = format!("it is no TOML: {}", error.message());
+            let source = Source::File(path.to_owned());
+            problems.push(Problem { name: None, value: String::new(), source, why });
+            Ok(None)
+        }
+    }
 }
 
 fn plain_text(value: &toml::Value) -> String {
@@ -294,7 +350,8 @@ mod tests {
             let look =
                 |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
             let folders = Folders::new(self.0.path().to_owned(), None, None);
-            Settings::resolve(typed, &OutputArgs::default(), &look, &folders)
+            let (settings, problems) = Settings::survey(typed, &OutputArgs::default(), &look, &folders)?;
+            problems.into_iter().next().map_or(Ok(settings), |problem| Err(problem.into_error()))
         }
     }
 
@@ -320,6 +377,19 @@ mod tests {
         let error =
             Home::new("", "").resolve(&SettingArgs::default(), &[("SQLRSYNC_PROTOCOL", "4")]).unwrap_err();
         assert!(error.to_string().contains("SQLRSYNC_PROTOCOL"), "{error}");
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_leaves_the_others_to_be_shown() {
+        let home = Home::new("port = 70000\nprotocol = 2\nsever = 'x'", "[defaults");
+        let folders = Folders::new(home.0.path().to_owned(), None, None);
+        let look = |name: &str| (name == "SQLRSYNC_TIMEOUT").then(|| OsString::from("soon"));
+        let (settings, problems) =
+            Settings::survey(&SettingArgs::default(), &OutputArgs::default(), &look, &folders).unwrap();
+        assert_eq!((settings.protocol.value, settings.port.value), (2, None));
+        let names: Vec<_> = problems.iter().map(|problem| problem.name.as_deref()).collect();
+        assert_eq!(names, [Some("sever"), None, Some("port"), Some("timeout")]);
+        assert!(problems.into_iter().all(|problem| problem.into_error().exit_code() == 2));
     }
 
     #[test]

@@ -390,6 +390,26 @@ fn config_show_says_what_counts_and_where_it_came_from_and_no_key() {
 }
 
 #[test]
+fn config_show_shows_all_that_counts_beside_what_cannot_be_used() {
+    let machine = Machine::new();
+    let mut command = machine.command(&["config", "show", "--timeout", "soon"]);
+    let output = command.env("SQLRSYNC_PORT", "much").env("SQLRSYNC_EXE", "there").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let shown = String::from_utf8(output.stdout).unwrap();
+    let line = |name: &str, part: &str| {
+        assert!(shown.lines().any(|line| line.starts_with(name) && line.contains(part)), "{name}\n{shown}");
+    };
+    line("exe", "there");
+    line("timeout", "default");
+    line("timeout", "soon ");
+    line("port", "SQLRSYNC_PORT  cannot be used: a port is a number");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("cannot be used"), "{said}");
+    // Everything else ends with it, before it does anything.
+    machine.fails(2, &["a.db", "b.db", "--protocol", "9"]);
+}
+
+#[test]
 fn without_a_key_and_a_terminal_the_error_says_what_to_set() {
     let machine = Machine::new();
     drop(machine.database("a.db"));

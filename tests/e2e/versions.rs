@@ -117,11 +117,20 @@ fn a_dry_run_says_what_would_move_and_moves_nothing() {
     let (server, client) = five_versions();
     sample::change(&client.path("app.db"), 1, "not yet");
     let before = sqlrsync_tests::trace::of_repository(&server.data());
-    client.run(&["app.db", "--dry"]).ok();
+    client.run(&["app.db", "--dry"]).ok().says("as version 6");
+    for protocol in ["1", "2", "3"] {
+        let said = client.json(&["app.db", "--dry", "--protocol", protocol]);
+        assert_eq!((&said["outcome"], &said["version"]), (&"pushed".into(), &6.into()), "{said}");
+        let said = client.json(&["app.db", "team/new.db", "--dry", "--protocol", protocol]);
+        assert_eq!((&said["outcome"], &said["version"]), (&"pushed".into(), &1.into()), "{said}");
+    }
     client.run(&[REMOTE, "dry.db", "--dry"]).ok();
     assert!(!client.path("dry.db").exists());
     assert!(sqlrsync_tests::trace::of_repository(&server.data()) == before, "the repository is as it was");
     assert_eq!(client.json(&["app.db"])["version"], 6, "and the push is still to be made");
+    let said = client.json(&["app.db", "--dry"]);
+    assert_eq!((&said["outcome"], &said["version"]), (&"unchanged".into(), &6.into()), "{said}");
+    client.run(&["app.db", "--replicaID", "nonsense"]).code(10).says("another replica");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::cli;
 use crate::error::Error;
 use crate::outcome::{print_json, print_line};
 use crate::secrets::Secrets;
-use crate::settings::Settings;
+use crate::settings::{Problem, Settings};
 
 /// One line of `config show --json`.
 #[derive(Serialize)]
@@ -20,9 +20,13 @@ struct Row<'a> {
     setting: &'a str,
     value: &'a str,
     source: &'a str,
+    /// Why it does not count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wrong: Option<&'a str>,
 }
 
-pub fn show(run: &Run, settings: &Settings) -> Result<(), Error> {
+/// Prints what holds, then what is set and cannot be used, and ends with the first of that.
+pub fn show(run: &Run, settings: &Settings, problems: Vec<Problem>) -> Result<(), Error> {
     let mut rows: Vec<(&str, String, String)> =
         settings.rows().into_iter().map(|(name, value, source)| (name, value, source.to_string())).collect();
     for variable in ["SQLRSYNC_AUTH_TOKEN", "SQLRSYNC_ADMIN_KEY"] {
@@ -39,12 +43,22 @@ pub fn show(run: &Run, settings: &Settings) -> Result<(), Error> {
     let (names, values) = (width(|row| row.0.chars().count()), width(|row| row.1.chars().count()));
     for (setting, value, source) in &rows {
         if run.output.json {
-            print_json(&Row { setting, value, source })?;
+            print_json(&Row { setting, value, source, wrong: None })?;
         } else {
             print_line(&format!("{setting:names$}  {:values$}  {}", printable(value), printable(source)))?;
         }
     }
-    Ok(())
+    for problem in &problems {
+        let setting = problem.name.as_deref().unwrap_or("the file");
+        let (value, source, why) = (&problem.value, problem.source.to_string(), &problem.why);
+        if run.output.json {
+            print_json(&Row { setting, value, source: &source, wrong: Some(why) })?;
+        } else {
+            let (value, source, why) = (printable(value), printable(&source), printable(why));
+            print_line(&format!("{setting:names$}  {value:values$}  {source}  cannot be used: {why}"))?;
+        }
+    }
+    problems.into_iter().next().map_or(Ok(()), |problem| Err(problem.into_error()))
 }
 
 pub fn completions(shell: Shell) -> Result<(), Error> {

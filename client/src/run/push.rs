@@ -1,10 +1,13 @@
 //! A push: a local database becomes a new version of a replica on a server.
 
+use serde_json::Value;
 use sqlrsync_protocol::conversation::{OriginOptions, Summary, run_origin};
+use sqlrsync_protocol::exchange::Refusal;
 use sqlrsync_protocol::remote::RemoteName;
 use sqlrsync_protocol::text::Config;
 
 use super::guard::{Count, Ended, GuardedOrigin, OriginGuard, ended};
+use super::rest::Rest;
 use super::{Run, failed, keys, pages, wire_failed};
 use crate::client_id::client_id;
 use crate::connect::{Asking, Purpose, connect};
@@ -55,6 +58,7 @@ pub fn push(run: &Run, mut plan: Push) -> Result<Outcome, Error> {
     (outcome.bytes_sent, outcome.bytes_received) = (traffic.sent(), traffic.received());
     if let Ended::Counted(count) = &end {
         (outcome.bytes_sent, outcome.bytes_received) = (count.bytes, 0);
+        outcome.version = remote.as_ref().and_then(|remote| version_to_be(&plan, remote, count.pages == 0));
     }
     outcome.messages.extend(progress.messages().iter().cloned());
     let database = guarded.into_inner();
@@ -80,6 +84,23 @@ fn version(summary: &Summary, said: &Config) -> Option<sqlrsync_protocol::page::
     summary.committed.version.or(said.committed_version)
 }
 
+/// The number that a dry run is about: of the version that there would be, or of the latest where nothing
+/// changed. The conversation does not say it in every version of the protocol. `None` where the server
+/// does not tell.
+fn version_to_be(plan: &Push, remote: &RemoteName, unchanged: bool) -> Option<u64> {
+    let asked = Rest::new(&plan.access).and_then(|mut rest| rest.get::<Value>(remote, "status", &[]));
+    let latest = match asked {
+        Ok(status) => status["latest"].as_u64(),
+        // It is made by its first push.
+        Err(Error::Refused { refusal: Refusal::NotFound, .. }) => None,
+        Err(error) => {
+            tracing::debug!(%error, "the server does not say which version there would be");
+            return None;
+        }
+    };
+    if unchanged { latest } else { Some(latest.unwrap_or(0) + 1) }
+}
+
 fn outcome(
     plan: &Push,
     state: &State,
@@ -101,7 +122,6 @@ fn outcome(
         }
         Ended::Counted(Count { pages, .. }) => {
             let mut outcome = new(if *pages == 0 { Kind::Unchanged } else { Kind::Pushed });
-            outcome.version = ours.filter(|_| *pages == 0);
             outcome.pages_sent = *pages;
             outcome
         }

@@ -67,6 +67,27 @@ impl ClientSays {
     }
 }
 
+impl ClientSays {
+    /// Whether the id that the client gives, if any, is that of the replica at the name it gives: what it
+    /// has in mind may be another that was there before.
+    ///
+    /// # Errors
+    /// [`Why::NotFound`].
+    pub fn means(&self, replica: &catalog::ReplicaRecord) -> Result<(), Refused> {
+        match &self.replica_id {
+            Some(id) if *id != replica.id => Err(Refused::new(
+                Why::NotFound,
+                format!(
+                    "{} is another replica than the one of the id that was given: leave the id out, or \
+                         give its own",
+                    replica.name()
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The server's parts that all connections share.
 pub struct Backend {
     /// Namespaces, replicas, keys.

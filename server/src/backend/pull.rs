@@ -35,7 +35,8 @@ impl Backend {
     ) -> Result<ReplicaRecord, Refused> {
         if let Some(name) = name {
             let (namespace, path) = (name.namespace().as_str(), name.path().as_str());
-            return caller.may_pull(namespace, path, self.catalog.replica(namespace, path)?);
+            let found = caller.may_pull(namespace, path, self.catalog.replica(namespace, path)?)?;
+            return says.means(&found).map(|()| found);
         }
         match (self.replica_without_name(caller, says)?, caller.key()) {
             (Some(replica), _) => {

@@ -92,7 +92,9 @@ impl Backend {
             (Some(name), _) => {
                 let (namespace, path) = (name.namespace().as_str(), name.path().as_str());
                 let replica = self.catalog.replica(namespace, path)?;
-                (caller.may_push(namespace, path, replica.as_ref())?, Target::Named(name))
+                let right = caller.may_push(namespace, path, replica.as_ref())?;
+                replica.as_ref().map(|replica| says.means(replica)).transpose()?;
+                (right, Target::Named(name))
             }
             (None, Scope::Namespace(own)) => {
                 let right =

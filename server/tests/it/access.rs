@@ -103,6 +103,26 @@ fn a_version_that_is_not_there_is_not_found() {
 }
 
 #[test]
+fn an_id_that_is_another_replicas_or_none_is_refused_beside_a_name() {
+    let server = TestServer::start();
+    let content = database(4096, 10, 1);
+    let id_of = |name: &str| {
+        let done = push(&server, name, &Ask::new(&server.admin, 2), &content).unwrap();
+        done.config.replica_id.unwrap().to_string()
+    };
+    let (own, other) = (id_of("team/app.db"), id_of("team/other.db"));
+    for path in ["/sapi/push/team/app.db", "/sapi/pull/team/app.db", "/sapi/subscribe/team/app.db"] {
+        for id in [other.as_str(), "nonsense"] {
+            let ask = Ask::new(&server.admin, 2).header("x-replicaid", id);
+            let (status, body) = Socket::open(&server, path, &ask).map(drop).unwrap_err();
+            assert_eq!(status, 404, "{path} {id}: {body}");
+            assert!(body.contains("another replica"), "{body}");
+        }
+        Socket::open(&server, path, &Ask::new(&server.admin, 2).header("x-replicaid", &own)).unwrap();
+    }
+}
+
+#[test]
 fn a_request_without_a_name_means_the_replica_of_the_key_or_of_the_id() {
     let server = TestServer::start();
     let content = database(4096, 10, 1);
