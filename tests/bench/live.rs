@@ -5,8 +5,10 @@
 //! ```
 //!
 //! Jobs: `idle` (memory and processor time of the server with thousands of subscribers, and how soon all
-//! of them are told), `stalled` (one that has stopped reading, beside 999 that read); all of them if none
-//! is named. The programs are the release programs on loopback. Everything is bounded in count and time.
+//! of them are told), `stalled` (one that has stopped reading, beside 999 that read), `follow` (from the
+//! commit to the new version in a replica, S and L, and what a follower takes at rest); all of them if
+//! none is named. The programs are the release programs on loopback. Everything is bounded in count and
+//! time.
 //!
 //! What belongs where: `live_load` has the jobs with many subscribers, `live_latency` those with one
 //! replica that follows.
@@ -17,13 +19,15 @@
     reason = "a benchmark that cannot run stops and says where"
 )]
 
+mod live_latency;
 mod live_load;
 
 use std::time::Duration;
 
+use sqlrsync_tests::events::{LARGE, SMALL};
 use sqlrsync_tests::table;
 
-const JOBS: [&str; 2] = ["idle", "stalled"];
+const JOBS: [&str; 3] = ["idle", "stalled", "follow"];
 
 /// What was typed.
 struct Plan {
@@ -31,6 +35,8 @@ struct Plan {
     /// How long a server at rest is looked at.
     rest: Duration,
     versions: u64,
+    /// How many versions a follower is timed with.
+    latencies: u32,
     jobs: Vec<String>,
 }
 
@@ -60,14 +66,24 @@ fn main() {
     if plan.wants("stalled") {
         report(live_load::stalled(plan.versions));
     }
+    if plan.wants("follow") {
+        for events in [SMALL, LARGE] {
+            report(live_latency::follow(&events, plan.latencies, plan.rest));
+        }
+    }
     if !reached {
         println!("\nNot everything that is asked for was reached.");
     }
 }
 
 fn parse(arguments: &[String]) -> Result<Plan, String> {
-    let mut plan =
-        Plan { subscribers: 10_000, rest: Duration::from_secs(20), versions: 50, jobs: Vec::new() };
+    let mut plan = Plan {
+        subscribers: 10_000,
+        rest: Duration::from_secs(20),
+        versions: 50,
+        latencies: 100,
+        jobs: Vec::new(),
+    };
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
         let mut number = |most: u64| {
@@ -79,7 +95,10 @@ fn parse(arguments: &[String]) -> Result<Plan, String> {
         match word.as_str() {
             "--subscribers" => plan.subscribers = number(50_000)? as usize,
             "--seconds" => plan.rest = Duration::from_secs(number(600)?),
-            "--versions" => plan.versions = number(1000)?,
+            "--versions" => {
+                plan.versions = number(1000)?;
+                plan.latencies = plan.versions as u32;
+            }
             job if JOBS.contains(&job) => plan.jobs.push(job.to_owned()),
             other => return Err(format!("no such job: {other}; there are {}", JOBS.join(", "))),
         }

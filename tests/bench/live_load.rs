@@ -128,13 +128,13 @@ pub fn idle(count: usize, rest: Duration) -> Row {
 }
 
 /// The part of a core that a process uses while nothing happens.
-fn processor_share(pid: u32, rest: Duration) -> f64 {
+pub fn processor_share(pid: u32, rest: Duration) -> f64 {
     // What the opening left to be done is not what is asked for.
     std::thread::sleep(Duration::from_secs(2));
-    let before = measure::processor_time(pid).expect("the server runs");
+    let before = measure::processor_time(pid).expect("it runs");
     let begin = Instant::now();
     std::thread::sleep(rest);
-    let used = measure::processor_time(pid).expect("the server runs").saturating_sub(before);
+    let used = measure::processor_time(pid).expect("it runs").saturating_sub(before);
     used.as_secs_f64() / begin.elapsed().as_secs_f64()
 }
 

@@ -28,14 +28,10 @@ mod sparse;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sqlrsync_tests::events::Events;
+use sqlrsync_tests::events::{Events, LARGE, SMALL};
 use sqlrsync_tests::programs::{on_path, workspace};
 use sqlrsync_tests::table;
 
-/// 100 MB.
-const SMALL: Events = Events { name: "S", bytes: 100_000_000, seed: 1 };
-/// 1 GB.
-const LARGE: Events = Events { name: "L", bytes: 1_000_000_000, seed: 2 };
 /// 4 GB, for the memory that it must not take.
 const HUGE: Events = Events { name: "XL", bytes: 4_000_000_000, seed: 3 };
 

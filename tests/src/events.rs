@@ -97,6 +97,12 @@ pub struct Events {
     pub seed: u64,
 }
 
+/// S, 100 MB.
+pub const SMALL: Events = Events { name: "S", bytes: 100_000_000, seed: 1 };
+
+/// L, 1 GB.
+pub const LARGE: Events = Events { name: "L", bytes: 1_000_000_000, seed: 2 };
+
 impl Events {
     /// How many rows it has.
     pub const fn rows(&self) -> u64 {
