@@ -92,6 +92,22 @@ fn a_follower_without_a_server_is_ready_and_waits() {
     assert_eq!(follower.stop(), 0);
 }
 
+#[test]
+fn a_publisher_says_when_it_is_ready_and_that_it_stops() {
+    let (server, _) = published();
+    let client = Client::admin(&server);
+    sample::create(&client.path("other.db"));
+    let path = client.path("notify");
+    let mut manager = Manager::new(UnixDatagram::bind(&path).unwrap());
+    let arguments = ["other.db", "team/other.db", "--subscribe"];
+    let mut publisher = service("a publisher", &client, &arguments, path.to_str().unwrap());
+    manager.wait_for("READY=1");
+    client.run(&["log", "team/other.db"]).ok();
+    manager.wait_for("STATUS=watching other.db");
+    assert_eq!(publisher.stop(), 0);
+    manager.wait_for("STOPPING=1");
+}
+
 /// The units with the programs of these tests, in a folder of their own.
 fn units(folder: &Path) -> Vec<PathBuf> {
     let mut units = Vec::new();

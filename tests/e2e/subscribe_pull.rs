@@ -119,6 +119,24 @@ fn a_connection_that_died_without_a_word_is_noticed_and_replaced() {
 }
 
 #[test]
+fn a_follower_that_slept_for_a_while_catches_up() {
+    let (server, origin) = published();
+    let client = Client::admin(&server);
+    let follower = follow(&client, &["--timeout", "2s"]);
+    follower.wait_for_version(1);
+    signal(&follower, libc::SIGSTOP);
+    let slept = Instant::now();
+    let version = push_change(&origin, "while it slept");
+    // Longer than a server may be silent, so that it wakes up to a connection that it cannot trust.
+    std::thread::sleep(Duration::from_secs(3).saturating_sub(slept.elapsed()));
+    signal(&follower, libc::SIGCONT);
+    follower.wait_for_version(version);
+    let version = push_change(&origin, "when it was awake");
+    follower.wait_for_version(version);
+    sample::assert_same(&origin.path("app.db"), &client.path("app.db"));
+}
+
+#[test]
 fn a_server_that_is_not_there_yet_is_waited_for() {
     let (server, _origin) = published();
     let proxy = Proxy::start(server.address(), Plan::Clean);

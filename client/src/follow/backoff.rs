@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::error::Error;
+
 /// The wait after the first failure.
 pub const FIRST: Duration = Duration::from_secs(1);
 
@@ -37,6 +39,15 @@ impl Backoff {
     }
 }
 
+/// The wait after `error`: what a server asks for counts where it is longer, but no server puts us off
+/// for longer than [`LONGEST`].
+pub fn obeying(error: &Error, wait: Duration) -> Duration {
+    match error {
+        Error::Refused { retry_after: Some(asked), .. } => wait.max((*asked).min(LONGEST)),
+        _ => wait,
+    }
+}
+
 /// A number for [`Backoff::failed`]. Without random bytes the middle will do.
 pub fn random() -> u32 {
     getrandom::u32().unwrap_or(u32::MAX / 2)
@@ -68,6 +79,20 @@ mod tests {
             assert!((8..=16).contains(&wait.as_secs()), "{random}: {wait:?}");
         }
         assert_eq!(Backoff::default().failed(Duration::ZERO, 0), FIRST / 2);
+    }
+
+    #[test]
+    fn a_server_may_ask_for_more_time_and_not_for_ever() {
+        let wait = Duration::from_secs(2);
+        for (asked, expected) in [(None, 2), (Some(1), 2), (Some(30), 30), (Some(1_000_000), 300)] {
+            let error = Error::Refused {
+                who: "the server".to_owned(),
+                refusal: sqlrsync_protocol::exchange::Refusal::TryLater,
+                text: "busy".to_owned(),
+                retry_after: asked.map(Duration::from_secs),
+            };
+            assert_eq!(obeying(&error, wait).as_secs(), expected, "{asked:?}");
+        }
     }
 
     #[test]

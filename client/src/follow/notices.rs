@@ -16,7 +16,7 @@ use sqlrsync_protocol::text::{ReplicaIdText, printable};
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::backoff::{Backoff, random};
+use super::backoff::{Backoff, obeying, random};
 use super::clock;
 use crate::connect::{self, Asking, Purpose};
 use crate::error::Error;
@@ -127,7 +127,7 @@ impl Subscription {
                 Error::Cancelled => return,
                 why if is_final(&why) => return mailbox.put(|news| news.link = Some(Link::Refused(why))),
                 why => {
-                    let again_in = backoff.failed(lost.worked, random());
+                    let again_in = obeying(&why, backoff.failed(lost.worked, random()));
                     mailbox.put(|news| news.link = Some(Link::Down { why, again_in }));
                     opened = tokio::select! {
                         () = cancel.cancelled() => return,

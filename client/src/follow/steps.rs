@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use sqlrsync_protocol::page::VersionNumber;
 
-use super::backoff::Backoff;
+use super::backoff::{Backoff, obeying};
+use crate::error::Error;
 
 /// A server names its newest version right after it has subscribed us; ours within milliseconds. One
 /// that does not is asked by pulling.
@@ -78,8 +79,8 @@ impl Steps {
     }
 
     /// A pull failed, for a reason that may pass. How long it waits before it tries again.
-    pub fn failed(&mut self, now: Duration, random: u32) -> Duration {
-        let wait = self.retry.failed(Duration::ZERO, random);
+    pub fn failed(&mut self, error: &Error, now: Duration, random: u32) -> Duration {
+        let wait = obeying(error, self.retry.failed(Duration::ZERO, random));
         self.due = Some(now + wait);
         wait
     }
@@ -201,20 +202,20 @@ mod tests {
         let mut steps = follower(1);
         steps.told(version(2), at(0));
         for expected in [1, 2, 4, 8] {
-            assert_eq!(steps.failed(at(0), u32::MAX), at(expected));
+            assert_eq!(steps.failed(&Error::Cancelled, at(0), u32::MAX), at(expected));
             assert_eq!(steps.next(at(expected - 1)), Step::Wait(Some(at(expected))));
             assert_eq!(steps.next(at(expected)), Step::Pull);
         }
         steps.pulled(Some(version(2)), at(20), 0);
         steps.told(version(3), at(20));
-        assert_eq!(steps.failed(at(20), u32::MAX), at(1));
+        assert_eq!(steps.failed(&Error::Cancelled, at(20), u32::MAX), at(1));
     }
 
     #[test]
     fn while_the_connection_is_down_nothing_is_tried() {
         let mut steps = follower(1);
         steps.told(version(2), at(0));
-        steps.failed(at(0), 0);
+        steps.failed(&Error::Cancelled, at(0), 0);
         steps.lost();
         assert!(matches!(steps.next(at(1_000)), Step::Wait(_)));
         steps.connected(at(2_000));

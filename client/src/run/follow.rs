@@ -174,7 +174,7 @@ impl<'a> Follower<'a> {
                 Next::FileChanged
             }
             error_ if !self.pulled && !may_pass(error_) => return Err(error),
-            _ => Next::Again(self.steps.failed(now, random())),
+            _ => Next::Again(self.steps.failed(&error, now, random())),
         };
         self.reporter.trouble(&error, next);
         Ok(())
