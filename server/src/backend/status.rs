@@ -239,32 +239,38 @@ fn told(known: Vec<ClientActivity>, present: Vec<(Doing, ClientName)>, now: Time
     machines.into_statuses()
 }
 
-/// Entries in the making, and where to find those of a client id.
+/// Entries in the making, and where to find them: there may be thousands, with whatever names.
 #[derive(Default)]
 struct Machines {
     entries: Vec<(Timestamp, ClientStatus)>,
-    by_client: HashMap<String, Vec<usize>>,
+    by_host: HashMap<(String, String), usize>,
+    first_of_client: HashMap<String, usize>,
 }
 
 impl Machines {
     /// The entry of the machine that goes by this name, which may be a new one.
     fn of(&mut self, name: &ClientName, seen: Timestamp) -> &mut ClientStatus {
-        let of_client = self.by_client.entry(name.client_id.clone()).or_default();
-        let same = |at: &usize| {
-            let host = &self.entries[*at].1.host;
-            *host == name.host || name.host.is_empty() || host.is_empty()
-        };
-        let at = of_client.iter().copied().find(same).unwrap_or_else(|| {
-            of_client.push(self.entries.len());
+        let at = self.find(name).unwrap_or_else(|| {
+            let at = self.entries.len();
+            self.first_of_client.entry(name.client_id.clone()).or_insert(at);
             self.entries.push((seen, ClientStatus::new(name)));
-            self.entries.len() - 1
+            at
         });
         let (last_seen, entry) = &mut self.entries[at];
         *last_seen = seen.max(*last_seen);
         if entry.host.is_empty() {
             entry.host.clone_from(&name.host);
         }
+        self.by_host.insert((name.client_id.clone(), entry.host.clone()), at);
         entry
+    }
+
+    /// The entry of this client and host; without a host on either side, the first of this client.
+    fn find(&self, name: &ClientName) -> Option<usize> {
+        let exact = self.by_host.get(&(name.client_id.clone(), name.host.clone()));
+        let first = self.first_of_client.get(&name.client_id);
+        let hostless = |at: &&usize| name.host.is_empty() || self.entries[**at].1.host.is_empty();
+        exact.or(first.filter(hostless)).copied()
     }
 
     fn into_statuses(mut self) -> Vec<ClientStatus> {
