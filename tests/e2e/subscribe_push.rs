@@ -131,10 +131,8 @@ fn with_a_key_that_may_only_pull_it_warns_and_follows() {
     origin.run(&["app.db", REMOTE]).ok();
     let key = server.create_key(&["--kind", "pull", "--replica", REMOTE]);
     let guest = Client::guest(&server).with_env("SQLRSYNC_AUTH_TOKEN", &key);
-    guest.run(&[REMOTE]).ok();
-
     let mut follower = publish(&guest, &["--waitIdle", "1h"]);
-    follower.wait_for("a pull", |object| object["outcome"] == "unchanged");
+    follower.wait_for("a pull", |object| object["outcome"] == "pulled");
     assert!(follower.stderr().contains("may pull and not push"), "{}", follower.report());
     sample::change(&origin.path("app.db"), 1, "of the origin");
     origin.run(&["app.db"]).ok();

@@ -33,19 +33,18 @@ const KEY_TYPE_MAX: Duration = Duration::from_secs(3);
 
 pub fn publish(run: &Run, plan: &Publish) -> Result<(), Error> {
     let mut push = plan.push.clone();
-    let _lock = FileLock::take_to_publish(run.folders.state(), &push.local.path)?;
-    // A file that is not there is a mistake now, and later a thing that passes.
-    Fingerprint::of(&push.local.path)?;
+    let lock = FileLock::take_to_publish(run.folders.state(), &push.local.path)?;
     if push.access.credential.is_none() {
         push.access.credential = Some(ask_for_key("push", &push.local.shown())?);
     }
-    let mut publisher = Publisher::start(run, push, plan.timing)?;
-    let ended = publisher.go();
-    if ended.is_err() {
-        service::stopping();
-    }
-    ended?;
-    let push = publisher.push;
+    let push = match Publisher::start(run, push, plan.timing)?.go() {
+        Ok(push) => push,
+        Err(error) => {
+            service::stopping();
+            return Err(error);
+        }
+    };
+    drop(lock);
     run.warn(&format!(
         "the key may pull and not push: {} follows the server instead, whatever the intervals",
         push.local.shown()
@@ -116,12 +115,13 @@ impl<'r> Publisher<'r> {
         })
     }
 
-    /// Goes on until it fails or is stopped; returns only where the key turns out to be one that pulls.
-    fn go(&mut self) -> Result<(), Error> {
+    /// Goes on until it fails or is stopped; gives the push back where its key turns out to be one that
+    /// pulls.
+    fn go(mut self) -> Result<Push, Error> {
         self.learn_key_type()?;
         loop {
             if self.link.status() == Status::Open(KeyType::Pull) {
-                return Ok(());
+                return Ok(self.push);
             }
             while let Some(action) = self.schedule.poll(clock::now()) {
                 self.act(action)?;
