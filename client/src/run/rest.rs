@@ -131,3 +131,60 @@ impl Rest {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread::JoinHandle;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::plan::KeySource;
+
+    /// A server that answers one request with this, and gives the request back.
+    fn answers_once(answer: &'static str) -> (Access, JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = format!("ws://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let credential = Some(Credential { key: "abc".parse().unwrap(), source: KeySource::Flag });
+        let thread = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            let mut piece = [0; 1024];
+            // The bodies here are objects, and end as one.
+            while !request.ends_with(b"}") {
+                let n = stream.read(&mut piece).unwrap();
+                assert_ne!(n, 0, "it ended in the middle of a request");
+                request.extend_from_slice(&piece[..n]);
+            }
+            stream.write_all(answer.as_bytes()).unwrap();
+            String::from_utf8(request).unwrap()
+        });
+        (Access { server, credential, ca_file: None, protocol: 3 }, thread)
+    }
+
+    #[test]
+    fn what_the_server_is_told_goes_out_with_the_key_and_its_no_is_an_error() {
+        let (access, server) = answers_once("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
+        Rest::new(&access).unwrap().post("/sapi/some-id", &json!({ "attempts": 6 })).unwrap();
+        let request = server.join().unwrap();
+        assert!(request.starts_with("POST /sapi/some-id HTTP/1.1\r\n"), "{request}");
+        assert!(request.to_lowercase().contains("\r\nauthorization: abc\r\n"), "{request}");
+        assert!(request.ends_with("\r\n\r\n{\"attempts\":6}"), "{request}");
+
+        let refusal = "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno";
+        let (access, _server) = answers_once(refusal);
+        let error = Rest::new(&access).unwrap().post("/sapi/some-id", &json!({})).unwrap_err();
+        assert_eq!(error.exit_code(), 4, "{error}");
+    }
+
+    #[test]
+    fn a_server_that_has_no_time_says_for_how_long() {
+        let busy = "HTTP/1.1 503 Busy\r\nRetry-After: 30\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        let (access, _server) = answers_once(busy);
+        let error = Rest::new(&access).unwrap().post("/sapi/some-id", &json!({})).unwrap_err();
+        let Error::Refused { retry_after, .. } = error else { panic!("{error}") };
+        assert_eq!(retry_after, Some(Duration::from_secs(30)));
+    }
+}
