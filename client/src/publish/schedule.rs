@@ -15,6 +15,8 @@
 //!   that is earlier.
 //! - minInterval counts from the last push that made a version; maxInterval from the last time that the
 //!   server was reached or given up on, so that a check-in does not make the next write wait.
+//! - What could not be pushed in six tries waits for the next write or for maxInterval, or for a server that
+//!   was away to come back: the last writes of the day are not to wait until somebody writes again.
 //! - An announcement (CHANGED) is never later than what it announces: the timer only moves away from
 //!   what was announced, and where it did, the server is told again before the time is up.
 
@@ -59,6 +61,8 @@ pub enum Event {
     },
     /// The server has taken the report that [`Action::Report`] asked for.
     Reported,
+    /// The server was away and is there again.
+    ServerBack,
 }
 
 /// What to do now.
@@ -162,6 +166,11 @@ impl Schedule {
             Event::Reported => {
                 if let Some(open) = &mut self.trouble {
                     open.reported = open.trouble.failures;
+                }
+            }
+            Event::ServerBack => {
+                if self.trouble.is_some() && matches!(self.phase, Phase::Idle) {
+                    self.phase = Phase::Due { failed: 0 };
                 }
             }
         }

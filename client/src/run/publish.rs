@@ -86,6 +86,8 @@ struct Publisher<'r> {
     schedule: Schedule,
     watch: Watch,
     link: Link,
+    /// The server was there at the last look.
+    reachable: bool,
     /// A push has succeeded: from now on no failure ends the program.
     begun: bool,
     /// There was no file at the last look.
@@ -108,6 +110,7 @@ impl<'r> Publisher<'r> {
             link: Link::start(&push, client_id.clone()),
             client_id,
             push,
+            reachable: false,
             begun: false,
             missing: false,
             failure: String::new(),
@@ -120,9 +123,15 @@ impl<'r> Publisher<'r> {
     fn go(mut self) -> Result<Push, Error> {
         self.learn_key_type()?;
         loop {
-            if self.link.status() == Status::Open(KeyType::Pull) {
+            let status = self.link.status();
+            if status == Status::Open(KeyType::Pull) {
                 return Ok(self.push);
             }
+            let reachable = matches!(status, Status::Open(_));
+            if reachable && !self.reachable {
+                self.schedule.handle(Event::ServerBack, clock::now());
+            }
+            self.reachable = reachable;
             while let Some(action) = self.schedule.poll(clock::now()) {
                 self.act(action)?;
             }

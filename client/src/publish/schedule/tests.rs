@@ -247,6 +247,21 @@ fn after_giving_up_max_interval_starts_again() {
 }
 
 #[test]
+fn what_was_given_up_is_pushed_when_the_server_is_back() {
+    let mut driver = Driver::started(10, 0, None).end_with([(Duration::ZERO, End::Failed(None)); 6]);
+    driver.write().wait(s(60));
+    driver.schedule.handle(Event::ServerBack, driver.now);
+    driver.wait(HOUR);
+    assert_eq!(driver.pushes(), [10, 15, 25, 45, 85, 165], "a try that is to come is waited for");
+    driver.schedule.handle(Event::ServerBack, driver.now);
+    driver.wait(HOUR);
+    assert_eq!(driver.pushes().last(), Some(&3660));
+    driver.schedule.handle(Event::ServerBack, driver.now);
+    driver.wait(HOUR);
+    assert_eq!(driver.pushes().len(), 7, "nothing is left to push");
+}
+
+#[test]
 fn the_server_may_ask_for_more_time_but_not_for_a_year() {
     let later = |seconds| (Duration::ZERO, End::Failed(Some(s(seconds))));
     let mut driver = Driver::started(10, 0, None).end_with([later(30), later(3), later(1 << 40)]);
