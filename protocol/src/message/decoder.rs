@@ -100,7 +100,11 @@ impl<M: Incoming> Decoder<M> {
             // First as far as the length needs, then as far as the message does.
             let wanted = match self.len_of(&self.partial)? {
                 Some(len) if self.partial.len() == len => return Ok(Some(self.partial.split().freeze())),
-                Some(len) => len,
+                Some(len) => {
+                    // Not past the maximum of its kind, which `len_of` has seen to.
+                    self.partial.reserve(len - self.partial.len());
+                    len
+                }
                 None => self.partial.len() + 1,
             };
             let take = self.fed.len().min(wanted - self.partial.len());
