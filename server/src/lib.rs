@@ -12,6 +12,7 @@
 //! [`server::Server::start`] runs a server inside another program, as the tests do.
 
 pub mod access;
+pub mod allocator;
 pub mod backend;
 pub mod catalog;
 pub mod cli;

@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    sqlrsync_server::allocator::keep_some();
     sqlrsync_server::cli::run()
 }

@@ -1,0 +1,20 @@
+//! What the C library's allocator gives back to the system, and when.
+//!
+//! A push frees and asks for blocks of a quarter of a megabyte all the time. As glibc comes, it gives such
+//! memory back each time and gets it again, page by page and filled with zeros: a tenth of what a first
+//! push takes in the server.
+
+/// Keeps a few megabytes of freed memory for each thread. Call it before any thread is started.
+pub fn keep_some() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        const KEPT: libc::c_int = 4 << 20;
+        const OWN_MAPPING_MIN: libc::c_int = 1 << 20;
+        // SAFETY: mallopt takes two numbers; no other thread allocates yet.
+        let set = unsafe {
+            libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT)
+                & libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_MAPPING_MIN)
+        };
+        debug_assert_eq!(set, 1, "glibc knows both");
+    }
+}
