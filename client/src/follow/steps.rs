@@ -233,4 +233,39 @@ mod tests {
         steps.told(version(3), at(3));
         assert_eq!(steps.next(at(3)), Step::Pull);
     }
+
+    /// A number from a generator that is good enough to mix events with.
+    fn draw(state: &mut u64, end: u64) -> u64 {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (*state >> 33) % end
+    }
+
+    #[test]
+    fn whatever_happened_before_a_connection_that_names_a_version_ends_in_step_with_it() {
+        for seed in 0..2_000_u64 {
+            let (mut steps, mut state, mut now) = (Steps::default(), seed, Duration::ZERO);
+            for _ in 0..draw(&mut state, 40) {
+                now += Duration::from_millis(draw(&mut state, 20_000));
+                let (some, random) = (version(1 + draw(&mut state, 9)), state as u32);
+                match draw(&mut state, 8) {
+                    0 => steps.connected(now),
+                    1 => steps.lost(),
+                    2 => steps.told(some, now),
+                    3 => steps.pulled(Some(some), now, random),
+                    4 => drop(steps.failed(&Error::Cancelled, now, random)),
+                    5 => steps.kept(now, random),
+                    6 => steps.still_kept(now),
+                    _ => steps.nothing_yet(),
+                }
+            }
+            steps.connected(now);
+            steps.told(version(10), now);
+            let mut pulls = 0;
+            while let Step::Pull = steps.next(now) {
+                pulls += 1;
+                steps.pulled(Some(version(10)), now, 0);
+            }
+            assert_eq!((pulls, steps.next(now)), (1, Step::Wait(None)), "seed {seed}");
+        }
+    }
 }
