@@ -11,7 +11,7 @@ use crate::catalog::{Catalog, Error};
 use crate::sessions::Sessions;
 
 /// How often the catalog is asked whether somebody wrote to it; the question costs microseconds.
-const POLL_INTERVAL: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What was seen of the catalog.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

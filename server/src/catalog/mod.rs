@@ -102,7 +102,10 @@ impl Catalog {
     /// # Errors
     /// [`Error::Database`].
     pub fn data_version(&self) -> Result<i64, Error> {
-        Ok(self.lock().pragma_query_value(None, "data_version", |row| row.get(0))?)
+        let connection = self.lock();
+        // Prepared once: this is asked several times a second, for as long as the server runs.
+        let mut statement = connection.prepare_cached("PRAGMA data_version")?;
+        Ok(statement.query_row([], |row| row.get(0))?)
     }
 
     /// A number that changes whenever a key is revoked or a replica is open to fewer than before.
