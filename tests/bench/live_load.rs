@@ -25,6 +25,10 @@ const MEMORY_MAX: f64 = 20_000.0;
 /// How soon all must know.
 const TOLD_MAX: Duration = Duration::from_secs(2);
 
+/// How long after its last work a program is at rest: threads that wait for more of it end after ten
+/// seconds.
+const SETTLE: Duration = Duration::from_secs(11);
+
 /// The part of a core that a server at rest may take.
 const REST_MAX: f64 = 0.001;
 
@@ -129,8 +133,8 @@ pub fn idle(count: usize, rest: Duration) -> Row {
 
 /// The part of a core that a process uses while nothing happens.
 pub fn processor_share(pid: u32, rest: Duration) -> f64 {
-    // What the opening left to be done is not what is asked for.
-    std::thread::sleep(Duration::from_secs(2));
+    // What came before is not what is asked for.
+    std::thread::sleep(SETTLE);
     let before = measure::processor_time(pid).expect("it runs");
     let begin = Instant::now();
     std::thread::sleep(rest);

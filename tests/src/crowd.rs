@@ -88,9 +88,9 @@ impl Crowd {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let board = Arc::new(Board::default());
         let doors = Arc::new(Semaphore::new(OPENING_MAX));
-        let request = request(replica, key);
         for number in 0..members.reading + members.stalled {
-            let (board, doors, request) = (board.clone(), doors.clone(), request.clone());
+            let (board, doors) = (board.clone(), doors.clone());
+            let request = request(replica, key, number);
             let stalls = number >= members.reading;
             runtime.spawn(async move {
                 let outcome = subscriber(number, server, &request, stalls, &board, &doors).await;
@@ -159,15 +159,16 @@ impl Board {
     }
 }
 
-fn request(replica: &str, key: &str) -> Arc<[u8]> {
+/// Each is a machine of its own: a server may keep what it knows of each.
+fn request(replica: &str, key: &str, number: usize) -> Vec<u8> {
     let head = format!(
-        "GET /sapi/subscribe/{replica} HTTP/1.1\r\nHost: crowd\r\nAuthorization: {key}\r\nX-ClientID: crowd\r\n\
+        "GET /sapi/subscribe/{replica} HTTP/1.1\r\nHost: crowd\r\nAuthorization: {key}\r\nX-ClientID: crowd-{number}\r\n\
          Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     );
     let mut bytes = head.into_bytes();
     bytes.extend(frame(0x1, br#"{"type":"SUBSCRIBE","data":{},"timestamp":"2026-01-01T00:00:00Z"}"#));
-    bytes.into()
+    bytes
 }
 
 /// A client's frame. With a mask of zeros its content goes as it is.
