@@ -407,8 +407,7 @@ impl Lab {
         said
     }
 
-    /// Prints a row, and counts what it missed.
-    pub fn report(&mut self, row: &Row) {
+    fn report(&mut self, row: &Row) {
         println!("{}", row.text());
         self.missed += row
             .checks
@@ -422,20 +421,10 @@ impl Lab {
     }
 
     /// A machine with the admin key.
-    pub fn machine(&self) -> Client {
+    fn machine(&self) -> Client {
         let client = Client::new_in(release_programs(), Some(&self.folder));
         client.use_server(self.server.url());
         client.with_env("SQLRSYNC_ADMIN_KEY", &self.key)
-    }
-
-    /// The server's process.
-    pub fn server_pid(&self) -> u32 {
-        self.server.pid()
-    }
-
-    /// The folder of the server's repository.
-    pub fn repository(&self) -> PathBuf {
-        self.server.data().join("repository")
     }
 
     fn repository_bytes(&self) -> u64 {
@@ -515,7 +504,7 @@ impl Pair {
 }
 
 /// Writes everything out that waits for the disk: what one run left must not be paid by the next.
-pub fn settle() {
+fn settle() {
     // SAFETY: takes and returns nothing.
     unsafe { libc::sync() };
 }

@@ -6,12 +6,13 @@
 //!
 //! Jobs: `idle` (memory and processor time of the server with thousands of subscribers, and how soon all
 //! of them are told), `stalled` (one that has stopped reading, beside 999 that read), `follow` (from the
-//! commit to the new version in a replica, S and L, and what a follower takes at rest); all of them if
-//! none is named. The programs are the release programs on loopback. Everything is bounded in count and
+//! commit to the new version in a replica, S and L, and what a follower takes at rest), `publish` (from
+//! the end of a publisher's timer to the commit, S and L, and what a publisher takes at rest); all of them
+//! if none is named. The programs are the release programs on loopback. Everything is bounded in count and
 //! time.
 //!
 //! What belongs where: `live_load` has the jobs with many subscribers, `live_latency` those with one
-//! replica that follows.
+//! replica that follows, `live_publish` those with a database that is published.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,13 +22,17 @@
 
 mod live_latency;
 mod live_load;
+mod live_publish;
 
 use std::time::Duration;
 
 use sqlrsync_tests::events::{LARGE, SMALL};
 use sqlrsync_tests::table;
 
-const JOBS: [&str; 3] = ["idle", "stalled", "follow"];
+const JOBS: [&str; 4] = ["idle", "stalled", "follow", "publish"];
+
+/// How many changed rows are published in each database; every one takes ten seconds of waiting.
+const PUBLISHED: u32 = 10;
 
 /// What was typed.
 struct Plan {
@@ -70,6 +75,9 @@ fn main() {
         for events in [SMALL, LARGE] {
             report(live_latency::follow(&events, plan.latencies, plan.rest));
         }
+    }
+    if plan.wants("publish") {
+        live_publish::publish(&[SMALL, LARGE], PUBLISHED, plan.rest).into_iter().for_each(&mut report);
     }
     if !reached {
         println!("\nNot everything that is asked for was reached.");

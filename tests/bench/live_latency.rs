@@ -25,9 +25,9 @@ const LOOK_EVERY: Duration = Duration::from_micros(500);
 const MEDIAN_MAX: Duration = Duration::from_millis(100);
 const WORST_MAX: Duration = Duration::from_millis(300);
 
-/// What a follower at rest may take: of a core, and of memory in bytes.
-const REST_MAX: f64 = 0.001;
-const MEMORY_MAX: f64 = 30_000_000.0;
+/// What a subscription at rest may take: of a core, and of memory in bytes.
+pub const REST_MAX: f64 = 0.001;
+pub const MEMORY_MAX: f64 = 30_000_000.0;
 
 /// Follows `versions` changes of a row.
 pub fn follow(events: &Events, versions: u32, rest: Duration) -> Row {
@@ -99,7 +99,7 @@ fn row(events: &Events, times: &[Duration], memory: u64, share: f64, rest: Durat
 }
 
 /// The folder of the only replica's manifests.
-fn manifests(data: &Path) -> PathBuf {
+pub fn manifests(data: &Path) -> PathBuf {
     let replicas = data.join("repository/replicas");
     let mut found = std::fs::read_dir(replicas).expect("the repository can be read");
     found.next().expect("there is a replica").expect("it can be read").path().join("manifests")

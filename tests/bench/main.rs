@@ -5,13 +5,12 @@
 //! cargo bench -p sqlrsync-tests --bench transfer -- [--small] [--runs N] [JOB]...
 //! ```
 //!
-//! Jobs: `first`, `new`, `row`, `wal`, `percent`, `unchanged`, `v2`, `versions`, `memory`, `sparse`, and
-//! of subscriptions `publish`, `follow`, `idle`; all of them if none is named. `--small` takes the 100 MB
-//! database instead of the gigabyte, to see that everything works. The databases are made once, from a
-//! seed, and kept in `target/bench`.
+//! Jobs: `first`, `new`, `row`, `wal`, `percent`, `unchanged`, `v2`, `versions`, `memory`, `sparse`; all of
+//! them if none is named. `--small` takes the 100 MB database instead of the gigabyte, to see that
+//! everything works. The databases are made once, from a seed, and kept in `target/bench`.
 //!
-//! What belongs where: `jobs`, `sparse` and `latency` do what is measured, `rivals` runs the programs to
-//! compare with, `limits` measures what the machine can do.
+//! What belongs where: `jobs` and `sparse` do what is measured, `rivals` runs the programs to compare with,
+//! `limits` measures what the machine can do.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,7 +19,6 @@
 )]
 
 mod jobs;
-mod latency;
 mod limits;
 mod rivals;
 mod sparse;
@@ -38,21 +36,8 @@ const HUGE: Events = Events { name: "XL", bytes: 4_000_000_000, seed: 3 };
 /// 20 GB of pages.
 const SPARSE_PAGES: u32 = 20_000_000_000_u64.div_ceil(4096) as u32;
 
-const JOBS: [&str; 13] = [
-    "first",
-    "new",
-    "row",
-    "wal",
-    "percent",
-    "unchanged",
-    "v2",
-    "versions",
-    "memory",
-    "sparse",
-    "publish",
-    "follow",
-    "idle",
-];
+const JOBS: [&str; 10] =
+    ["first", "new", "row", "wal", "percent", "unchanged", "v2", "versions", "memory", "sparse"];
 
 /// What was typed.
 struct Plan {
@@ -124,29 +109,7 @@ fn run(plan: &Plan) {
     if plan.wants("sparse") {
         lab.sparse(if plan.database.name == LARGE.name { SPARSE_PAGES } else { SPARSE_PAGES / 20 });
     }
-    if ["publish", "follow", "idle"].iter().any(|job| plan.wants(job)) {
-        subscriptions(plan, &mut lab, &folder);
-    }
     lab.finish();
-}
-
-/// What is asked of S and of L alike.
-fn subscriptions(plan: &Plan, lab: &mut jobs::Lab, folder: &Path) {
-    let mut databases = vec![(SMALL, database(&SMALL, folder))];
-    if plan.database.name == LARGE.name {
-        databases.push((LARGE, database(&LARGE, folder)));
-    }
-    if plan.wants("publish") {
-        lab.publish(&databases, plan.runs);
-    }
-    for (events, path) in &databases {
-        if plan.wants("follow") {
-            lab.follow(events, path);
-        }
-        if plan.wants("idle") {
-            lab.idle(events, path);
-        }
-    }
 }
 
 /// The database's file, made by a process of its own: what this process once held in memory would count
