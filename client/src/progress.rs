@@ -14,6 +14,9 @@ use crate::outcome::bytes_text;
 /// How long a run goes on in silence; a bar that flickers by says nothing.
 const APPEARS_AFTER: Duration = Duration::from_millis(300);
 
+/// How many characters of the database's name are shown.
+const NAME_LEN_MAX: usize = 24;
+
 /// How often the bar is drawn at most.
 const REDRAWS_A_SECOND: u8 = 8;
 
@@ -34,7 +37,7 @@ pub struct Progress {
 impl Progress {
     /// With a bar where `wanted` and stderr is a terminal.
     pub fn new(wanted: bool, what: &str) -> Progress {
-        let bar = (wanted && std::io::stderr().is_terminal()).then(|| bar(&printable(what)));
+        let bar = (wanted && std::io::stderr().is_terminal()).then(|| bar(&shortened(&printable(what))));
         Progress {
             bar,
             began: std::time::Instant::now(),
@@ -75,7 +78,7 @@ fn style(template: &str) -> ProgressStyle {
     // Colour only where it is wanted (https://no-color.org).
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let template =
-        if no_color { template.to_owned() } else { template.replace("{bar:30}", "{bar:30.cyan/dim}") };
+        if no_color { template.to_owned() } else { template.replace("{wide_bar}", "{wide_bar:.cyan/dim}") };
     ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
@@ -83,7 +86,8 @@ impl Observer for Progress {
     fn total(&mut self, pages: u64) {
         self.total = Some(pages);
         if let Some(bar) = &self.bar {
-            bar.set_style(style("{prefix} {bar:30} {pos}/{len} pages, {msg}"));
+            // As wide as there is room: a line that wraps would not be cleared.
+            bar.set_style(style("{prefix} {wide_bar} {pos}/{len} pages, {msg}"));
             bar.set_length(pages);
         }
     }
@@ -111,6 +115,15 @@ impl Observer for Progress {
     }
 }
 
+/// The end of a name that is long.
+fn shortened(name: &str) -> String {
+    let len = name.chars().count();
+    if len <= NAME_LEN_MAX {
+        return name.to_owned();
+    }
+    std::iter::once('…').chain(name.chars().skip(len + 1 - NAME_LEN_MAX)).collect()
+}
+
 /// Bytes, bytes a second, and the time that is left at this rate.
 fn rate(pages: u64, total: Option<u64>, bytes: u64, passed: Duration) -> String {
     let passed = passed.as_secs_f64();
@@ -131,6 +144,13 @@ fn rate(pages: u64, total: Option<u64>, bytes: u64, passed: Duration) -> String 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_long_name_the_end_is_shown() {
+        assert_eq!(shortened("./app.db"), "./app.db");
+        assert_eq!(shortened(&"a".repeat(24)), "a".repeat(24));
+        assert_eq!(shortened("/var/lib/application/data/app.db"), "…application/data/app.db");
+    }
 
     #[test]
     fn the_rate_is_that_of_the_whole_time_and_what_is_left_goes_by_the_pages() {
