@@ -544,6 +544,6 @@ impl ReplicaPages for FileReplica {
         }
         let done = self.put(new, received, geometry, root, proof.map(|proof| proof.fields))?;
         self.done = Some(done);
-        Ok(Committed { version: None, unchanged: before.is_some() && before == root, overtook: false })
+        Ok(Committed { unchanged: before.is_some() && before == root, ..Committed::default() })
     }
 }

@@ -10,7 +10,7 @@ use roaring::RoaringBitmap;
 use crate::block::Block;
 use crate::canonical::HeaderFields;
 use crate::hash::{PageHash, Root};
-use crate::page::{Geometry, PageCount, PageNumber, VersionNumber};
+use crate::page::{ConflictNumber, Geometry, PageCount, PageNumber, VersionNumber};
 use crate::sponge::Hash20;
 use crate::tree::NodeId;
 
@@ -201,6 +201,19 @@ pub struct Committed {
     pub unchanged: bool,
     /// The base was not the latest version; the content went on top of it all the same.
     pub overtook: bool,
+    /// The base was not the latest version; the version holds the changes of both sides, and so is not the
+    /// content that was sent.
+    pub merged: bool,
+    /// The content is kept and no version was made of it: its changes overlap with those of others. The
+    /// number of the conflict that waits to be settled.
+    pub conflict: Option<ConflictNumber>,
+}
+
+impl Committed {
+    /// Whether the version, if any, holds the very content that was sent.
+    pub fn as_sent(&self) -> bool {
+        !self.merged && self.conflict.is_none()
+    }
 }
 
 /// Something that takes pages.

@@ -6,6 +6,7 @@
 
 pub mod block;
 pub mod canonical;
+pub mod content;
 pub mod control;
 pub mod conversation;
 pub mod cutter;

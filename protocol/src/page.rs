@@ -193,6 +193,42 @@ impl fmt::Display for VersionNumber {
     }
 }
 
+/// The number of a conflict of a replica, counted from 1, without gaps.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct ConflictNumber(NonZeroU64);
+
+impl ConflictNumber {
+    /// The first conflict of a replica.
+    pub const FIRST: ConflictNumber = ConflictNumber(NonZeroU64::MIN);
+
+    /// `None` for zero.
+    pub const fn new(number: u64) -> Option<ConflictNumber> {
+        match NonZeroU64::new(number) {
+            Some(number) => Some(ConflictNumber(number)),
+            None => None,
+        }
+    }
+
+    /// The number.
+    pub const fn get(self) -> u64 {
+        self.0.get()
+    }
+
+    /// The conflict after this one; `None` at the end of the numbers.
+    pub const fn next(self) -> Option<ConflictNumber> {
+        match self.0.checked_add(1) {
+            Some(number) => Some(ConflictNumber(number)),
+            None => None,
+        }
+    }
+}
+
+impl fmt::Display for ConflictNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use crate::canonical::HeaderFields;
 use crate::exchange::{Base, Committed, Ground, Proof, PushId, Refusal, StagedBlock};
 use crate::hash::{PageHash, Root};
 use crate::message::{Opening, OriginMessage, ReplicaMessage};
-use crate::page::{Geometry, PageCount, PageNumber, PageSize, VersionNumber};
+use crate::page::{ConflictNumber, Geometry, PageCount, PageNumber, PageSize, VersionNumber};
 use crate::sponge::Hash20;
 use crate::tree::NodeId;
 
@@ -101,7 +101,9 @@ impl<'a> Input<'a> {
 
     pub(super) fn committed(&mut self) -> Committed {
         let version = VersionNumber::new(self.u8().into());
-        Committed { version, unchanged: self.flag(), overtook: self.flag() }
+        let (unchanged, overtook, merged) = (self.flag(), self.flag(), self.flag());
+        let conflict = if self.flag() { ConflictNumber::new(self.u8().into()) } else { None };
+        Committed { version, unchanged, overtook, merged, conflict }
     }
 
     fn text(&mut self) -> String {

@@ -168,6 +168,6 @@ impl ReplicaPages for MemoryReplica {
             self.versions.push(new);
         }
         self.staged.clear();
-        Ok(Committed { version: self.number(), unchanged, overtook })
+        Ok(Committed { version: self.number(), unchanged, overtook, ..Committed::default() })
     }
 }

@@ -13,7 +13,7 @@ use super::{
 use crate::block::RUNS_MAX;
 use crate::exchange::{Base, Committed, Refusal, StagedBlock};
 use crate::hash::{PageHash, Root};
-use crate::page::{Geometry, PageCount, PageNumber, PageSize, VersionNumber};
+use crate::page::{ConflictNumber, Geometry, PageCount, PageNumber, PageSize, VersionNumber};
 use crate::sponge::Hash20;
 use crate::tree::{FANOUT, NodeId};
 
@@ -76,6 +76,9 @@ const HAS_GEOMETRY: u8 = 1;
 const HAS_ROOT: u8 = 2;
 const UNCHANGED: u8 = 1;
 const OVERTOOK: u8 = 2;
+const MERGED: u8 = 4;
+/// The number of the conflict follows.
+const CONFLICT: u8 = 8;
 
 impl ReplicaMessage {
     /// Its name, as in the table of codes.
@@ -135,7 +138,12 @@ impl ReplicaMessage {
                 out.put_u64(committed.version.map_or(0, VersionNumber::get));
                 let unchanged = if committed.unchanged { UNCHANGED } else { 0 };
                 let overtook = if committed.overtook { OVERTOOK } else { 0 };
-                out.put_u8(unchanged | overtook);
+                let merged = if committed.merged { MERGED } else { 0 };
+                let conflict = if committed.conflict.is_some() { CONFLICT } else { 0 };
+                out.put_u8(unchanged | overtook | merged | conflict);
+                if let Some(number) = committed.conflict {
+                    out.put_u64(number.get());
+                }
             }
             // The others have no payload of their own; `encode` does not come here with them.
             _ => {}
@@ -303,9 +311,18 @@ fn node(fields: &mut Fields) -> Result<ReplicaMessage, MessageError> {
 fn done(fields: &mut Fields) -> Result<ReplicaMessage, MessageError> {
     let version = VersionNumber::new(fields.u64()?);
     let flags = fields.u8()?;
-    if flags & !(UNCHANGED | OVERTOOK) != 0 {
+    if flags & !(UNCHANGED | OVERTOOK | MERGED | CONFLICT) != 0 {
         return Err(fields.wrong("flags"));
     }
-    let (unchanged, overtook) = (flags & UNCHANGED != 0, flags & OVERTOOK != 0);
-    Ok(ReplicaMessage::Done(Committed { version, unchanged, overtook }))
+    let conflict = match flags & CONFLICT {
+        0 => None,
+        _ => Some(ConflictNumber::new(fields.u64()?).ok_or_else(|| fields.wrong("conflict"))?),
+    };
+    Ok(ReplicaMessage::Done(Committed {
+        version,
+        unchanged: flags & UNCHANGED != 0,
+        overtook: flags & OVERTOOK != 0,
+        merged: flags & MERGED != 0,
+        conflict,
+    }))
 }

@@ -108,7 +108,7 @@ impl PushReplica {
             open.in_time()?;
             if create_as(replica, &manifest)? {
                 let version = Some(manifest.number);
-                return Ok(Committed { version, unchanged: false, overtook });
+                return Ok(Committed { version, overtook, ..Committed::default() });
             }
             if let Some(winner) = replica.manifest(manifest.number)?
                 && manifest.push_id.is_some()
@@ -116,7 +116,7 @@ impl PushReplica {
                 && winner.root == manifest.root
             {
                 // The same push, by way of another process.
-                return Ok(Committed { version: Some(winner.number), unchanged: false, overtook: false });
+                return Ok(Committed { version: Some(winner.number), ..Committed::default() });
             }
         }
         Err(Error::Contended(ATTEMPTS_MAX))
@@ -181,7 +181,7 @@ impl Open {
     fn already(&self, replica: &Replica, root: Root) -> Result<Option<Committed>, Error> {
         if let Some(repeated) = self.repeated.as_ref().filter(|repeated| repeated.root == root) {
             let version = Some(repeated.number);
-            return Ok(Some(Committed { version, unchanged: false, overtook: false }));
+            return Ok(Some(Committed { version, ..Committed::default() }));
         }
         let latest = replica.latest()?.filter(|latest| latest.root == root);
         Ok(latest.map(|latest| unchanged(&latest)))
@@ -235,7 +235,7 @@ impl Open {
 }
 
 fn unchanged(latest: &Manifest) -> Committed {
-    Committed { version: Some(latest.number), unchanged: true, overtook: false }
+    Committed { version: Some(latest.number), unchanged: true, ..Committed::default() }
 }
 
 /// Whether the version of this number is ours. An error, and "it exists", may both be about our own
