@@ -14,6 +14,7 @@
 
 mod agreed;
 mod apply;
+pub mod btree;
 mod delta;
 mod error;
 mod file_replica;
@@ -28,6 +29,7 @@ mod pages;
 mod parallel;
 mod receive;
 mod replace;
+pub mod rows;
 mod scan;
 mod sending;
 mod snapshot;
