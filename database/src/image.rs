@@ -15,7 +15,7 @@ use sqlrsync_protocol::tree::{HashOnly, TreeUpdate};
 use crate::delta::{Change, Delta};
 use crate::error::Error;
 use crate::legacy::LegacyHashes;
-use crate::page_hashes::{GROUP, PageHashes, from_update, group_hash};
+use crate::page_hashes::{GROUP, PageHashes, UNKNOWN, from_update, group_hash};
 use crate::pages::{Chunks, Pages, ReadPages};
 use crate::parallel::ordered_steps;
 use crate::spool::SpoolWriter;
@@ -95,6 +95,13 @@ impl Chunk {
     }
 }
 
+/// What a worker expects of the next group of pages: changes come together.
+#[derive(Default)]
+struct Suspicion {
+    /// The group before it differed.
+    differed: bool,
+}
+
 /// What a worker made of a chunk.
 #[derive(Default)]
 struct Mapped {
@@ -140,9 +147,9 @@ pub(crate) fn run(
         packer.put(mapped.blocks, mapped.loose)
     };
     let chunks = Chunks::new(source, &read, chunk_pages(geometry.page_size))?;
-    let map = |chunk: &mut Chunk, number: u64| {
+    let map = |(chunk, suspicion): &mut (Chunk, Suspicion), number: u64| {
         chunks.read(number, &mut chunk.numbers, &mut chunk.data)?;
-        mapper.map(chunk)
+        mapper.map(chunk, suspicion)
     };
     ordered_steps(chunks.len(), map, sink)?;
     packer.flush()?;
@@ -168,12 +175,12 @@ struct Mapper<'j> {
 }
 
 impl Mapper<'_> {
-    fn map(&self, chunk: &mut Chunk) -> Result<Mapped, Error> {
+    fn map(&self, chunk: &mut Chunk, suspicion: &mut Suspicion) -> Result<Mapped, Error> {
         if !self.raw && chunk.numbers.first() == Some(&PageNumber::FIRST) {
             make_canonical(&mut chunk.data[..self.geometry.page_size.bytes()]);
         }
         let mut mapped = Mapped::default();
-        let changed = self.changed(chunk, &mut mapped.changes)?;
+        let changed = self.changed(chunk, suspicion, &mut mapped.changes)?;
         mapped.changed = changed.len();
         let lock_page = self.geometry.page_size.lock_page();
         let selected: Vec<usize> = (0..chunk.numbers.len())
@@ -196,7 +203,12 @@ impl Mapper<'_> {
     }
 
     /// Places in the chunk of the pages that changed, and what that changes in the page tree.
-    fn changed(&self, chunk: &Chunk, changes: &mut Vec<Change>) -> Result<RoaringBitmap, Error> {
+    fn changed(
+        &self,
+        chunk: &Chunk,
+        suspicion: &mut Suspicion,
+        changes: &mut Vec<Change>,
+    ) -> Result<RoaringBitmap, Error> {
         let mut changed = RoaringBitmap::new();
         match self.compare {
             Compare::Not => {}
@@ -210,43 +222,57 @@ impl Mapper<'_> {
                     }
                 }
             }
-            Compare::Tree(base) => self.compare_groups(base.as_ref(), chunk, changes, &mut changed)?,
+            Compare::Tree(None) => {
+                // Groups are hashed when there is something to compare them with.
+                let hashes = PageHash::of_each(&chunk.data, self.geometry.page_size);
+                let pages = chunk.numbers.iter().zip(hashes);
+                changes.extend(pages.map(|(page, hash)| Change::Page(*page, hash)));
+                changed.insert_range(..chunk.numbers.len() as u32);
+            }
+            Compare::Tree(Some(base)) => {
+                self.compare_groups(base, chunk, suspicion, changes, &mut changed)?;
+            }
         }
         Ok(changed)
     }
 
+    /// A group that differs is hashed twice, as a whole and page by page, unless it is expected to differ: then
+    /// page by page alone, and what the whole hashes to is found out by the first scan that finds it unchanged.
     fn compare_groups(
         &self,
-        base: Option<&PageHashes>,
+        base: &PageHashes,
         chunk: &Chunk,
+        suspicion: &mut Suspicion,
         changes: &mut Vec<Change>,
         changed: &mut RoaringBitmap,
     ) -> Result<(), Error> {
-        let Some(base) = base else {
-            // Groups are hashed when there is something to compare them with.
-            let hashes = PageHash::of_each(&chunk.data, self.geometry.page_size);
-            changes.extend(chunk.numbers.iter().zip(hashes).map(|(page, hash)| Change::Page(*page, hash)));
-            changed.insert_range(..chunk.numbers.len() as u32);
-            return Ok(());
-        };
         let first = chunk.numbers.first().map_or(0, |first| first.index() / GROUP);
         let groups = base.groups(first, (chunk.numbers.len() as u32).div_ceil(GROUP))?;
         let group_len = GROUP as usize * self.geometry.page_size.bytes();
         for ((group, pages), held) in (first..).zip(chunk.data.chunks(group_len)).zip(groups) {
-            let hash = group_hash(pages);
-            if hash == held {
-                continue;
+            let mut hash = None;
+            if held != UNKNOWN && !suspicion.differed {
+                let whole = group_hash(pages);
+                if whole == held {
+                    continue;
+                }
+                hash = Some(whole);
             }
-            let held = base.pages_of_group(group)?;
+            let held_pages = base.pages_of_group(group)?;
             let first_slot = (group - first) * GROUP;
+            suspicion.differed = false;
             for (slot, hash) in PageHash::of_each(pages, self.geometry.page_size).into_iter().enumerate() {
-                if held.get(slot) != Some(&hash) {
+                if held_pages.get(slot) != Some(&hash) {
                     let at = first_slot + slot as u32;
                     changes.push(Change::Page(chunk.numbers[at as usize], hash));
                     changed.insert(at);
+                    suspicion.differed = true;
                 }
             }
-            changes.push(Change::Group(group, hash));
+            if held == UNKNOWN && !suspicion.differed {
+                hash = Some(group_hash(pages));
+            }
+            changes.extend(hash.map(|hash| Change::Group(group, hash)));
         }
         Ok(())
     }

@@ -40,7 +40,7 @@ pub(crate) fn group_hash(canonical_pages: &[u8]) -> PageHash {
 }
 
 /// The hash of a group that is not known.
-const UNKNOWN: PageHash = PageHash([0; PageHash::LEN]);
+pub(crate) const UNKNOWN: PageHash = PageHash([0; PageHash::LEN]);
 
 const MAGIC: &[u8; 16] = b"sqlrsync hashes\0";
 const FORMAT: u8 = 1;
