@@ -1,5 +1,24 @@
 //! Rows: what they are, which key each has, and how those of two databases differ.
+//!
+//! - [`Schema`]: what tables a database has, read without running anything that its schema brings along.
+//! - [`Value`], [`Key`], [`Row`], [`RowChange`], [`SchemaChange`]: what a difference is made of.
 
+mod error;
+mod key;
+mod schema;
+mod sql_text;
+mod statement;
+mod table;
 mod value;
 
+#[cfg(test)]
+mod tests;
+
+pub use error::Error;
+pub use key::{Key, MAX_VALUES, Op, Row, RowChange};
+pub use schema::{
+    Change, Column, Encoding, KeyPart, Object, ObjectKind, Schema, SchemaChange, Table, TableKind,
+};
+pub use sql_text::quoted;
+pub use statement::Statement;
 pub use value::Value;

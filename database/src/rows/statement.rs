@@ -1,0 +1,249 @@
+//! A prepared statement that reads and binds values bit for bit.
+//!
+//! rusqlite reads text as UTF-8, so a UTF-16 database's texts would be converted on the way, and what is no
+//! valid UTF-16 lost. This asks SQLite for text in the encoding that the caller names; where that is the
+//! database's own, the bytes are those in the file.
+
+use std::ffi::{CStr, c_int, c_void};
+use std::marker::PhantomData;
+
+use rusqlite::{Connection, ffi};
+
+use super::error::Error;
+use super::schema::Encoding;
+use super::value::Value;
+
+// libsqlite3-sys leaves out what speaks UTF-16.
+unsafe extern "C" {
+    fn sqlite3_column_text16(statement: *mut ffi::sqlite3_stmt, column: c_int) -> *const c_void;
+    fn sqlite3_column_bytes16(statement: *mut ffi::sqlite3_stmt, column: c_int) -> c_int;
+}
+
+/// A prepared statement of a connection.
+pub struct Statement<'c> {
+    raw: *mut ffi::sqlite3_stmt,
+    connection: &'c Connection,
+    /// What is said of it in an error.
+    doing: String,
+    /// Not to be sent to another thread, as its connection.
+    _raw: PhantomData<*mut ()>,
+}
+
+impl<'c> Statement<'c> {
+    /// Prepares the first statement of a text; `doing` is what an error says of it.
+    pub fn prepare(
+        connection: &'c Connection,
+        sql: &str,
+        doing: impl Into<String>,
+    ) -> Result<Statement<'c>, Error> {
+        let mut statement =
+            Statement { raw: std::ptr::null_mut(), connection, doing: doing.into(), _raw: PhantomData };
+        let len = c_int::try_from(sql.len()).map_err(|_| Error::Schema("a statement over it is too long"))?;
+        // SAFETY: the connection is open while it is borrowed, and the text is `len` bytes.
+        let code = unsafe {
+            ffi::sqlite3_prepare_v3(
+                connection.handle(),
+                sql.as_ptr().cast(),
+                len,
+                ffi::SQLITE_PREPARE_PERSISTENT,
+                &mut statement.raw,
+                std::ptr::null_mut(),
+            )
+        };
+        statement.check(code)?;
+        if statement.raw.is_null() {
+            return Err(Error::Schema("a statement over it is empty"));
+        }
+        Ok(statement)
+    }
+
+    fn check(&self, code: c_int) -> Result<(), Error> {
+        if code == ffi::SQLITE_OK { Ok(()) } else { Err(self.failure(code)) }
+    }
+
+    fn failure(&self, code: c_int) -> Error {
+        // SAFETY: the connection is open, and the message is copied before it is used again.
+        let message = unsafe { CStr::from_ptr(ffi::sqlite3_errmsg(self.connection.handle())) };
+        let message = message.to_string_lossy().into_owned();
+        let source = rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(message));
+        Error::Sqlite { doing: self.doing.clone(), source }
+    }
+
+    /// Binds a value to the parameter of a number, counted from 1. A text has the encoding given.
+    pub fn bind(&mut self, parameter: usize, value: &Value, encoding: Encoding) -> Result<(), Error> {
+        let (raw, index) = (self.raw, parameter as c_int);
+        // SAFETY: the statement lives; SQLITE_TRANSIENT makes SQLite copy the bytes, which are as many as said.
+        let code = unsafe {
+            match value {
+                Value::Null => ffi::sqlite3_bind_null(raw, index),
+                Value::Integer(value) => ffi::sqlite3_bind_int64(raw, index, *value),
+                Value::Real(value) => ffi::sqlite3_bind_double(raw, index, *value),
+                Value::Blob(bytes) if bytes.is_empty() => ffi::sqlite3_bind_zeroblob(raw, index, 0),
+                Value::Blob(bytes) => ffi::sqlite3_bind_blob64(
+                    raw,
+                    index,
+                    bytes.as_ptr().cast(),
+                    bytes.len() as u64,
+                    ffi::SQLITE_TRANSIENT(),
+                ),
+                Value::Text(bytes) => {
+                    let marked = with_mark(bytes, encoding);
+                    let bytes = marked.as_deref().unwrap_or(bytes);
+                    // An empty slice has no address that SQLite would take for a text.
+                    let start = if bytes.is_empty() { c"".as_ptr() } else { bytes.as_ptr().cast() };
+                    ffi::sqlite3_bind_text64(
+                        raw,
+                        index,
+                        start,
+                        bytes.len() as u64,
+                        ffi::SQLITE_TRANSIENT(),
+                        encoding.code() as u8,
+                    )
+                }
+            }
+        };
+        self.check(code)
+    }
+
+    /// Binds values to parameters from 1 on.
+    pub fn bind_all(&mut self, values: &[Value], encoding: Encoding) -> Result<(), Error> {
+        for (index, value) in values.iter().enumerate() {
+            self.bind(index + 1, value, encoding)?;
+        }
+        Ok(())
+    }
+
+    /// Goes to the next row; whether there is one.
+    pub fn step(&mut self) -> Result<bool, Error> {
+        // SAFETY: the statement lives.
+        match unsafe { ffi::sqlite3_step(self.raw) } {
+            ffi::SQLITE_ROW => Ok(true),
+            ffi::SQLITE_DONE => Ok(false),
+            code => Err(self.failure(code)),
+        }
+    }
+
+    /// Ends what runs, so that it can be bound and stepped again. What is bound stays bound.
+    pub fn reset(&mut self) {
+        // SAFETY: the statement lives. The code is that of the last step, which said it already.
+        unsafe { ffi::sqlite3_reset(self.raw) };
+    }
+
+    /// Runs it to its end, and makes it ready to be run again.
+    pub fn run(&mut self) -> Result<(), Error> {
+        let result = loop {
+            match self.step() {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        self.reset();
+        result
+    }
+
+    /// How many values its rows have.
+    pub fn columns(&self) -> usize {
+        // SAFETY: the statement lives.
+        let count = unsafe { ffi::sqlite3_column_count(self.raw) };
+        usize::try_from(count).unwrap_or(0)
+    }
+
+    /// A value of the row that it stands on, its text in the encoding given.
+    pub fn value(&self, column: usize, encoding: Encoding) -> Result<Value, Error> {
+        let (raw, index) = (self.raw, column as c_int);
+        // SAFETY: the statement lives and stands on a row; a column that it has not reads as NULL.
+        Ok(unsafe {
+            match ffi::sqlite3_column_type(raw, index) {
+                ffi::SQLITE_INTEGER => Value::Integer(ffi::sqlite3_column_int64(raw, index)),
+                ffi::SQLITE_FLOAT => Value::Real(ffi::sqlite3_column_double(raw, index)),
+                ffi::SQLITE_TEXT => Value::Text(self.text(index, encoding)?),
+                ffi::SQLITE_BLOB => {
+                    let start = ffi::sqlite3_column_blob(raw, index);
+                    Value::Blob(self.copied(start.cast(), ffi::sqlite3_column_bytes(raw, index))?)
+                }
+                _ => Value::Null,
+            }
+        })
+    }
+
+    /// All values of the row that it stands on, from a column on.
+    pub fn values(&self, from: usize, encoding: Encoding) -> Result<Vec<Value>, Error> {
+        (from..self.columns()).map(|column| self.value(column, encoding)).collect()
+    }
+
+    /// A value as an integer, as SQLite converts it.
+    pub fn integer(&self, column: usize) -> i64 {
+        // SAFETY: the statement lives; a column that it has not reads as 0.
+        unsafe { ffi::sqlite3_column_int64(self.raw, column as c_int) }
+    }
+
+    /// A value as text that must be UTF-8, or `None` for NULL; refused where it is longer than `most`.
+    pub fn string(&self, column: usize, most: usize, what: &'static str) -> Result<Option<String>, Error> {
+        let (raw, index) = (self.raw, column as c_int);
+        // SAFETY: the statement lives. The pointer is good until the next call on this column, and the
+        // length that SQLite says is that of the text behind it.
+        unsafe {
+            if ffi::sqlite3_column_type(raw, index) == ffi::SQLITE_NULL {
+                return Ok(None);
+            }
+            let start = ffi::sqlite3_column_text(raw, index);
+            let len = ffi::sqlite3_column_bytes(raw, index);
+            if usize::try_from(len).unwrap_or(0) > most {
+                return Err(Error::TooMany { what, most });
+            }
+            let bytes = self.copied(start, len)?;
+            let text = String::from_utf8(bytes).map_err(|_| Error::Schema("a text in it is not UTF-8"))?;
+            Ok(Some(text))
+        }
+    }
+
+    /// # Safety
+    /// The statement stands on a row whose column is text.
+    unsafe fn text(&self, index: c_int, encoding: Encoding) -> Result<Vec<u8>, Error> {
+        // SAFETY: as above; the length is asked for after the conversion, in the same encoding.
+        unsafe {
+            if encoding == Encoding::Utf8 {
+                let start = ffi::sqlite3_column_text(self.raw, index);
+                return self.copied(start, ffi::sqlite3_column_bytes(self.raw, index));
+            }
+            let start = sqlite3_column_text16(self.raw, index);
+            let mut bytes = self.copied(start.cast(), sqlite3_column_bytes16(self.raw, index))?;
+            if encoding != Encoding::native_utf16() {
+                // An odd byte at the end stays where it is: SQLite swaps by twos as well.
+                bytes.chunks_exact_mut(2).for_each(|pair| pair.swap(0, 1));
+            }
+            Ok(bytes)
+        }
+    }
+
+    /// # Safety
+    /// `len` bytes stand at `start`, where it is not null.
+    unsafe fn copied(&self, start: *const u8, len: c_int) -> Result<Vec<u8>, Error> {
+        let len = usize::try_from(len).unwrap_or(0);
+        if start.is_null() {
+            // SQLite had no memory for a conversion; an empty blob has no address either.
+            return if len == 0 { Ok(Vec::new()) } else { Err(self.failure(ffi::SQLITE_NOMEM)) };
+        }
+        // SAFETY: by the contract of this function.
+        Ok(unsafe { std::slice::from_raw_parts(start, len) }.to_vec())
+    }
+}
+
+impl Drop for Statement<'_> {
+    fn drop(&mut self) {
+        // SAFETY: it is not used after this; null is allowed.
+        unsafe { ffi::sqlite3_finalize(self.raw) };
+    }
+}
+
+/// The text with a byte order mark of its encoding before it, where it begins with one itself: SQLite takes
+/// a mark at the beginning of a bound UTF-16 text away.
+fn with_mark(text: &[u8], encoding: Encoding) -> Option<Vec<u8>> {
+    let mark = match encoding {
+        Encoding::Utf8 => return None,
+        Encoding::Utf16le => [0xff, 0xfe],
+        Encoding::Utf16be => [0xfe, 0xff],
+    };
+    matches!(text.get(..2), Some([0xff, 0xfe] | [0xfe, 0xff])).then(|| [&mark, text].concat())
+}

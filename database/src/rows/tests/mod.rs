@@ -1,0 +1,3 @@
+//! Tests of rows over ordinary database files.
+
+mod schema;
