@@ -35,6 +35,9 @@ pub enum Overwrite {
     /// It is left as it is: [`Error::LocallyChanged`], [`Error::PageSize`].
     #[default]
     Never,
+    /// It is left as it is, unless it is [`FileReplicaOptions::base`]: also where it is gone, or is another
+    /// content that the origin knows.
+    UnlessBase,
     /// It is overwritten.
     Force,
 }
@@ -231,14 +234,14 @@ impl FileReplica {
         if geometry.page_size != origin.page_size {
             return match self.options.overwrite {
                 Overwrite::Force => Ok(Found::Replaceable { vacant: false }),
-                Overwrite::Never => Err(Error::PageSize {
+                Overwrite::Never | Overwrite::UnlessBase => Err(Error::PageSize {
                     path: self.path.clone(),
                     held: geometry.page_size,
                     origin: origin.page_size,
                 }),
             };
         }
-        let protects = self.options.overwrite == Overwrite::Never;
+        let protects = self.options.overwrite != Overwrite::Force;
         let tree = if version >= 3 || protects {
             let kept_at = self.options.hashes.as_deref();
             Some(Tree::Scanned(scan(&mut snapshot, self.kept.as_ref(), kept_at, &self.temp_dir)?))
@@ -273,12 +276,14 @@ impl FileReplica {
 
     /// Whether what is there may be written over by a difference to `ground`.
     fn may_overwrite(&self, ground: Ground) -> bool {
-        let Some(Found::Database(database)) = &self.found else { return true };
+        let overwrite = self.options.overwrite;
+        let Some(Found::Database(database)) = &self.found else { return overwrite != Overwrite::UnlessBase };
         let root = database.tree.as_ref().map(Tree::root);
         let is_base = root.is_some() && root == self.options.base.map(|base| base.root);
         match ground {
-            Ground::Held | Ground::Nothing { recognised: true } => true,
-            _ => is_base || self.options.overwrite == Overwrite::Force,
+            _ if is_base || overwrite == Overwrite::Force => true,
+            Ground::Held | Ground::Nothing { recognised: true } => overwrite == Overwrite::Never,
+            _ => false,
         }
     }
 

@@ -102,6 +102,40 @@ fn a_replica_that_still_is_its_base_follows_though_the_origin_forgot_it() {
 }
 
 #[test]
+fn only_the_base_is_written_over_where_nothing_else_may_be() {
+    let bench = Bench::new();
+    let (from, to) = (bench.path("a.db"), bench.path("b.db"));
+    let (mut of, mut at) = (bench.memory("a.hashes"), bench.memory("b.hashes"));
+    let writer = create(&from, "", 500);
+    bench.sync(&from, &to, 3, &mut of, &mut at);
+    let earlier = Memory { hashes: at.hashes.clone(), agreed: at.agreed.clone() };
+    writer.execute_batch("UPDATE t SET name = 'second' WHERE id = 6").unwrap();
+    bench.sync(&from, &to, 3, &mut of, &mut at);
+    writer.execute_batch("UPDATE t SET name = 'third' WHERE id = 6").unwrap();
+    let second = dump(&to);
+
+    // The origin knows what the file has, and the file's own base is another content.
+    let mut origin = bench.origin(&from, &of).unwrap();
+    let mut replica = bench.replica(&to, &earlier, Overwrite::UnlessBase).unwrap();
+    let (_, taken) = join(&mut origin, &mut replica, 3);
+    assert!(taken.unwrap_err().to_string().contains("changes of its own"));
+    assert_eq!(dump(&to), second);
+
+    let mut origin = bench.origin(&from, &of).unwrap();
+    let mut replica = bench.replica(&to, &at, Overwrite::UnlessBase).unwrap();
+    let (_, taken) = join(&mut origin, &mut replica, 3);
+    taken.unwrap();
+    assert_eq!(dump(&to), dump(&from));
+
+    fs::remove_file(&to).unwrap();
+    let mut origin = bench.origin(&from, &of).unwrap();
+    let mut replica = bench.replica(&to, &at, Overwrite::UnlessBase).unwrap();
+    let (_, taken) = join(&mut origin, &mut replica, 3);
+    taken.unwrap_err();
+    assert!(!to.exists(), "a file that is gone is not made again");
+}
+
+#[test]
 fn a_file_that_was_never_synced_is_left_alone() {
     let bench = Bench::new();
     let (from, to) = (bench.path("a.db"), bench.path("b.db"));
