@@ -1,7 +1,7 @@
 //! What can be typed: flags and arguments, and nothing about what they mean. [`crate::plan`] makes
 //! of it what is to be done.
 //!
-//! A bare `log`, `status`, `config`, `completions` or `man` is always the command, wherever it stands; a local
+//! A bare `log`, `status`, `diff` or another command's name is always the command, wherever it stands; a local
 //! file of that name is `./log`. `-v` is the version, as in the public client; where the program is
 //! started by a peer (`--origin`, `--replica`), `-v` is verbosity, as in `sqlite3_rsync`: see [`Typed`].
 
@@ -49,7 +49,7 @@ impl Typed {
     disable_help_subcommand = true,
     version,
     max_term_width = 100,
-    after_help = "A bare log, status, config, completions or man is the command; a file of that name is ./log.\n\
+    after_help = "A bare log, status, diff or other command is the command; a file of that name is ./log.\n\
                   Exit codes: 0 done, 1 error, 2 usage, 3 conflict, 4 not allowed, 5 try again later,\n\
                   10 not found, 12 integrity, 130 cancelled."
 )]
@@ -110,7 +110,8 @@ pub struct TransferArgs {
     #[arg(long, visible_alias = "dry-run")]
     pub dry: bool,
 
-    /// Overwrite a file that was changed here, or that sqlrsync knows nothing of.
+    /// Overwrite a file that was changed here, or that sqlrsync knows nothing of. For a push to a server:
+    /// make it the newest version as it is, and merge nothing.
     #[arg(long)]
     pub force: bool,
 
@@ -118,8 +119,8 @@ pub struct TransferArgs {
     #[arg(long)]
     pub scan: bool,
 
-    /// Merge what others pushed meanwhile (not in this version).
-    #[arg(long, help_heading = "Later")]
+    /// For a push to a server: also pull what others pushed meanwhile, if nobody writes to the file.
+    #[arg(long)]
     pub merge: bool,
 
     /// Stay: push after every burst of writes, or pull every new version.

@@ -35,6 +35,8 @@ pub enum Purpose {
         local: PathBuf,
         /// `None`: private.
         visibility: Option<Visibility>,
+        /// Make it the newest version as it is, whatever others pushed meanwhile.
+        force: bool,
     },
     /// A pull of a version.
     Pull(VersionSelector),
@@ -142,6 +144,9 @@ fn headers(asking: &Asking<'_>, headers: &mut HeaderMap) {
     if let Purpose::Push { local, .. } | Purpose::Announce { local } = &asking.purpose {
         put("X-LocalAbsolutePath", local.as_os_str().as_encoded_bytes());
     }
+    if let Purpose::Push { force: true, .. } = asking.purpose {
+        put("X-Force", b"1");
+    }
     match &asking.purpose {
         Purpose::Push { visibility: Some(Visibility::Unlisted), .. } => put("X-Visibility", b"1"),
         Purpose::Push { visibility: Some(Visibility::Public), .. } => put("X-Visibility", b"2"),
@@ -246,7 +251,11 @@ mod tests {
         let access = access();
         let remote = "team/größe 2.db".parse().unwrap();
         let asking = Asking {
-            purpose: Purpose::Push { local: "/srv/app.db".into(), visibility: Some(Visibility::Public) },
+            purpose: Purpose::Push {
+                local: "/srv/app.db".into(),
+                visibility: Some(Visibility::Public),
+                force: true,
+            },
             remote: Some(&remote),
             replica_id: None,
             access: &access,
@@ -259,6 +268,7 @@ mod tests {
             ("x-clientid", "me"),
             ("x-visibility", "2"),
             ("x-localabsolutepath", "/srv/app.db"),
+            ("x-force", "1"),
         ] {
             assert_eq!(request.headers()[name], value);
         }

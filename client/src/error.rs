@@ -25,12 +25,6 @@ pub enum Error {
         /// What to type instead.
         hint: String,
     },
-    /// A flag of a capability that a later version brings.
-    #[error("{flag} is not available in version {} of sqlrsync", env!("CARGO_PKG_VERSION"))]
-    NotYet {
-        /// The flag.
-        flag: &'static str,
-    },
     /// The process has no home folder.
     #[error("there is no home folder to keep keys and state in: HOME is not set")]
     NoHome,
@@ -189,9 +183,7 @@ impl Error {
     /// The exit code (`docs/reference.md` lists them).
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Usage { .. } | Error::NotYet { .. } | Error::SameFile { .. } | Error::BadFile { .. } => {
-                USAGE
-            }
+            Error::Usage { .. } | Error::SameFile { .. } | Error::BadFile { .. } => USAGE,
             Error::NoKey { .. } | Error::BadKey { .. } => Refusal::NotAllowed.exit_code(),
             Error::Unreachable { .. } | Error::InUse { .. } | Error::Cut { .. } => {
                 Refusal::TryLater.exit_code()
@@ -207,7 +199,6 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Error::Usage { hint, .. } => hint.clone(),
-            Error::NotYet { .. } => "run sqlrsync again when something changed; for example from cron".into(),
             Error::NoHome => "set HOME".into(),
             Error::BadFile { .. } => "correct it, or move it away".into(),
             Error::NotWal { .. } => "leave --wal-only out, or run PRAGMA journal_mode=WAL".into(),
@@ -246,6 +237,9 @@ fn refusal_hint(refusal: Refusal) -> Option<String> {
             "ask who runs the server for a key that may do this, and set SQLRSYNC_AUTH_TOKEN to it".into()
         }
         Refusal::TryLater => "run this again in a moment".into(),
+        Refusal::Conflict => "sqlrsync conflicts NAMESPACE/PATH lists what waits to be settled; \
+                              --force makes this file the newest version as it is"
+            .into(),
         Refusal::NotFound => "sqlrsync log NAMESPACE/PATH lists the versions; \
                               a private replica also needs a key that may pull"
             .into(),

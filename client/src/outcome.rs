@@ -20,6 +20,10 @@ pub enum Kind {
     Unchanged,
     /// A file has become a copy of another, here or on another machine.
     Copied,
+    /// A server has a new version, which holds what was pushed and what others had pushed before.
+    Merged,
+    /// A server keeps what was pushed and has made no version of it: rows overlap with what others pushed.
+    Conflict,
 }
 
 /// What came of a transfer. As JSON, the last line of stdout.
@@ -28,8 +32,14 @@ pub struct Outcome {
     /// What happened; with `dry`, what would happen.
     #[serde(rename = "outcome")]
     pub kind: Kind,
-    /// The version that both sides now have; `None` where there are no versions.
+    /// The version that both sides now have, or that the merge is; `None` where there are no versions.
     pub version: Option<u64>,
+    /// The conflict that waits to be settled; of a pull, in which the changes wait that the file had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conflict: Option<u64>,
+    /// With `--merge`, where there was something to pull: whether the file now has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pulled: Option<bool>,
     /// Pages that went out.
     pub pages_sent: u64,
     /// Pages that came in.
@@ -73,6 +83,8 @@ impl Outcome {
         Outcome {
             kind,
             version: None,
+            conflict: None,
+            pulled: None,
             pages_sent: 0,
             pages_received: 0,
             bytes_sent: 0,
@@ -97,6 +109,10 @@ impl Outcome {
         let would = if self.dry { "would have " } else { "" };
         let version = self.version.map(|version| format!(" version {version}")).unwrap_or_default();
         let what = match self.kind {
+            Kind::Merged | Kind::Conflict => return self.meeting(&local, &remote),
+            Kind::Unchanged if self.version.is_none() && self.latest.is_some() => {
+                return format!("unchanged: {local} has nothing that {remote} does not have");
+            }
             Kind::Unchanged if self.version.is_some() => {
                 format!("unchanged: {local} is{version} of {remote}")
             }
@@ -115,6 +131,30 @@ impl Outcome {
             return what;
         }
         format!("{what}: {} in {}", self.moved(), seconds(self.seconds))
+    }
+
+    /// The sentence where others pushed meanwhile.
+    fn meeting(&self, local: &str, remote: &str) -> String {
+        let (moved, seconds) = (self.moved(), seconds(self.seconds));
+        if self.kind == Kind::Conflict {
+            let number = self.conflict.unwrap_or_default();
+            return format!(
+                "conflict {number} in {remote}: {local} changes rows that others have changed, too; nothing was \
+                 published, and what was pushed is kept ({moved} in {seconds}): \
+                 sqlrsync conflicts {remote} {number} shows the rows, sqlrsync resolve settles them"
+            );
+        }
+        let version = self.version.map(|version| format!(" as version {version}")).unwrap_or_default();
+        let then = match self.pulled {
+            Some(true) => format!("{local} now has their changes, too"),
+            _ => format!(
+                "this file does not have their changes: sqlrsync {remote} {local} pulls them, --merge does both"
+            ),
+        };
+        format!(
+            "merged{version} of {remote}: others had pushed since {local} was in step with it; {then} \
+             ({moved} in {seconds})"
+        )
     }
 
     fn moved(&self) -> String {
@@ -140,7 +180,21 @@ impl Outcome {
                  this version stands on top and does not have their changes"
             ));
         }
-        if let (Some(latest), Some(remote)) = (self.latest, &self.remote) {
+        if let (Kind::Pulled, Some(number), Some(remote)) = (self.kind, self.conflict, &self.remote) {
+            let (local, remote) = (printable(&self.local), printable(remote));
+            notes.push(format!(
+                "note: what was pushed from {local} is not in it; it is kept in conflict {number} of {remote}"
+            ));
+        }
+        if let (Some(false), Some(remote)) = (self.pulled, &self.remote) {
+            notes.push(format!(
+                "note: {} was written to meanwhile and is left as it is; the next push with --merge brings both \
+                 in step ({})",
+                printable(&self.local),
+                printable(remote)
+            ));
+        }
+        if let (Some(latest), Some(remote), None) = (self.latest, &self.remote, self.pulled) {
             let (local, remote) = (printable(&self.local), printable(remote));
             notes.push(format!(
                 "note: {remote} has version {latest}; sqlrsync {remote} {local} pulls it, \
@@ -259,6 +313,52 @@ mod tests {
         (outcome.version, outcome.latest) = (Some(3), Some(5));
         assert_eq!(outcome.sentence(), "unchanged: app.db is version 3 of team/app.db");
         assert!(outcome.notes()[0].contains("version 5"));
+    }
+
+    #[test]
+    fn a_merge_is_said_with_what_the_file_does_not_have() {
+        let mut outcome = pushed();
+        (outcome.kind, outcome.version) = (Kind::Merged, Some(10));
+        let sentence = outcome.sentence();
+        assert!(sentence.starts_with("merged as version 10 of team/app.db: others had pushed"), "{sentence}");
+        assert!(sentence.contains("does not have their changes: sqlrsync team/app.db app.db pulls them"));
+        assert_eq!(serde_json::to_value(&outcome).unwrap()["outcome"], "merged");
+
+        outcome.pulled = Some(true);
+        assert!(outcome.sentence().contains("app.db now has their changes"), "{}", outcome.sentence());
+        outcome.pulled = Some(false);
+        assert!(outcome.sentence().contains("does not have their changes"));
+        assert!(outcome.notes()[0].contains("written to meanwhile"), "{:?}", outcome.notes());
+    }
+
+    #[test]
+    fn a_conflict_is_said_with_its_number_and_what_to_do() {
+        let mut outcome = pushed();
+        (outcome.kind, outcome.version, outcome.conflict) = (Kind::Conflict, None, Some(3));
+        let sentence = outcome.sentence();
+        assert!(sentence.starts_with("conflict 3 in team/app.db"), "{sentence}");
+        assert!(
+            sentence.contains("nothing was published")
+                && sentence.contains("sqlrsync conflicts team/app.db 3")
+        );
+        let json = serde_json::to_value(outcome).unwrap();
+        assert_eq!((&json["outcome"], &json["conflict"]), (&"conflict".into(), &3.into()));
+        assert!(json["version"].is_null());
+    }
+
+    #[test]
+    fn a_file_that_was_merged_and_has_nothing_new_is_no_version() {
+        let mut outcome = Outcome::new(Kind::Unchanged, "app.db".into(), Some("team/app.db".into()));
+        outcome.latest = Some(10);
+        assert_eq!(outcome.sentence(), "unchanged: app.db has nothing that team/app.db does not have");
+        assert!(outcome.notes()[0].contains("version 10; sqlrsync team/app.db app.db pulls it"));
+    }
+
+    #[test]
+    fn a_pull_says_where_the_changes_are_that_the_file_had() {
+        let mut outcome = Outcome::new(Kind::Pulled, "app.db".into(), Some("team/app.db".into()));
+        (outcome.version, outcome.conflict) = (Some(4), Some(2));
+        assert!(outcome.notes()[0].contains("kept in conflict 2 of team/app.db"), "{:?}", outcome.notes());
     }
 
     #[test]

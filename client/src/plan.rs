@@ -90,8 +90,11 @@ pub struct Push {
     pub request_keys: bool,
     /// Change nothing.
     pub dry: bool,
-    /// Push also what the server has for a past version.
+    /// Make it the newest version as it is: push also what the server has for a past version, and have
+    /// nothing merged.
     pub force: bool,
+    /// Pull the merge afterwards, and whatever else is newer.
+    pub merge: bool,
     /// Read the whole file, whatever the WAL says.
     pub scan: bool,
 }
@@ -236,9 +239,6 @@ pub fn resolve(typed: Typed, environment: Environment<'_>, folders: Folders) -> 
 }
 
 fn user(cli: Cli, environment: Environment<'_>, folders: Folders) -> Result<Resolved, Error> {
-    if cli.transfer.merge {
-        return Err(Error::NotYet { flag: "--merge" });
-    }
     let (settings, mut problems) = Settings::survey(&cli.settings, &cli.output, environment, &folders)?;
     let shows = matches!(cli.command, Some(Command::Config { command: ConfigCommand::Show }));
     if !shows && !problems.is_empty() {
@@ -250,11 +250,12 @@ fn user(cli: Cli, environment: Environment<'_>, folders: Folders) -> Result<Reso
         progress: !(settings.no_progress.value || settings.quiet.value || cli.output.json),
     };
     let timeout = settings.timeout.value;
+    let key = |own: Option<String>| own.or(cli.transfer.pull_key.clone()).or(cli.transfer.push_key.clone());
     let plan = match cli.command {
         Some(_) if !cli.operands.is_empty() => {
             return Err(Error::usage(
-                "log, status, config, completions and man are commands, and stand alone",
-                "write ./ in front of a file of that name",
+                "that is a command with a file or a replica in front of it; a command stands first",
+                "write ./ in front of a file that has the name of a command",
             ));
         }
         Some(Command::Completions { shell }) => Plan::Completions(shell),
@@ -264,14 +265,12 @@ fn user(cli: Cli, environment: Environment<'_>, folders: Folders) -> Result<Reso
         }
         Some(Command::Log { remote, limit, pull_key }) => {
             let remote = only_replica(&remote, "log lists the versions of", "log")?;
-            let flag = pull_key.or(cli.transfer.pull_key).or(cli.transfer.push_key);
-            let access = Access::for_reading(&remote, flag, &settings, environment, &folders)?;
+            let access = Access::for_reading(&remote, key(pull_key), &settings, environment, &folders)?;
             Plan::Log(Log { remote, access, limit })
         }
         Some(Command::Status { remote, pull_key }) => {
             let remote = only_replica(&remote, "status tells of", "status")?;
-            let flag = pull_key.or(cli.transfer.pull_key).or(cli.transfer.push_key);
-            let access = Access::for_reading(&remote, flag, &settings, environment, &folders)?;
+            let access = Access::for_reading(&remote, key(pull_key), &settings, environment, &folders)?;
             Plan::Status(Status { remote, access })
         }
         None => transfer::plan(&cli.operands, cli.transfer, &settings, environment, &folders)?,

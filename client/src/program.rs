@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::folders::Folders;
 use crate::follow::exec::PATIENCE;
 use crate::plan::{self, Plan};
-use crate::run;
+use crate::run::{self, Finish};
 use crate::wire::Cancel;
 
 /// How long a run that was told to stop may take to put things away.
@@ -45,7 +45,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         log_to_stderr();
     }
     match start(typed) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(finish) => ExitCode::from(finish.exit_code()),
         Err(error) => {
             say(&error, json);
             ExitCode::from(error.exit_code())
@@ -53,7 +53,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     }
 }
 
-fn start(typed: Typed) -> Result<(), Error> {
+fn start(typed: Typed) -> Result<Finish, Error> {
     sqlrsync_database::check_library()?;
     let environment = |name: &str| std::env::var_os(name);
     let resolved = plan::resolve(typed, &environment, Folders::of_process()?)?;
@@ -71,7 +71,7 @@ fn start(typed: Typed) -> Result<(), Error> {
     }
     match run::carry_out(resolved, runtime, cancel) {
         // A service that was asked to stop, and has, did what it was for.
-        Err(Error::Cancelled) if live && terminated.load(Ordering::SeqCst) => Ok(()),
+        Err(Error::Cancelled) if live && terminated.load(Ordering::SeqCst) => Ok(Finish::Done),
         ended => ended,
     }
 }

@@ -6,6 +6,7 @@ mod follow;
 mod guard;
 mod keys;
 mod log;
+mod merge;
 mod pages;
 mod peer;
 mod publish;
@@ -20,10 +21,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sqlrsync_protocol::conversation::ExchangeError;
+use sqlrsync_protocol::exchange::Refusal;
 
 use crate::error::Error;
 use crate::folders::Folders;
-use crate::outcome::Outcome;
+use crate::outcome::{Kind, Outcome};
 use crate::plan::{Access, Output, Plan, Resolved};
 use crate::progress::Progress;
 use crate::wire::{Cancel, WireError};
@@ -41,29 +43,59 @@ pub struct Run {
     warned: AtomicBool,
 }
 
+/// How a run ended that did what it could.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// Done.
+    Done,
+    /// Something waits for a person to settle it, and that was said.
+    Conflict,
+}
+
+impl Finish {
+    /// The exit code.
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Finish::Done => 0,
+            Finish::Conflict => Refusal::Conflict.exit_code(),
+        }
+    }
+}
+
 /// Carries out a plan and prints what came of it.
 ///
 /// # Errors
-/// Whatever ends it before it is done; nothing has been printed on stdout then.
-pub fn carry_out(resolved: Resolved, runtime: tokio::runtime::Runtime, cancel: Cancel) -> Result<(), Error> {
+/// Whatever ends it before it is done. What a push came to has been printed where only what `--merge` does
+/// after it failed; else nothing has been printed on stdout.
+pub fn carry_out(
+    resolved: Resolved,
+    runtime: tokio::runtime::Runtime,
+    cancel: Cancel,
+) -> Result<Finish, Error> {
     let Resolved { plan, output, folders, timeout } = resolved;
     let (began, warned) = (Instant::now(), AtomicBool::new(false));
     let run = Run { output, folders, silence_max: timeout.duration(), cancel, runtime, began, warned };
     let outcome = match plan {
-        Plan::Push(plan) => push::push(&run, plan)?,
+        Plan::Push(plan) => merge::push(&run, plan)?,
         Plan::Pull(plan) => pull::pull(&run, plan)?,
         Plan::Copy(plan) => copy::copy(&run, &plan)?,
         Plan::Ssh(plan) => ssh::transfer(&run, &plan)?,
-        Plan::Peer(plan) => return peer::serve(&run, &plan),
-        Plan::Publish(plan) => return publish::publish(&run, &plan),
-        Plan::Follow(plan) => return follow::follow(&run, &plan),
-        Plan::Log(plan) => return log::list(&run, &plan),
-        Plan::Status(plan) => return status::show(&run, &plan),
-        Plan::ShowConfig(settings, problems) => return config::show(&run, &settings, problems),
-        Plan::Completions(shell) => return config::completions(shell),
-        Plan::Man(folder) => return config::man(&folder),
+        Plan::Peer(plan) => return peer::serve(&run, &plan).map(done),
+        Plan::Publish(plan) => return publish::publish(&run, &plan).map(done),
+        Plan::Follow(plan) => return follow::follow(&run, &plan).map(done),
+        Plan::Log(plan) => return log::list(&run, &plan).map(done),
+        Plan::Status(plan) => return status::show(&run, &plan).map(done),
+        Plan::ShowConfig(settings, problems) => return config::show(&run, &settings, problems).map(done),
+        Plan::Completions(shell) => return config::completions(shell).map(done),
+        Plan::Man(folder) => return config::man(&folder).map(done),
     };
-    run.finished(outcome)
+    let finish = if outcome.kind == Kind::Conflict { Finish::Conflict } else { Finish::Done };
+    run.finished(outcome).map(|()| finish)
+}
+
+/// What only shows something is done when it has.
+fn done((): ()) -> Finish {
+    Finish::Done
 }
 
 impl Run {
@@ -135,7 +167,7 @@ fn wire_failed(error: WireError, who: &str) -> Error {
     match error {
         WireError::Cancelled => Error::Cancelled,
         WireError::Aborted(text) => {
-            let refusal = sqlrsync_protocol::exchange::Refusal::Failed;
+            let refusal = Refusal::Failed;
             Error::Refused { who, refusal, text, retry_after: None }
         }
         WireError::Malformed(why) => Error::Protocol { who, why },

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 use sqlrsync_database::{Agreed, Fingerprint};
 use sqlrsync_protocol::exchange::{Base, PushId};
-use sqlrsync_protocol::page::VersionNumber;
+use sqlrsync_protocol::page::{ConflictNumber, VersionNumber};
 
 use crate::error::Error;
 use crate::files;
@@ -51,8 +51,11 @@ struct Kept {
     device: u64,
     inode: u64,
     known: Option<Agreed>,
-    /// Of the content in `known`, where the remote keeps versions.
+    /// Of the content in `known`, where the remote keeps versions and one of them is that content.
     version: Option<u64>,
+    /// The content in `known` was pushed, and waits as this conflict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    conflict: Option<u64>,
     push: Option<Push>,
 }
 
@@ -93,7 +96,14 @@ impl State {
         self.kept.known.clone()
     }
 
-    /// Version and root that this file and the remote last had in common.
+    /// The conflict that the last push from this file opened or added to. It may have been settled since.
+    pub fn conflict(&self) -> Option<ConflictNumber> {
+        self.kept.conflict.and_then(ConflictNumber::new)
+    }
+
+    /// Version and root that this file and the remote last had in common. Where a push was merged or is in
+    /// conflict, that is what was sent, which no version is: the next push then brings what is new since,
+    /// and takes nothing back that others did.
     pub fn base(&self) -> Option<Base> {
         let known = self.kept.known.as_ref()?;
         Some(Base { version: self.kept.version.and_then(VersionNumber::new), root: known.root })
@@ -119,13 +129,33 @@ impl State {
         Ok(PushId(id))
     }
 
-    /// Records what both sides now have in common, and that no push is open.
+    /// Records what both sides now have in common, and that no push is open. `version` is the one that
+    /// holds this very content.
     ///
     /// # Errors
     /// Where the state folder cannot be written. The transfer is done all the same.
     pub fn agree(&mut self, agreed: &Agreed, version: Option<VersionNumber>) -> Result<(), Error> {
+        self.keep(agreed, version, None)
+    }
+
+    /// Records what was pushed and has become part of a merge, or of a conflict: a content that the server
+    /// knows and that is no version.
+    ///
+    /// # Errors
+    /// As [`State::agree`].
+    pub fn agree_as_sent(&mut self, agreed: &Agreed, conflict: Option<ConflictNumber>) -> Result<(), Error> {
+        self.keep(agreed, None, conflict)
+    }
+
+    fn keep(
+        &mut self,
+        agreed: &Agreed,
+        version: Option<VersionNumber>,
+        conflict: Option<ConflictNumber>,
+    ) -> Result<(), Error> {
         self.kept.known = Some(agreed.clone());
         self.kept.version = version.map(VersionNumber::get);
+        self.kept.conflict = conflict.map(ConflictNumber::get);
         self.kept.push = None;
         self.write()?;
         if let Some(all) = self.folder.parent() {
@@ -155,6 +185,7 @@ impl State {
             inode,
             known: self.kept.known.take(),
             version: self.kept.version,
+            conflict: self.kept.conflict,
             push: self.kept.push.take(),
         };
         let file = self.folder.join("state.json");

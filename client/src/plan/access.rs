@@ -163,7 +163,7 @@ impl Access {
         Access::new(server, credential, settings)
     }
 
-    /// For the list of versions.
+    /// For what only reads: the list of versions, conflicts, differences, queries.
     pub(super) fn for_reading(
         remote: &RemoteName,
         flag: Option<String>,

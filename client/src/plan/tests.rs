@@ -103,8 +103,19 @@ fn what_makes_no_sense_is_usage() {
 }
 
 #[test]
-fn a_merge_is_named_as_what_is_not_there_yet() {
-    assert!(matches!(Home::new().resolve(&["a.db", "--merge"]), Err(Error::NotYet { flag: "--merge" })));
+fn merging_is_for_a_push_that_lets_the_server_merge() {
+    let home = Home::new();
+    assert!(home.push(&["a.db", "team/a.db", "--merge"]).merge);
+    assert!(!home.push(&["a.db", "team/a.db"]).merge);
+    let cases: [&[&str]; 4] = [
+        &["team/a.db", "--merge"],
+        &["a.db", "b.db", "--merge"],
+        &["a.db", "team/a.db", "--merge", "--force"],
+        &["a.db", "team/a.db", "--merge", "--dry"],
+    ];
+    for arguments in cases {
+        assert_eq!(home.resolve(arguments).unwrap_err().exit_code(), 2, "{arguments:?}");
+    }
 }
 
 #[test]

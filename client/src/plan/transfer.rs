@@ -108,6 +108,13 @@ impl Given<'_> {
             self.replica_id(stored_id.or(beside.as_ref().and_then(|file| file.replica_id.clone())))?;
         // Whatever key is used now: one that is stored already is not asked for again.
         let has_key = entry.as_ref().is_some_and(|entry| !entry.push_key.is_empty());
+        if self.typed.merge && (self.typed.force || self.typed.dry) {
+            return Err(Error::usage(
+                "--merge takes over what others pushed; with --force nothing is merged, and with --dry nothing \
+                 is pushed",
+                "leave one out",
+            ));
+        }
         let message = self.typed.message.clone().unwrap_or_default();
         if message.len() > COMMIT_MESSAGE_MAX {
             let what =
@@ -124,6 +131,7 @@ impl Given<'_> {
             visibility: self.visibility(),
             dry: self.typed.dry,
             force: self.typed.force,
+            merge: self.typed.merge,
             scan: self.typed.scan,
         }))
     }
@@ -230,6 +238,7 @@ impl Given<'_> {
             ("--public", self.typed.public),
             ("--unlisted", self.typed.unlisted),
             ("--scan", self.typed.scan),
+            ("--merge", self.typed.merge),
         ];
         match flags.iter().find(|(_, given)| *given) {
             Some((flag, _)) => Err(Error::usage(format!("{flag} is for a push to a server"), "leave it out")),

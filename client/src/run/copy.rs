@@ -30,7 +30,8 @@ pub fn copy(run: &Run, plan: &Copy) -> Result<Outcome, Error> {
     let mut to_state = State::open(run.folders.state(), to, &name(from));
     let guard = OriginGuard { dry: plan.dry, stop_stale: false };
     let mut origin = GuardedOrigin::new(pages::origin(run, from, Some(&from_state), None, false)?, guard);
-    let mut replica = GuardedReplica::new(pages::replica(to, Some(&to_state), plan.force)?, plan.dry);
+    let mut replica =
+        GuardedReplica::new(pages::replica(to, Some(&to_state), pages::overwrite(plan.force))?, plan.dry);
 
     let (mut here, there) = memory::pair(&run.cancel);
     let traffic = here.traffic();

@@ -44,7 +44,8 @@ fn be_replica(run: &Run, plan: &Peer, wire: &mut Pipes) -> Result<(), Error> {
     let lock = plan.remember.then(|| FileLock::take(run.folders.state(), &plan.local.path)).transpose();
     let _lock = lock.map_err(|error| tell(wire, Side::Replica, error))?;
     let mut state = plan.remember.then(|| State::open(run.folders.state(), &plan.local.path, &name(plan)));
-    let opened = check_wal(plan).and_then(|()| pages::replica(&plan.local.path, state.as_ref(), plan.force));
+    let opened = check_wal(plan)
+        .and_then(|()| pages::replica(&plan.local.path, state.as_ref(), pages::overwrite(plan.force)));
     let mut database = opened.map_err(|error| tell(wire, Side::Replica, error))?;
     let options = ReplicaOptions { version_max: plan.protocol, ..ReplicaOptions::default() };
     run_replica(options, &mut database, wire, &mut Quiet).map_err(|error| failed(error, WHO))?;

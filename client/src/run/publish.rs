@@ -14,7 +14,7 @@ use sqlrsync_protocol::remote::VersionSelector;
 use sqlrsync_protocol::text::KeyType;
 
 use super::rest::Rest;
-use super::{Run, follow, push, state_name};
+use super::{Run, follow, merge, state_name};
 use crate::client_id::client_id;
 use crate::error::Error;
 use crate::follow::clock;
@@ -92,6 +92,8 @@ struct Publisher<'r> {
     begun: bool,
     /// There was no file at the last look.
     missing: bool,
+    /// The conflict that the last push opened or added to.
+    conflict: Option<u64>,
     /// Why the last push failed.
     failure: String,
     /// Who sends a report says so here once the server has it.
@@ -113,6 +115,7 @@ impl<'r> Publisher<'r> {
             reachable: false,
             begun: false,
             missing: false,
+            conflict: None,
             failure: String::new(),
             reported: channel(),
         })
@@ -213,13 +216,13 @@ impl<'r> Publisher<'r> {
     fn push(&mut self) -> Result<(), Error> {
         let before = self.watch.fingerprint();
         let began = Instant::now();
-        let result = push::push(self.run, self.push.clone());
+        let result = merge::push(self.run, self.push.clone());
         let now = clock::now();
         let known = match result {
             Ok(mut outcome) => {
                 outcome.seconds = began.elapsed().as_secs_f64();
-                self.run.print(&outcome)?;
-                let made_version = outcome.kind == Kind::Pushed;
+                self.say(&outcome)?;
+                let made_version = matches!(outcome.kind, Kind::Pushed | Kind::Merged);
                 self.schedule.handle(if made_version { Event::Pushed } else { Event::Unchanged }, now);
                 self.link.withdraw();
                 self.succeeded(outcome)?;
@@ -238,6 +241,15 @@ impl<'r> Publisher<'r> {
         let look = self.watch.look_after(known.into_iter().flatten());
         self.saw(look);
         Ok(())
+    }
+
+    /// A conflict is said to people once: later pushes only add to it.
+    fn say(&mut self, outcome: &Outcome) -> Result<(), Error> {
+        let known = outcome.kind == Kind::Conflict && outcome.conflict == self.conflict;
+        if outcome.kind != Kind::Unchanged {
+            self.conflict = outcome.conflict;
+        }
+        if known && !self.run.output.json { Ok(()) } else { self.run.print(outcome) }
     }
 
     /// What the file was when it and the server were last known to be equal.

@@ -1,8 +1,9 @@
 //! A pull: a local file becomes a version of a replica on a server.
 
+use sqlrsync_database::Overwrite;
 use sqlrsync_protocol::conversation::{ReplicaOptions, Summary, run_replica};
 use sqlrsync_protocol::exchange::Refusal;
-use sqlrsync_protocol::page::VersionNumber;
+use sqlrsync_protocol::page::{ConflictNumber, VersionNumber};
 use sqlrsync_protocol::text::Config;
 
 use super::guard::{Ended, GuardedReplica, ended};
@@ -17,12 +18,18 @@ use crate::state::{FileLock, State};
 use crate::wire::Traffic;
 use crate::wire::websocket::{Greeting, Said, WebSocket};
 
-pub fn pull(run: &Run, mut plan: Pull) -> Result<Outcome, Error> {
+pub fn pull(run: &Run, plan: Pull) -> Result<Outcome, Error> {
+    let overwrite = pages::overwrite(plan.force);
+    pull_over(run, plan, overwrite)
+}
+
+/// Pulls, with that rule for a file that is not what the pull is a difference to.
+pub fn pull_over(run: &Run, mut plan: Pull, overwrite: Overwrite) -> Result<Outcome, Error> {
     let path = &plan.local.path;
     let _lock = FileLock::take(run.folders.state(), path)?;
     let mut state =
         State::open(run.folders.state(), path, &state_name(&plan.access.server, Some(&plan.remote)));
-    let database = pages::replica(path, Some(&state), plan.force)?;
+    let database = pages::replica(path, Some(&state), overwrite)?;
     let (mut wire, traffic) = open(run, &mut plan)?;
 
     let who = format!("the server {}", plan.access.server);
@@ -40,6 +47,9 @@ pub fn pull(run: &Run, mut plan: Pull) -> Result<Outcome, Error> {
     }
     outcome.messages.extend(progress.messages().iter().cloned());
     if let Ended::Done(summary) = &end {
+        if outcome.kind == Kind::Pulled {
+            outcome.conflict = state.conflict().map(ConflictNumber::get);
+        }
         pages::remember(run, &mut state, guarded.into_inner().agreed(), version(summary, &said.config));
         keys::keep_after_pull(run, &plan.local, &plan.remote, &plan.access.server, &said.config);
     }

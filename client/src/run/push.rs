@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use sqlrsync_protocol::conversation::{OriginOptions, Summary, run_origin};
-use sqlrsync_protocol::exchange::Refusal;
+use sqlrsync_protocol::exchange::{Committed, Refusal};
 use sqlrsync_protocol::remote::RemoteName;
 use sqlrsync_protocol::text::Config;
 
@@ -18,10 +18,11 @@ use crate::prompt::ask_for_key;
 use crate::state::{FileLock, State};
 use crate::wire::websocket::{Greeting, Said};
 
-pub fn push(run: &Run, mut plan: Push) -> Result<Outcome, Error> {
+/// Pushes. A key that had to be asked for is in the plan afterwards.
+pub fn push(run: &Run, plan: &mut Push) -> Result<Outcome, Error> {
     let path = &plan.local.path;
     let _lock = FileLock::take(run.folders.state(), path)?;
-    let mut state = State::open(run.folders.state(), path, &state_name(&plan, plan.remote.as_ref()));
+    let mut state = State::open(run.folders.state(), path, &state_name(plan, plan.remote.as_ref()));
     let push_id = if plan.dry { None } else { Some(state.push_id()?) };
     let database = pages::origin(run, path, Some(&state), push_id, plan.scan)?;
     if plan.access.credential.is_none() {
@@ -31,7 +32,11 @@ pub fn push(run: &Run, mut plan: Push) -> Result<Outcome, Error> {
 
     let client_id = client_id(&run.folders)?;
     let asking = Asking {
-        purpose: Purpose::Push { local: plan.local.path.clone(), visibility: plan.visibility },
+        purpose: Purpose::Push {
+            local: plan.local.path.clone(),
+            visibility: plan.visibility,
+            force: plan.force,
+        },
         remote: plan.remote.as_ref(),
         replica_id: plan.replica_id.as_ref(),
         access: &plan.access,
@@ -42,7 +47,9 @@ pub fn push(run: &Run, mut plan: Push) -> Result<Outcome, Error> {
 
     let who = format!("the server {}", plan.access.server);
     let options = OriginOptions { version_max: plan.access.protocol, ..OriginOptions::default() };
-    let guard = OriginGuard { dry: plan.dry, stop_stale: !plan.force };
+    // What waits in a conflict is asked for again: it is for the server to say whether it still does.
+    let stop_stale = !plan.force && state.conflict().is_none();
+    let guard = OriginGuard { dry: plan.dry, stop_stale };
     let mut guarded = GuardedOrigin::new(database, guard);
     let mut progress = run.progress(&plan.local.shown());
     let end = ended(run_origin(options, &mut guarded, &mut wire, &mut progress));
@@ -54,11 +61,11 @@ pub fn push(run: &Run, mut plan: Push) -> Result<Outcome, Error> {
         _ => wire.hang_up(),
     };
     let remote = plan.remote.clone().or_else(|| said.config.replica_path.clone());
-    let mut outcome = outcome(&plan, &state, &end, &said, remote.as_ref());
+    let mut outcome = outcome(plan, &state, &end, &said, remote.as_ref());
     (outcome.bytes_sent, outcome.bytes_received) = (traffic.sent(), traffic.received());
     if let Ended::Counted(count) = &end {
         (outcome.bytes_sent, outcome.bytes_received) = (count.bytes, 0);
-        outcome.version = remote.as_ref().and_then(|remote| version_to_be(&plan, remote, count.pages == 0));
+        outcome.version = remote.as_ref().and_then(|remote| version_to_be(plan, remote, count.pages == 0));
     }
     outcome.messages.extend(progress.messages().iter().cloned());
     let database = guarded.into_inner();
@@ -66,11 +73,11 @@ pub fn push(run: &Run, mut plan: Push) -> Result<Outcome, Error> {
     if let (Ended::Done(summary), Some(remote)) = (&end, &remote) {
         if plan.remote.is_none() {
             // The server has named the replica: from now on its state is found by that name.
-            state = State::open(run.folders.state(), &plan.local.path, &state_name(&plan, Some(remote)));
+            state = State::open(run.folders.state(), &plan.local.path, &state_name(plan, Some(remote)));
         }
         let version = version(summary, &said.config);
-        pages::remember(run, &mut state, database.agreed(), version);
-        keys::keep_after_push(run, &plan, remote, &said.config);
+        pages::remember_pushed(run, &mut state, database.agreed(), &summary.committed, version);
+        keys::keep_after_push(run, plan, remote, &said.config);
     }
     Ok(outcome)
 }
@@ -101,6 +108,19 @@ fn version_to_be(plan: &Push, remote: &RemoteName, unchanged: bool) -> Option<u6
     if unchanged { latest } else { Some(latest.unwrap_or(0) + 1) }
 }
 
+/// What a push that went through came to.
+fn kind(summary: &Summary) -> Kind {
+    let committed = &summary.committed;
+    // Versions 1 and 2 do not say that nothing changed; that nothing was sent does.
+    let unchanged = committed.unchanged || (summary.version < 3 && summary.pages_sent == 0);
+    match committed {
+        Committed { conflict: Some(_), .. } => Kind::Conflict,
+        _ if unchanged => Kind::Unchanged,
+        Committed { merged: true, .. } => Kind::Merged,
+        _ => Kind::Pushed,
+    }
+}
+
 fn outcome(
     plan: &Push,
     state: &State,
@@ -112,10 +132,13 @@ fn outcome(
     let ours = state.base().and_then(|base| base.version).map(|version| version.get());
     let mut outcome = match end {
         Ended::Done(summary) => {
-            // Versions 1 and 2 do not say that nothing changed; that nothing was sent does.
-            let unchanged = summary.committed.unchanged || (summary.version < 3 && summary.pages_sent == 0);
-            let mut outcome = new(if unchanged { Kind::Unchanged } else { Kind::Pushed });
+            let mut outcome = new(kind(summary));
             outcome.version = version(summary, &said.config).map(|version| version.get());
+            outcome.conflict = summary.committed.conflict.map(|number| number.get());
+            if outcome.kind == Kind::Unchanged && !summary.committed.as_sent() {
+                // The version has all that the file has, and more.
+                outcome.latest = outcome.version.take();
+            }
             outcome.pages_sent = summary.pages_sent;
             outcome.overtook = summary.committed.overtook;
             outcome

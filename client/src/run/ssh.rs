@@ -134,7 +134,7 @@ fn take(
     peer: &mut Peer,
     progress: &mut Progress,
 ) -> Result<Transferred, Error> {
-    let database = pages::replica(&plan.local.path, Some(state), plan.force)?;
+    let database = pages::replica(&plan.local.path, Some(state), pages::overwrite(plan.force))?;
     let version_max = ssh::protocol(candidate, plan.protocol);
     let options = ReplicaOptions { version_max, ..ReplicaOptions::default() };
     let mut guarded = GuardedReplica::new(database, plan.dry);

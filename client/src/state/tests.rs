@@ -52,6 +52,24 @@ fn what_was_agreed_on_is_known_the_next_time_and_for_that_remote_only() {
 }
 
 #[test]
+fn what_was_merged_or_waits_in_a_conflict_is_a_base_without_a_version() {
+    let place = Place::new();
+    let agreed = place.agreed();
+    let mut state = place.open("one");
+    state.agree(&agreed, VersionNumber::new(5)).unwrap();
+    state.agree_as_sent(&agreed, None).unwrap();
+    let merged = place.open("one");
+    assert_eq!(merged.base(), Some(Base { version: None, root: agreed.root }));
+    assert_eq!((merged.known(), merged.conflict()), (Some(agreed.clone()), None));
+
+    state.agree_as_sent(&agreed, ConflictNumber::new(3)).unwrap();
+    assert_eq!(place.open("one").conflict(), ConflictNumber::new(3));
+    assert_eq!(place.open("one").base().unwrap().version, None);
+    state.agree(&agreed, VersionNumber::new(9)).unwrap();
+    assert_eq!(place.open("one").conflict(), None, "a pull takes the file out of it");
+}
+
+#[test]
 fn another_file_of_the_same_name_has_no_state() {
     let place = Place::new();
     place.open("one").agree(&place.agreed(), None).unwrap();

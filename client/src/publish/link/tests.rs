@@ -29,6 +29,7 @@ fn link_to(address: SocketAddr) -> Link {
         request_keys: false,
         dry: false,
         force: false,
+        merge: false,
         scan: false,
     };
     Link::start(&push, "me".to_owned())
