@@ -179,6 +179,8 @@ impl Check<'_> {
                     objects.hashes20.insert(id);
                 }
                 Some((_, Name::Staged(scope, id))) => objects.staged.push((scope, id)),
+                Some((_, Name::Candidate(_) | Name::CandidateRoot(_) | Name::Conflict(..))) => {}
+                Some((_, Name::ConflictRows(_) | Name::Client(_) | Name::Parents(_))) => {}
             }
         }
         Ok(objects)

@@ -77,6 +77,9 @@ pub enum Error {
         "the push took more than {0} hours and comes too late: push again, it goes on from what has arrived"
     )]
     TookTooLong(i64),
+    /// More pushes wait to be merged or settled than a replica may have.
+    #[error("{0} pushes are kept for this database already: settle some of its conflicts, then push again")]
+    TooManyCandidates(usize),
     /// Who pushes may not any more.
     #[error("the right to push ended before the version was made: nothing was committed")]
     Withdrawn,
@@ -211,7 +214,10 @@ impl Fault for Error {
             Error::WrongRoot { .. } | Error::Damaged { .. } => Refusal::Integrity,
             Error::NoVersion(_) | Error::Expired(_) => Refusal::NotFound,
             Error::Withdrawn => Refusal::NotAllowed,
-            Error::Contended(_) | Error::DiskFull { .. } | Error::TookTooLong(_) => Refusal::TryLater,
+            Error::Contended(_)
+            | Error::DiskFull { .. }
+            | Error::TookTooLong(_)
+            | Error::TooManyCandidates(_) => Refusal::TryLater,
             Error::Store { .. } | Error::Scratch(_) | Error::OutOfOrder(_) => Refusal::Failed,
         }
     }

@@ -8,13 +8,20 @@
 //! replicas/{replica}/segments/{segment}
 //! replicas/{replica}/hashes20/{segment}
 //! replicas/{replica}/staged/{32 hex digits of the scope}/{segment}
+//! replicas/{replica}/candidates/{32 hex digits of the push id}
+//! replicas/{replica}/candidate-roots/{64 hex digits of the root}
+//! replicas/{replica}/conflicts/{20 digits}/{20 digits of the step}
+//! replicas/{replica}/conflict-rows/{32 hex digits}
+//! replicas/{replica}/clients/{32 hex digits}
+//! replicas/{replica}/parents/{20 digits}
 //! ```
 
 use std::fmt;
 use std::str::FromStr;
 
 use object_store::path::Path;
-use sqlrsync_protocol::page::VersionNumber;
+use sqlrsync_protocol::hash::Root;
+use sqlrsync_protocol::page::{ConflictNumber, VersionNumber};
 
 /// The folder that all replicas stand in.
 pub(crate) const REPLICAS: &str = "replicas";
@@ -179,6 +186,18 @@ pub(crate) enum Name {
     Hashes20(SegmentId),
     /// A record: a cut push left this segment.
     Staged(Scope, SegmentId),
+    /// A content that was pushed and is no version, by the push's id.
+    Candidate([u8; 16]),
+    /// Which candidate has this root.
+    CandidateRoot(Root),
+    /// A step of a conflict, counted from 1.
+    Conflict(ConflictNumber, u64),
+    /// The rows that a step of a conflict names.
+    ConflictRows(SegmentId),
+    /// What a client was last seen to have.
+    Client([u8; 16]),
+    /// An index of a version that can be made again.
+    Parents(VersionNumber),
 }
 
 impl Name {
@@ -194,6 +213,12 @@ impl Name {
             Name::Staged(scope, id) => {
                 format!("{folder}/staged/{:032x}/{id}", u128::from_be_bytes(scope.0))
             }
+            Name::Candidate(id) => format!("{folder}/candidates/{}", crate::manifest::hex(&id)),
+            Name::CandidateRoot(root) => format!("{folder}/candidate-roots/{root}"),
+            Name::Conflict(number, step) => format!("{folder}/conflicts/{:020}/{step:020}", number.get()),
+            Name::ConflictRows(id) => format!("{folder}/conflict-rows/{id}"),
+            Name::Client(hash) => format!("{folder}/clients/{}", crate::manifest::hex(&hash)),
+            Name::Parents(number) => format!("{folder}/parents/{:020}", number.get()),
         })
     }
 
@@ -212,6 +237,15 @@ impl Name {
             ("segments", Some(id), None) => Name::Segment(id.parse().ok()?),
             ("hashes20", Some(id), None) => Name::Hashes20(id.parse().ok()?),
             ("staged", Some(scope), Some(id)) => Name::Staged(Scope(hex16(scope)?), id.parse().ok()?),
+            ("candidates", Some(id), None) => Name::Candidate(hex16(id)?),
+            ("candidate-roots", Some(root), None) => Name::CandidateRoot(root.parse().ok()?),
+            ("conflicts", Some(number), Some(step)) => Name::Conflict(
+                ConflictNumber::new(parse_digits(number)?)?,
+                parse_digits(step).filter(|n| *n > 0)?,
+            ),
+            ("conflict-rows", Some(id), None) => Name::ConflictRows(id.parse().ok()?),
+            ("clients", Some(hash), None) => Name::Client(hex16(hash)?),
+            ("parents", Some(number), None) => Name::Parents(parse_number(number)?),
             _ => return None,
         };
         parts.next().is_none().then_some((replica, name))
@@ -219,10 +253,14 @@ impl Name {
 }
 
 fn parse_number(text: &str) -> Option<VersionNumber> {
+    VersionNumber::new(parse_digits(text)?)
+}
+
+fn parse_digits(text: &str) -> Option<u64> {
     if text.len() != 20 || !text.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    VersionNumber::new(text.parse().ok()?)
+    text.parse().ok()
 }
 
 #[cfg(test)]
@@ -256,6 +294,12 @@ mod tests {
             Name::Segment(segment),
             Name::Hashes20(segment),
             Name::Staged(Scope::of("key"), segment),
+            Name::Candidate([4; 16]),
+            Name::CandidateRoot(Root([5; 32])),
+            Name::Conflict(ConflictNumber::FIRST, 7),
+            Name::ConflictRows(segment),
+            Name::Client([6; 16]),
+            Name::Parents(number),
         ] {
             assert_eq!(Name::parse(&name.path(replica)), Some((replica, name)));
         }
@@ -266,6 +310,8 @@ mod tests {
             "replicas/a4dqobyha4dqobyha4dqobyha4/manifests/00000000000000000000",
             "replicas/a4dqobyha4dqobyha4dqobyha4/manifests/99999999999999999999",
             "replicas/a4dqobyha4dqobyha4dqobyha4/segments/00000000000000000000000000000000",
+            "replicas/a4dqobyha4dqobyha4dqobyha4/conflicts/00000000000000000001",
+            "replicas/a4dqobyha4dqobyha4dqobyha4/conflicts/00000000000000000001/00000000000000000000",
         ] {
             assert_eq!(Name::parse(&Path::from(foreign)), None, "{foreign}");
         }

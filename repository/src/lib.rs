@@ -12,7 +12,9 @@
 //! All calls block on a tokio runtime with several threads, and must not be made from its async threads.
 
 mod cache;
+mod candidate;
 mod check;
+mod content;
 mod envelope;
 mod error;
 #[doc(hidden)]
@@ -29,16 +31,20 @@ mod repository;
 mod sealed;
 mod segment;
 mod staged;
+mod standing;
 mod store;
 mod sweep;
 mod tree;
 
+pub use candidate::{CANDIDATE_TIME, CANDIDATES_MAX, Candidate, KeepOptions, MergeBase};
 pub use check::{CheckProgress, CheckReport, Problem};
+pub use content::VersionContent;
 pub use error::{Damage, Error, PeerFault};
 pub use id::{NotReplicaId, ReplicaId};
-pub use manifest::{MANIFEST_BYTES_MAX, MESSAGE_BYTES_MAX, Manifest, TEXT_BYTES_MAX};
+pub use manifest::{MANIFEST_BYTES_MAX, MESSAGE_BYTES_MAX, Manifest, MergeOf, TEXT_BYTES_MAX};
 pub use origin::VersionOrigin;
-pub use push::{Permission, PushOptions, PushReplica};
+pub use push::{Permission, PushOptions, PushReplica, Received};
 pub use replica::{About, Replica, VERSIONS_SEARCHED_MAX};
 pub use repository::Repository;
+pub use standing::Standing;
 pub use sweep::{SweepOptions, SweepReport};

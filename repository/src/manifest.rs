@@ -1,5 +1,6 @@
 //! A manifest: the object that is a version. Created once, after all that it refers to is durable,
-//! and never changed.
+//! and never changed. A candidate (`candidate.rs`) has one inside, which says the same of a content that is
+//! no version.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sqlrsync_protocol::canonical::HeaderFields;
 use sqlrsync_protocol::exchange::{Base, PushId};
 use sqlrsync_protocol::hash::{PageHash, Root};
-use sqlrsync_protocol::page::{Geometry, PageCount, PageSize, VersionNumber};
+use sqlrsync_protocol::page::{ConflictNumber, Geometry, PageCount, PageSize, VersionNumber};
 use sqlrsync_protocol::sponge::Hash20;
 
 use crate::envelope;
@@ -33,9 +34,14 @@ const PARENTS_MAX: usize = 16;
 /// A version: what it is, where its pages are, and where it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    /// Its number within the replica.
+    /// Its number within the replica. Of a candidate, the number that it would have had.
     pub number: VersionNumber,
-    /// The contents that it was made from: the base that it was a difference to.
+    /// Set where this is no version but a candidate: its id.
+    pub candidate: Option<PushId>,
+    /// Set where the version holds the changes of a candidate and of the version before it.
+    pub merge: Option<MergeOf>,
+    /// The contents that it was made from: the base that it was a difference to. Of a merge, the version
+    /// before it and the candidate.
     pub parents: Vec<Root>,
     /// The base as the pusher named it; `None` where it sent everything.
     pub base: Option<Base>,
@@ -73,10 +79,21 @@ pub struct Manifest {
     pub(crate) first_hash20: Option<Hash20>,
 }
 
+/// What a merge merged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MergeOf {
+    /// The candidate whose changes the version has.
+    pub candidate: PushId,
+    /// The conflict that the version ended.
+    pub conflict: Option<ConflictNumber>,
+    /// Whether somebody settled that conflict, as opposed to one that went away by itself.
+    pub settled: bool,
+}
+
 /// The JSON form. Hashes and ids are hexadecimal.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Stored {
+pub(crate) struct Stored {
     replica: String,
     number: u64,
     time: Timestamp,
@@ -98,6 +115,16 @@ struct Stored {
     top: StoredTop,
     segments: Vec<StoredSegment>,
     first_hash20: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    merge: Option<StoredMerge>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredMerge {
+    candidate: String,
+    conflict: Option<u64>,
+    settled: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -124,34 +151,8 @@ struct StoredSegment {
 
 impl Manifest {
     pub(crate) fn encode(&self) -> Result<Bytes, Error> {
-        let stored = Stored {
-            replica: self.replica.to_string(),
-            number: self.number.get(),
-            time: self.time,
-            author: self.author.clone(),
-            message: self.message.clone(),
-            client_id: self.client_id.clone(),
-            host: self.host.clone(),
-            local_path: self.local_path.clone(),
-            page_size: self.geometry.page_size.bytes() as u32,
-            page_count: self.geometry.page_count.get(),
-            root: self.root.to_string(),
-            fields: hex(&self.fields.to_bytes()),
-            parents: self.parents.iter().map(Root::to_string).collect(),
-            base: self.base.map(|base| StoredBase {
-                version: base.version.map(VersionNumber::get),
-                root: base.root.to_string(),
-            }),
-            push_id: self.push_id.map(|id| hex(&id.0)),
-            nonce: hex(&self.nonce),
-            pages_changed: self.pages_changed,
-            bytes_stored: self.bytes_stored,
-            top: StoredTop { segment: self.top.segment.to_string(), hash: self.top.hash.to_string() },
-            segments: self.segments.iter().map(StoredSegment::of).collect(),
-            first_hash20: self.first_hash20.map(|hash| hash.to_string()),
-        };
         // Only strings, numbers and lists: serialising them cannot fail.
-        envelope::encode("manifest", &stored).map_err(|_| Error::OutOfOrder("manifest"))
+        envelope::encode("manifest", &Stored::of(self)).map_err(|_| Error::OutOfOrder("manifest"))
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Manifest, Damage> {
@@ -161,14 +162,55 @@ impl Manifest {
         envelope::decode::<Stored>("manifest", bytes)?.parse().ok_or(Damage::Structure)
     }
 
-    /// Version and root.
+    /// Version and root; of a candidate, the root alone.
     pub fn as_base(&self) -> Base {
-        Base { version: Some(self.number), root: self.root }
+        let version = Some(self.number).filter(|_| !self.is_candidate());
+        Base { version, root: self.root }
+    }
+
+    /// Whether it is a candidate, and so no version.
+    pub fn is_candidate(&self) -> bool {
+        self.candidate.is_some()
+    }
+
+    /// The newest version that is certainly older than all that is made from this.
+    pub(crate) fn comes_after(&self) -> Option<VersionNumber> {
+        if self.is_candidate() { self.number.back(1) } else { Some(self.number) }
     }
 }
 
 impl Stored {
-    fn parse(self) -> Option<Manifest> {
+    pub(crate) fn of(manifest: &Manifest) -> Stored {
+        Stored {
+            replica: manifest.replica.to_string(),
+            number: manifest.number.get(),
+            time: manifest.time,
+            author: manifest.author.clone(),
+            message: manifest.message.clone(),
+            client_id: manifest.client_id.clone(),
+            host: manifest.host.clone(),
+            local_path: manifest.local_path.clone(),
+            page_size: manifest.geometry.page_size.bytes() as u32,
+            page_count: manifest.geometry.page_count.get(),
+            root: manifest.root.to_string(),
+            fields: hex(&manifest.fields.to_bytes()),
+            parents: manifest.parents.iter().map(Root::to_string).collect(),
+            base: manifest.base.map(|base| StoredBase {
+                version: base.version.map(VersionNumber::get),
+                root: base.root.to_string(),
+            }),
+            push_id: manifest.push_id.map(|id| hex(&id.0)),
+            nonce: hex(&manifest.nonce),
+            pages_changed: manifest.pages_changed,
+            bytes_stored: manifest.bytes_stored,
+            top: StoredTop { segment: manifest.top.segment.to_string(), hash: manifest.top.hash.to_string() },
+            segments: manifest.segments.iter().map(StoredSegment::of).collect(),
+            first_hash20: manifest.first_hash20.map(|hash| hash.to_string()),
+            merge: manifest.merge.as_ref().map(StoredMerge::of),
+        }
+    }
+
+    pub(crate) fn parse(self) -> Option<Manifest> {
         if self.segments.len() > SEGMENTS_MAX || self.parents.len() > PARENTS_MAX {
             return None;
         }
@@ -200,6 +242,11 @@ impl Stored {
         Some(Manifest {
             replica: self.replica.parse().ok()?,
             number: VersionNumber::new(self.number)?,
+            candidate: None,
+            merge: match self.merge {
+                None => None,
+                Some(merge) => Some(merge.parse()?),
+            },
             time: self.time,
             author: self.author,
             message: self.message,
@@ -219,6 +266,25 @@ impl Stored {
             segments: self.segments.iter().map(StoredSegment::parse).collect::<Option<_>>()?,
             first_hash20: optional(self.first_hash20, |hash| hash.parse().ok())?,
         })
+    }
+}
+
+impl StoredMerge {
+    fn of(merge: &MergeOf) -> StoredMerge {
+        StoredMerge {
+            candidate: hex(&merge.candidate.0),
+            conflict: merge.conflict.map(ConflictNumber::get),
+            settled: merge.settled,
+        }
+    }
+
+    fn parse(self) -> Option<MergeOf> {
+        let conflict = match self.conflict {
+            None => None,
+            Some(number) => Some(ConflictNumber::new(number)?),
+        };
+        let candidate = PushId(hex16(&self.candidate)?);
+        Some(MergeOf { candidate, conflict, settled: self.settled })
     }
 }
 

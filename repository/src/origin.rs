@@ -11,8 +11,9 @@ use sqlrsync_protocol::exchange::{
 use sqlrsync_protocol::hash::PageHash;
 use sqlrsync_protocol::page::{Geometry, PageCount, PageNumber};
 use sqlrsync_protocol::sponge::Hash20;
-use sqlrsync_protocol::tree::{NodeId, TreeDiff};
+use sqlrsync_protocol::tree::NodeId;
 
+use crate::content::{changed, pages_after};
 use crate::error::Error;
 use crate::groups20::Groups20;
 use crate::manifest::Manifest;
@@ -73,19 +74,7 @@ impl VersionOrigin {
         if old.geometry.page_size != self.version.geometry.page_size {
             return Ok(pages_after(PageCount::ZERO, self.count()));
         }
-        let mut old = self.replica.tree(&old);
-        let mut diff = TreeDiff::new(&mut old, &mut self.pages.tree);
-        let mut changed = RoaringBitmap::new();
-        loop {
-            match diff.next_page() {
-                Ok(Some((page, _))) => changed.insert(page.get()),
-                Ok(None) => return Ok(changed),
-                Err(
-                    sqlrsync_protocol::tree::DiffError::Old(error)
-                    | sqlrsync_protocol::tree::DiffError::New(error),
-                ) => return Err(error),
-            };
-        }
+        changed(&mut self.replica.tree(&old), &mut self.pages.tree)
     }
 
     fn take_next(&mut self) -> Option<PageNumber> {
@@ -116,15 +105,6 @@ impl VersionOrigin {
     }
 }
 
-/// The pages behind the first `held`, up to `count`.
-fn pages_after(held: PageCount, count: PageCount) -> RoaringBitmap {
-    let mut pages = RoaringBitmap::new();
-    if held < count {
-        pages.insert_range(held.get() + 1..=count.get());
-    }
-    pages
-}
-
 impl OriginPages for VersionOrigin {
     type Error = Error;
 
@@ -145,7 +125,7 @@ impl OriginPages for VersionOrigin {
             return Ok(true);
         }
         match self.replica.find_base(base)? {
-            Some(version) => Ok(!self.replica.is_expired(version.number)?),
+            Some(known) => Ok(!self.replica.is_expired(&known)?),
             None => Ok(false),
         }
     }

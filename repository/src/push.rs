@@ -12,6 +12,7 @@ mod commit;
 mod late;
 mod pages20;
 mod permission;
+mod received;
 mod records;
 
 use jiff::{SignedDuration, Timestamp};
@@ -36,6 +37,7 @@ use crate::tree::StoredTree;
 use collector::{Collector, Staging};
 use pages20::Pages20;
 pub use permission::Permission;
+pub use received::Received;
 
 /// The most staged blocks that are offered to a push.
 const STAGED_BLOCKS_MAX: usize = 65_536;
@@ -91,6 +93,8 @@ struct Open {
     shown: Option<Manifest>,
     /// What the pages are a difference to.
     base: Option<Manifest>,
+    /// The content that the pusher says it last agreed on.
+    agreed: Option<Manifest>,
     /// The base as the pusher named it.
     named: Option<Base>,
     /// The contents that the version is made from.
@@ -192,6 +196,7 @@ impl ReplicaPages for PushReplica {
             base: same_size.cloned(),
             latest,
             shown,
+            agreed: None,
             named: None,
             parents: Vec::new(),
             push_id: None,
@@ -244,7 +249,7 @@ impl ReplicaPages for PushReplica {
             Ground::Held => (open.shown.clone(), shown.map(Manifest::as_base)),
             Ground::Compared => (open.shown.clone(), None),
             Ground::Proposed(named) => match replica.find_base(&named)? {
-                Some(base) if !replica.is_expired(base.number)? => (Some(base), Some(named)),
+                Some(base) if !replica.is_expired(&base)? => (Some(base), Some(named)),
                 _ => return Ok(false),
             },
         };
@@ -256,6 +261,11 @@ impl ReplicaPages for PushReplica {
         }
         let made_from = base.as_ref().map(|base| base.root).or(named.map(|named| named.root));
         open.parents = made_from.into_iter().collect();
+        open.agreed = match ground {
+            Ground::Held | Ground::Proposed(_) => base.clone(),
+            Ground::Nothing { recognised: true } => open.shown.clone(),
+            Ground::Nothing { recognised: false } | Ground::Compared => None,
+        };
         open.base = base;
         open.named = named;
         open.push_id = push;
@@ -265,7 +275,7 @@ impl ReplicaPages for PushReplica {
                 // A push comes after its base. What was only compared with is the latest, whatever the
                 // push was made from: it may be among the versions before.
                 let after = match ground {
-                    Ground::Held | Ground::Proposed(_) => open.base.as_ref().map(|base| base.number),
+                    Ground::Held | Ground::Proposed(_) => open.base.as_ref().and_then(Manifest::comes_after),
                     Ground::Compared | Ground::Nothing { .. } => None,
                 };
                 replica.search(after, |manifest| manifest.push_id == Some(id))?
@@ -333,16 +343,7 @@ impl ReplicaPages for PushReplica {
     }
 
     fn finish(&mut self, end: End) -> Result<Committed, Error> {
-        let mut open = self.open.take().ok_or(Error::OutOfOrder("finish"))?;
-        let outcome = self.commit(&mut open, end);
-        match &outcome {
-            Ok(_) => {}
-            // What proves to be wrong is not worth keeping.
-            Err(Error::WrongRoot { .. } | Error::Peer(_) | Error::Withdrawn) => open.collector.forget(),
-            // The manifest may have been created after all: nothing is removed.
-            Err(_) => open.collector.keep_for_later(false),
-        }
-        outcome
+        self.receive(end)?.commit()
     }
 }
 

@@ -102,20 +102,7 @@ impl Replica {
     /// The newest version's number.
     pub(crate) fn latest_number(&self) -> Result<Option<VersionNumber>, Error> {
         let known = self.shared.latest.get(&self.id).unwrap_or(0);
-        let (mut is, mut step) = (known, 1u64);
-        // Numbers at and below `is` exist.
-        let mut is_not = loop {
-            let next = is.saturating_add(step);
-            if !self.exists(next)? {
-                break next;
-            }
-            is = next;
-            step *= 2;
-        };
-        while is_not - is > 1 {
-            let middle = is + (is_not - is) / 2;
-            if self.exists(middle)? { is = middle } else { is_not = middle }
-        }
+        let is = last_number(known, |number| self.exists(number))?;
         if is > known {
             self.shared.latest.put(self.id, is, size_of::<(ReplicaId, u64)>());
         }
@@ -141,6 +128,12 @@ impl Replica {
         Ok(Some(manifest))
     }
 
+    /// A version that is there, since later ones are.
+    pub(crate) fn version(&self, number: VersionNumber) -> Result<Manifest, Error> {
+        let missing = || Error::damaged(Name::Manifest(number).path(self.id), Damage::Gap);
+        self.manifest(number)?.ok_or_else(missing)
+    }
+
     /// As [`Replica::manifest`], reading it anew.
     pub(crate) fn read_manifest(&self, number: VersionNumber) -> Result<Option<Manifest>, Error> {
         let path = Name::Manifest(number).path(self.id);
@@ -163,10 +156,7 @@ impl Replica {
         while let Some(at) = number
             && found.len() < limit
         {
-            match self.manifest(at)? {
-                Some(manifest) => found.push(manifest),
-                None => return Err(Error::damaged(Name::Manifest(at).path(self.id), Damage::Gap)),
-            }
+            found.push(self.version(at)?);
             number = at.back(1);
         }
         Ok(found)
@@ -181,9 +171,7 @@ impl Replica {
         let mut number = self.latest_number()?;
         for _ in 0..VERSIONS_SEARCHED_MAX {
             let Some(at) = number.filter(|at| after.is_none_or(|after| *at > after)) else { break };
-            let manifest = self.manifest(at)?;
-            let manifest =
-                manifest.ok_or_else(|| Error::damaged(Name::Manifest(at).path(self.id), Damage::Gap))?;
+            let manifest = self.version(at)?;
             if fits(&manifest) {
                 return Ok(Some(manifest));
             }
@@ -192,13 +180,16 @@ impl Replica {
         Ok(None)
     }
 
-    /// The version that a base names: by number, if its root is the one named, else the newest of
-    /// that root.
-    pub(crate) fn find_base(&self, base: &Base) -> Result<Option<Manifest>, Error> {
-        match base.version {
-            Some(number) => Ok(self.manifest(number)?.filter(|found| found.root == base.root)),
-            None => self.find_root(base.root),
-        }
+    /// The content that a base names: the version of its number, if its root is the one named; without a
+    /// number, the newest version of that root, or else the candidate.
+    pub fn find_base(&self, base: &Base) -> Result<Option<Manifest>, Error> {
+        let Some(number) = base.version else {
+            return match self.find_root(base.root)? {
+                Some(version) => Ok(Some(version)),
+                None => Ok(self.candidate_by_root(base.root)?.map(|candidate| candidate.content)),
+            };
+        };
+        Ok(self.manifest(number)?.filter(|found| found.root == base.root))
     }
 
     fn find_root(&self, root: Root) -> Result<Option<Manifest>, Error> {
@@ -207,15 +198,20 @@ impl Replica {
 
     /// A version as something that has pages.
     pub fn origin(&self, version: &Manifest) -> Result<VersionOrigin, Error> {
-        if self.is_expired(version.number)? {
-            return Err(Error::Expired(version.number));
-        }
+        self.not_expired(version)?;
         VersionOrigin::new(self.clone(), version.clone())
     }
 
-    /// Whether a version's pages may be gone.
-    pub(crate) fn is_expired(&self, number: VersionNumber) -> Result<bool, Error> {
-        self.shared.store.exists(&Name::Expired(number).path(self.id))
+    /// Whether a version's pages may be gone. A candidate's are there as long as it is.
+    pub(crate) fn is_expired(&self, version: &Manifest) -> Result<bool, Error> {
+        match version.candidate {
+            None => self.shared.store.exists(&Name::Expired(version.number).path(self.id)),
+            Some(_) => Ok(false),
+        }
+    }
+
+    pub(crate) fn not_expired(&self, version: &Manifest) -> Result<(), Error> {
+        if self.is_expired(version)? { Err(Error::Expired(version.number)) } else { Ok(()) }
     }
 
     /// Something that takes the pages of a push and commits them as the next version.
@@ -223,9 +219,13 @@ impl Replica {
         PushReplica::new(self.clone(), options)
     }
 
-    /// The name of a version's object.
+    /// The name of a version's object, or of a candidate's.
     pub(crate) fn manifest_object(&self, version: &Manifest) -> String {
-        Name::Manifest(version.number).path(self.id).to_string()
+        let name = match version.candidate {
+            None => Name::Manifest(version.number),
+            Some(id) => Name::Candidate(id.0),
+        };
+        name.path(self.id).to_string()
     }
 
     pub(crate) fn segments(&self) -> Segments {
@@ -246,6 +246,26 @@ impl About {
         }
         Ok(About { namespace: stored.namespace, path: stored.path, created: stored.created })
     }
+}
+
+/// The last of the numbers from 1 that exists, where they have no gaps and all up to `known` do; 0 where
+/// there is none.
+pub(crate) fn last_number(known: u64, exists: impl Fn(u64) -> Result<bool, Error>) -> Result<u64, Error> {
+    let (mut is, mut step) = (known, 1u64);
+    // Numbers at and below `is` exist.
+    let mut is_not = loop {
+        let next = is.saturating_add(step);
+        if !exists(next)? {
+            break next;
+        }
+        is = next;
+        step *= 2;
+    };
+    while is_not - is > 1 {
+        let middle = is + (is_not - is) / 2;
+        if exists(middle)? { is = middle } else { is_not = middle }
+    }
+    Ok(is)
 }
 
 /// A text that fits its maximum.

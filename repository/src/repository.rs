@@ -48,6 +48,7 @@ pub(crate) struct Shared {
     pub(crate) manifests: Cache<(ReplicaId, VersionNumber), Arc<Manifest>>,
     pub(crate) hashes20: Cache<SegmentId, Arc<Hashes20>>,
     pub(crate) latest: Cache<ReplicaId, u64>,
+    pub(crate) conflicts: Cache<ReplicaId, u64>,
     pub(crate) pins: Pins,
     /// A segment is closed when its parts are this many bytes.
     pub(crate) segment_bytes_full: u64,
@@ -99,6 +100,7 @@ impl Repository {
             manifests: Cache::new(MANIFEST_CACHE_BYTES_MAX),
             hashes20: Cache::new(HASHES20_CACHE_BYTES_MAX),
             latest: Cache::new(LATEST_CACHE_BYTES_MAX),
+            conflicts: Cache::new(LATEST_CACHE_BYTES_MAX),
             pins: Pins::default(),
             segment_bytes_full: SEGMENT_BYTES_FULL,
             scratch,
@@ -152,6 +154,7 @@ impl Repository {
             manifests: Cache::new(MANIFEST_CACHE_BYTES_MAX),
             hashes20: Cache::new(0),
             latest: Cache::new(LATEST_CACHE_BYTES_MAX),
+            conflicts: Cache::new(LATEST_CACHE_BYTES_MAX),
             pins: Pins::default(),
             segment_bytes_full: shared.segment_bytes_full,
             scratch: shared.scratch.clone(),

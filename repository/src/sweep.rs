@@ -122,7 +122,7 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// The segments that manifests refer to. A manifest that cannot be read ends it.
+    /// The segments that manifests and candidates refer to. One that cannot be read ends it.
     fn referenced(&self, replica: &Replica) -> Result<BTreeSet<SegmentId>, Error> {
         let mut used = BTreeSet::new();
         let mut number = replica.latest_number()?;
@@ -134,6 +134,11 @@ impl Sweep<'_> {
             };
             used.extend(manifest.ok_or_else(missing)?.segments.iter().map(|segment| segment.id));
             number = at.back(1);
+        }
+        for id in replica.candidates()? {
+            let candidate = replica.candidate(id)?;
+            let segments = candidate.into_iter().flat_map(|candidate| candidate.content.segments);
+            used.extend(segments.map(|segment| segment.id));
         }
         Ok(used)
     }

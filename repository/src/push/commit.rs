@@ -8,17 +8,16 @@ use sqlrsync_protocol::page::{Geometry, PageCount, PageNumber, VersionNumber};
 use sqlrsync_protocol::sponge::{Hash20, hash20};
 use sqlrsync_protocol::tree::{TreeUpdate, UpdateError};
 
+use super::received::{Already, Received};
 use super::{Open, PushReplica};
 use crate::error::{Damage, Error, PeerFault};
 use crate::id::{Name, SegmentId};
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, SEGMENTS_MAX};
 use crate::pages::PageReader;
 use crate::replica::Replica;
+use crate::segment::Written;
 use crate::segment::node::StoredEntry;
 use crate::store::Create;
-
-/// How many other pushes may come first before this one gives up.
-const ATTEMPTS_MAX: u32 = 64;
 
 /// What a push makes.
 struct Made {
@@ -29,8 +28,29 @@ struct Made {
 }
 
 impl PushReplica {
-    /// Proves what arrived and commits it.
-    pub(super) fn commit(&self, open: &mut Open, end: End) -> Result<Committed, Error> {
+    /// All pages are there: proves them and makes them durable. Nothing refers to them yet, and nobody else
+    /// sees them.
+    ///
+    /// # Errors
+    /// As [`ReplicaPages::finish`](sqlrsync_protocol::exchange::ReplicaPages::finish).
+    pub fn receive(&mut self, end: End) -> Result<Received, Error> {
+        let mut open = self.open.take().ok_or(Error::OutOfOrder("receive"))?;
+        match self.prove(&mut open, end) {
+            Ok((content, already)) => {
+                Ok(Received::new(self.replica.clone(), self.options.clone(), open, content, already))
+            }
+            Err(error) => {
+                match &error {
+                    // What proves to be wrong is not worth keeping.
+                    Error::WrongRoot { .. } | Error::Peer(_) => open.collector.forget(),
+                    _ => open.collector.keep_for_later(true),
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn prove(&self, open: &mut Open, end: End) -> Result<(Manifest, Option<Already>), Error> {
         let page_count = match end {
             End::PageCount(count) => count,
             End::Proof(proof) => proof.page_count,
@@ -44,32 +64,31 @@ impl PushReplica {
         {
             return Err(Error::WrongRoot { claimed: proof.root, found: made.root });
         }
-        if let Some(version) = open.already(&self.replica, made.root)? {
-            open.collector.forget();
-            open.tidy(&self.replica);
-            return Ok(version);
-        }
+        let already = open.already(&self.replica, made.root)?;
         let (fields, first_hash20) = open.first_page(&self.replica, end, geometry)?;
-        let manifest = self.describe(open, &made, fields, first_hash20)?;
-        let committed = self.create(manifest, open)?;
-        open.tidy(&self.replica);
-        Ok(committed)
+        let segments = match &already {
+            Some(_) => Vec::new(),
+            None => open.collector.complete()?.to_vec(),
+        };
+        Ok((self.describe(open, &made, fields, first_hash20, segments)?, already))
     }
 
-    /// Makes the segments durable and fills in the manifest, but for its number.
+    /// What the manifest will say, but for its number.
     fn describe(
         &self,
-        open: &mut Open,
+        open: &Open,
         made: &Made,
         fields: HeaderFields,
         first_hash20: Option<Hash20>,
+        mut segments: Vec<Written>,
     ) -> Result<Manifest, Error> {
-        let segments = open.collector.complete()?.to_vec();
         let options = &self.options;
-        let nonce = SegmentId::random();
-        let nonce = nonce.map_err(|error| Error::scratch(std::io::Error::other(error.to_string())))?;
+        let bytes_stored = segments.iter().map(|segment| segment.bytes).sum();
+        inherit(&mut segments, open.base.as_ref())?;
         Ok(Manifest {
             number: VersionNumber::FIRST,
+            candidate: None,
+            merge: None,
             parents: open.parents.clone(),
             base: open.named,
             geometry: made.geometry,
@@ -83,44 +102,31 @@ impl PushReplica {
             time: Timestamp::now(),
             push_id: open.push_id,
             pages_changed: made.pages_changed,
-            bytes_stored: segments.iter().map(|segment| segment.bytes).sum(),
+            bytes_stored,
             replica: self.replica.id(),
-            nonce: nonce.0,
+            nonce: random()?,
             segments,
             top: made.top,
             first_hash20,
         })
     }
+}
 
-    /// Creates the manifest under the next free number: the commit.
-    fn create(&self, mut manifest: Manifest, open: &Open) -> Result<Committed, Error> {
-        let replica = &self.replica;
-        let expected = open.base.as_ref().or(open.latest.as_ref()).map(|base| base.root);
-        for _ in 0..ATTEMPTS_MAX {
-            let latest = replica.latest()?;
-            if let Some(latest) = latest.as_ref().filter(|latest| latest.root == manifest.root) {
-                return Ok(unchanged(latest));
-            }
-            let next = latest.as_ref().map_or(Some(VersionNumber::FIRST), |latest| latest.number.next());
-            manifest.number = next.ok_or(Error::OutOfOrder("the last version number"))?;
-            let overtook = latest.as_ref().map(|latest| latest.root) != expected;
-            self.options.permission.ask()?;
-            open.in_time()?;
-            if create_as(replica, &manifest)? {
-                let version = Some(manifest.number);
-                return Ok(Committed { version, overtook, ..Committed::default() });
-            }
-            if let Some(winner) = replica.manifest(manifest.number)?
-                && manifest.push_id.is_some()
-                && winner.push_id == manifest.push_id
-                && winner.root == manifest.root
-            {
-                // The same push, by way of another process.
-                return Ok(Committed { version: Some(winner.number), ..Committed::default() });
-            }
+/// What is made from a candidate needs its segments, which no version lists.
+pub(super) fn inherit(segments: &mut Vec<Written>, from: Option<&Manifest>) -> Result<(), Error> {
+    let Some(candidate) = from.filter(|from| from.is_candidate()) else { return Ok(()) };
+    for segment in &candidate.segments {
+        if !segments.iter().any(|known| known.id == segment.id) {
+            segments.push(*segment);
         }
-        Err(Error::Contended(ATTEMPTS_MAX))
     }
+    if segments.len() > SEGMENTS_MAX { Err(Error::Peer(PeerFault::TooScattered)) } else { Ok(()) }
+}
+
+/// 16 random bytes.
+pub(super) fn random() -> Result<[u8; 16], Error> {
+    let random = SegmentId::random();
+    Ok(random.map_err(|error| Error::scratch(std::io::Error::other(error.to_string())))?.0)
 }
 
 impl Open {
@@ -176,15 +182,20 @@ impl Open {
         Some((page, StoredEntry { hash, segment: SegmentId::NONE }))
     }
 
-    /// The version that holds this content already: one that an earlier attempt of the same push
-    /// made, or the latest.
-    fn already(&self, replica: &Replica, root: Root) -> Result<Option<Committed>, Error> {
+    /// What holds this content already: the version that an earlier attempt of the same push made, the
+    /// candidate that it became, or the latest version.
+    fn already(&self, replica: &Replica, root: Root) -> Result<Option<Already>, Error> {
         if let Some(repeated) = self.repeated.as_ref().filter(|repeated| repeated.root == root) {
             let version = Some(repeated.number);
-            return Ok(Some(Committed { version, ..Committed::default() }));
+            return Ok(Some(Already::Committed(Committed { version, ..Committed::default() })));
+        }
+        if let Some(id) = self.push_id
+            && let Some(candidate) = replica.candidate(id)?.filter(|found| found.content.root == root)
+        {
+            return Ok(Some(Already::Kept(Box::new(candidate))));
         }
         let latest = replica.latest()?.filter(|latest| latest.root == root);
-        Ok(latest.map(|latest| unchanged(&latest)))
+        Ok(latest.map(|latest| Already::Committed(unchanged(&latest))))
     }
 
     /// The header fields of the version, and the 20-byte hash of page 1 with them in place.
@@ -220,7 +231,7 @@ impl Open {
 
     /// Removes the records of what was staged: it is committed now, or was not wanted. The objects go
     /// by themselves if this fails.
-    fn tidy(&self, replica: &Replica) {
+    pub(super) fn tidy(&self, replica: &Replica) {
         let Some(scope) = self.offered_scope else { return };
         let mut staged: Vec<SegmentId> = self.offered.iter().map(|(segment, _)| segment.id).collect();
         staged.extend(self.collector.recorded());
@@ -234,13 +245,13 @@ impl Open {
     }
 }
 
-fn unchanged(latest: &Manifest) -> Committed {
+pub(super) fn unchanged(latest: &Manifest) -> Committed {
     Committed { version: Some(latest.number), unchanged: true, ..Committed::default() }
 }
 
 /// Whether the version of this number is ours. An error, and "it exists", may both be about our own
 /// write: the store is asked what is there.
-fn create_as(replica: &Replica, manifest: &Manifest) -> Result<bool, Error> {
+pub(crate) fn create_as(replica: &Replica, manifest: &Manifest) -> Result<bool, Error> {
     let path = Name::Manifest(manifest.number).path(replica.id());
     let outcome = replica.shared().store.create(&path, manifest.encode()?);
     if matches!(outcome, Ok(Create::Created)) {

@@ -1,0 +1,275 @@
+//! Candidates: contents that were pushed and are no version. A push that is not made from the latest version
+//! is kept as one before it is merged: what the pusher sent is then its next push's base, whatever the merge
+//! makes of it, and waits whole where it has to be settled.
+//!
+//! A candidate is an object as a manifest is, created after all it refers to is durable, and never changed.
+//! Its list of segments has all that its tree needs and that no version lists: those of the candidate that
+//! it was a difference to as well. A small object beside it, `candidate-roots/{root}`, says which candidate
+//! has a root; it is written first, so that a candidate is always found by its root.
+
+use bytes::Bytes;
+use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
+use sqlrsync_protocol::exchange::PushId;
+use sqlrsync_protocol::hash::Root;
+use sqlrsync_protocol::page::{ConflictNumber, VersionNumber};
+
+use crate::envelope;
+use crate::error::{Damage, Error};
+use crate::id::{Name, ReplicaId, hex16};
+use crate::manifest::{MANIFEST_BYTES_MAX, Manifest, Stored, hex};
+use crate::replica::{Replica, last_number};
+use crate::store::Create;
+
+/// The most candidates of a replica. Beyond it nothing is kept until some are settled or swept.
+pub const CANDIDATES_MAX: usize = 4096;
+
+/// How long a candidate is kept that nothing refers to any more.
+pub const CANDIDATE_TIME: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// The most bytes of a candidate's object.
+const CANDIDATE_BYTES_MAX: u64 = MANIFEST_BYTES_MAX + (4 << 10);
+
+/// The most bytes of the object that says which candidate has a root.
+const POINTER_BYTES_MAX: u64 = 1 << 10;
+
+/// A content that was pushed and is no version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The id of its push, or a random one where the peer has none.
+    pub id: PushId,
+    /// What it is, and who pushed it, when and from where.
+    pub content: Manifest,
+    /// What its changes are counted from; `None` where nothing is known that both sides had.
+    pub merge_base: Option<MergeBase>,
+    /// The open conflict that it adds to, since its pusher's last candidate is in it.
+    pub adds_to: Option<ConflictNumber>,
+    /// How many conflicts there were when it was kept: one that it opened has a higher number.
+    pub(crate) conflicts_before: u64,
+}
+
+/// A content that changes are counted from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MergeBase {
+    /// What it hashes to.
+    pub root: Root,
+    /// The version that it is; `None` where it is a candidate.
+    pub version: Option<VersionNumber>,
+    /// The candidate that it is.
+    pub candidate: Option<PushId>,
+}
+
+impl MergeBase {
+    /// A version or a candidate.
+    pub fn of(content: &Manifest) -> MergeBase {
+        MergeBase { root: content.root, version: content.as_base().version, candidate: content.candidate }
+    }
+}
+
+/// How to keep what was received.
+#[derive(Clone, Debug, Default)]
+pub struct KeepOptions {
+    /// What its changes are counted from.
+    pub merge_base: Option<MergeBase>,
+    /// The open conflict that it adds to.
+    pub adds_to: Option<ConflictNumber>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredCandidate {
+    id: String,
+    merge_base: Option<StoredMergeBase>,
+    adds_to: Option<u64>,
+    conflicts_before: u64,
+    content: Stored,
+}
+
+/// Also part of conflicts and of client records.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StoredMergeBase {
+    root: String,
+    version: Option<u64>,
+    candidate: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredPointer {
+    replica: String,
+    root: String,
+    candidate: String,
+}
+
+impl StoredMergeBase {
+    pub(crate) fn of(base: &MergeBase) -> StoredMergeBase {
+        StoredMergeBase {
+            root: base.root.to_string(),
+            version: base.version.map(VersionNumber::get),
+            candidate: base.candidate.map(|id| hex(&id.0)),
+        }
+    }
+
+    pub(crate) fn parse(&self) -> Option<MergeBase> {
+        // One of the two.
+        if self.version.is_some() == self.candidate.is_some() {
+            return None;
+        }
+        Some(MergeBase {
+            root: self.root.parse().ok()?,
+            version: self.version.map(VersionNumber::new).map_or(Some(None), |number| number.map(Some))?,
+            candidate: self
+                .candidate
+                .as_deref()
+                .map(hex16)
+                .map_or(Some(None), |id| id.map(Some))?
+                .map(PushId),
+        })
+    }
+}
+
+impl Candidate {
+    pub(crate) fn encode(&self) -> Result<Bytes, Error> {
+        let stored = StoredCandidate {
+            id: hex(&self.id.0),
+            merge_base: self.merge_base.as_ref().map(StoredMergeBase::of),
+            adds_to: self.adds_to.map(ConflictNumber::get),
+            conflicts_before: self.conflicts_before,
+            content: Stored::of(&self.content),
+        };
+        envelope::encode("candidate", &stored).map_err(|_| Error::OutOfOrder("candidate"))
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Candidate, Damage> {
+        if bytes.len() as u64 > CANDIDATE_BYTES_MAX {
+            return Err(Damage::TooLarge);
+        }
+        envelope::decode::<StoredCandidate>("candidate", bytes)?.parse().ok_or(Damage::Structure)
+    }
+}
+
+impl StoredCandidate {
+    fn parse(self) -> Option<Candidate> {
+        let id = PushId(hex16(&self.id)?);
+        let content = self.content.parse()?;
+        if content.merge.is_some() {
+            return None;
+        }
+        let merge_base = match self.merge_base {
+            None => None,
+            Some(base) => Some(base.parse()?),
+        };
+        let adds_to = match self.adds_to {
+            None => None,
+            Some(number) => Some(ConflictNumber::new(number)?),
+        };
+        let content = Manifest { candidate: Some(id), ..content };
+        Some(Candidate { id, content, merge_base, adds_to, conflicts_before: self.conflicts_before })
+    }
+}
+
+fn decode_pointer(replica: ReplicaId, root: Root, bytes: &[u8]) -> Result<PushId, Damage> {
+    let stored: StoredPointer = envelope::decode("candidate-root", bytes)?;
+    if stored.replica != replica.to_string() || stored.root != root.to_string() {
+        return Err(Damage::Misplaced);
+    }
+    hex16(&stored.candidate).map(PushId).ok_or(Damage::Structure)
+}
+
+impl Replica {
+    /// The candidate of this id; `None` where there is none.
+    pub fn candidate(&self, id: PushId) -> Result<Option<Candidate>, Error> {
+        let path = Name::Candidate(id.0).path(self.id());
+        let Some(bytes) = self.shared().store.get(&path, CANDIDATE_BYTES_MAX)? else { return Ok(None) };
+        match Candidate::decode(&bytes) {
+            Ok(found) if found.id == id && found.content.replica == self.id() => Ok(Some(found)),
+            Ok(_) => Err(Error::damaged(path, Damage::Misplaced)),
+            Err(damage) => Err(Error::damaged(path, damage)),
+        }
+    }
+
+    /// The candidate that was last kept of this root.
+    pub fn candidate_by_root(&self, root: Root) -> Result<Option<Candidate>, Error> {
+        let Some(id) = self.candidate_pointer(root)? else { return Ok(None) };
+        Ok(self.candidate(id)?.filter(|found| found.content.root == root))
+    }
+
+    pub(crate) fn candidate_pointer(&self, root: Root) -> Result<Option<PushId>, Error> {
+        let path = Name::CandidateRoot(root).path(self.id());
+        let Some(bytes) = self.shared().store.get(&path, POINTER_BYTES_MAX)? else { return Ok(None) };
+        decode_pointer(self.id(), root, &bytes).map(Some).map_err(|damage| Error::damaged(path, damage))
+    }
+
+    /// The ids of all candidates, sorted.
+    pub fn candidates(&self) -> Result<Vec<PushId>, Error> {
+        let any = Name::Candidate([0; 16]).path(self.id());
+        let folder: object_store::path::Path = any.parts().take(3).collect();
+        let mut ids: Vec<[u8; 16]> = Vec::new();
+        for listed in self.shared().store.list(&folder)? {
+            if let Some((_, Name::Candidate(id))) = Name::parse(&listed.path) {
+                ids.push(id);
+            }
+        }
+        ids.sort_unstable();
+        Ok(ids.into_iter().map(PushId).collect())
+    }
+
+    /// The content that changes are counted from; `None` where it is not there (any more).
+    pub fn merge_base(&self, base: &MergeBase) -> Result<Option<Manifest>, Error> {
+        let found = match (base.version, base.candidate) {
+            (Some(number), _) => self.manifest(number)?,
+            (None, Some(id)) => self.candidate(id)?.map(|candidate| candidate.content),
+            (None, None) => None,
+        };
+        Ok(found.filter(|found| found.root == base.root))
+    }
+
+    /// There are fewer candidates than there may be.
+    pub(crate) fn has_room_for_candidate(&self) -> Result<(), Error> {
+        let count = self.candidates()?.len();
+        if count >= CANDIDATES_MAX { Err(Error::TooManyCandidates(count)) } else { Ok(()) }
+    }
+
+    /// How many conflicts there ever were.
+    pub(crate) fn conflict_count(&self) -> Result<u64, Error> {
+        let exists = |number| match ConflictNumber::new(number) {
+            Some(number) => self.shared().store.exists(&Name::Conflict(number, 1).path(self.id())),
+            None => Ok(true),
+        };
+        let known = self.shared().conflicts.get(&self.id()).unwrap_or(0);
+        let is = last_number(known, exists)?;
+        if is > known {
+            self.shared().conflicts.put(self.id(), is, size_of::<(ReplicaId, u64)>());
+        }
+        Ok(is)
+    }
+
+    /// Stores a candidate, of which all segments are durable. False where another of its id is there.
+    pub(crate) fn create_candidate(&self, candidate: &Candidate) -> Result<bool, Error> {
+        let path = Name::Candidate(candidate.id.0).path(self.id());
+        let outcome = self.shared().store.create(&path, candidate.encode()?);
+        if matches!(outcome, Ok(Create::Created)) {
+            return Ok(true);
+        }
+        // An error, and "it exists", may both be about our own write.
+        match (self.candidate(candidate.id)?, outcome) {
+            (Some(found), _) => Ok(found.content.nonce == candidate.content.nonce),
+            (None, Err(error)) => Err(error),
+            (None, Ok(_)) => Err(Error::damaged(path, Damage::Missing)),
+        }
+    }
+
+    /// Says that a root is a candidate's, in place of another of the same content.
+    pub(crate) fn point_to(&self, candidate: &Candidate) -> Result<(), Error> {
+        let root = candidate.content.root;
+        let pointer = StoredPointer {
+            replica: self.id().to_string(),
+            root: root.to_string(),
+            candidate: hex(&candidate.id.0),
+        };
+        let pointer = envelope::encode("candidate-root", &pointer);
+        let pointer = pointer.map_err(|_| Error::OutOfOrder("candidate root"))?;
+        self.shared().store.put(&Name::CandidateRoot(root).path(self.id()), pointer)
+    }
+}
