@@ -19,6 +19,17 @@ pub struct TableRoot {
     pub key_columns: Option<usize>,
 }
 
+/// All trees of a database but `sqlite_schema`, whose root is page 1. A tree that is not named here makes
+/// [`super::touched()`] read everything, in search of what the pages are that changed in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Roots {
+    /// Tables, WITHOUT ROWID ones and shadow tables and `sqlite_sequence` included. Not virtual ones, which
+    /// have no tree.
+    pub tables: Vec<TableRoot>,
+    /// The root pages of the indexes.
+    pub indexes: Vec<PageNumber>,
+}
+
 /// Rows of one table that may differ. All others are the same on both sides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ranges {
@@ -27,6 +38,9 @@ pub enum Ranges {
     /// Rows with these rowids: ascending, not overlapping.
     Rowids(Vec<RangeInclusive<i64>>),
     /// Rows of a WITHOUT ROWID table with these keys, in no particular order. None stands twice.
+    ///
+    /// They are as they are **stored**, to look rows up by with SQL and not to compare with what SQL says: a
+    /// REAL column may store 3.0 as the integer 3, and under NOCASE `a` and `A` are one row.
     Keys(Vec<Vec<Value>>),
 }
 

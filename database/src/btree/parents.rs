@@ -1,0 +1,204 @@
+//! The parent map: for each page the page that leads to it.
+//!
+//! For a page of a B-tree that is the interior page that lists it, for an overflow page the one before it in
+//! its chain, or the page with the cell that begins the chain. 0 is a page of which nothing is known: a
+//! root, a free page, or one that the map has not learned of.
+//!
+//! - The map is a **hint**. It says where to look, and what is found there counts: [`super::touched()`] walks
+//!   down from the roots and only picks its way by the map. A map that is old, damaged or made up costs
+//!   reading, never a row.
+//! - What makes it true is local: a page of a B-tree names its children and its overflow chains, an overflow
+//!   page its successor. So the map of one content becomes that of another when only the pages that differ
+//!   are read. Free pages keep what they once were and are not asked.
+//! - Its clones share what they have in common.
+
+use std::sync::Arc;
+
+use roaring::RoaringBitmap;
+use sqlrsync_protocol::content::{Content, ContentError};
+
+use super::layout::Layout;
+use super::page::{Kind, Page, u32_at};
+use super::pages::Pages;
+
+mod blob;
+
+/// Pages of a chunk, the piece in which the map is kept, decoded and shared.
+const CHUNK_PAGES: usize = 16_384;
+
+/// A chunk of the map.
+#[derive(Clone, Debug)]
+enum Chunk {
+    /// Nothing is known of its pages.
+    Unknown,
+    /// The parents, one for each page.
+    Known(Arc<Vec<u32>>),
+    /// Still encoded.
+    Encoded(blob::Piece),
+}
+
+/// For each page of a content the page that leads to it, where that is known.
+#[derive(Clone, Debug, Default)]
+pub struct ParentMap {
+    page_count: u32,
+    chunks: Vec<Chunk>,
+}
+
+impl ParentMap {
+    /// A map that knows nothing. With it all that [`super::touched()`] finds costs a walk through everything.
+    pub fn unknown() -> ParentMap {
+        ParentMap::default()
+    }
+
+    /// The map of a content. Every page is read once, in order.
+    ///
+    /// # Errors
+    /// Where a page cannot be read.
+    pub fn build(content: &mut dyn Content) -> Result<ParentMap, ContentError> {
+        match Pages::open(content)? {
+            Some(mut pages) => ParentMap::of(&mut pages),
+            None => Ok(ParentMap::unknown()),
+        }
+    }
+
+    /// Makes this map, which is that of another content, the map of `content`; `changed` are the pages in
+    /// which the two differ, and no others are read.
+    ///
+    /// # Errors
+    /// Where a page cannot be read. The map then is good for nothing but a hint.
+    pub fn bring(&mut self, content: &mut dyn Content, changed: &RoaringBitmap) -> Result<(), ContentError> {
+        let Some(mut pages) = Pages::open(content)? else {
+            *self = ParentMap::unknown();
+            return Ok(());
+        };
+        let mut learned = Vec::new();
+        let mut page = Vec::new();
+        let mut free = None;
+        let layout = pages.layout;
+        for number in changed.iter().filter(|&number| layout.is_data(number)) {
+            pages.read(number, &mut page)?;
+            learned.clear();
+            names(number, &page, layout, |child| learned.push(child));
+            if learned.is_empty() {
+                continue;
+            }
+            // Most changes are to leaves that lead nowhere; only for others it matters which are free.
+            if free.is_none() {
+                free = Some(pages.free()?);
+            }
+            if free.as_ref().is_some_and(|free| !free.contains(number)) {
+                learned.iter().for_each(|&child| self.set(child, number));
+            }
+        }
+        self.resize(pages.layout.page_count);
+        Ok(())
+    }
+
+    /// The map of a content.
+    pub(crate) fn of(pages: &mut Pages<'_>) -> Result<ParentMap, ContentError> {
+        let mut map = ParentMap::unknown();
+        let free = pages.free()?;
+        let mut page = Vec::new();
+        for number in 1..=pages.layout.page_count {
+            if pages.layout.is_data(number) && !free.contains(number) {
+                pages.read(number, &mut page)?;
+                names(number, &page, pages.layout, |child| map.set(child, number));
+            }
+        }
+        map.resize(pages.layout.page_count);
+        Ok(map)
+    }
+
+    /// The page that leads to `page`; 0: unknown.
+    pub(crate) fn get(&mut self, page: u32) -> u32 {
+        let (chunk, at) = place(page);
+        match self.chunk(chunk) {
+            Chunk::Known(parents) => parents.get(at).copied().unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    /// Notes that `parent` leads to `page`.
+    pub(crate) fn set(&mut self, page: u32, parent: u32) {
+        let (chunk, at) = place(page);
+        if chunk >= self.chunks.len() {
+            self.chunks.resize(chunk + 1, Chunk::Unknown);
+        }
+        self.page_count = self.page_count.max(page);
+        self.chunk(chunk);
+        let known = &mut self.chunks[chunk];
+        if !matches!(known, Chunk::Known(_)) {
+            *known = Chunk::Known(Arc::new(vec![0; CHUNK_PAGES]));
+        }
+        if let Chunk::Known(parents) = known
+            && parents.get(at).is_some_and(|&known| known != parent)
+        {
+            Arc::make_mut(parents)[at] = parent;
+        }
+    }
+
+    /// All pages from which the hints lead to these, and these: what has to be walked to reach them.
+    pub(crate) fn with_ancestors(&mut self, pages: &RoaringBitmap) -> RoaringBitmap {
+        let mut marked = pages.clone();
+        for page in pages {
+            let mut parent = self.get(page);
+            // Each step marks a page, so a circle ends.
+            while parent != 0 && marked.insert(parent) {
+                parent = self.get(parent);
+            }
+        }
+        marked
+    }
+
+    /// The chunk, decoded. One that cannot be is one of which nothing is known.
+    fn chunk(&mut self, index: usize) -> &Chunk {
+        const UNKNOWN: &Chunk = &Chunk::Unknown;
+        let Some(chunk) = self.chunks.get_mut(index) else { return UNKNOWN };
+        if let Chunk::Encoded(piece) = chunk {
+            *chunk = match piece.decode(index) {
+                Some(parents) => Chunk::Known(Arc::new(parents)),
+                None => Chunk::Unknown,
+            };
+        }
+        chunk
+    }
+
+    /// Forgets pages that the content has not.
+    pub(crate) fn resize(&mut self, page_count: u32) {
+        self.page_count = page_count;
+        self.chunks.resize((page_count as usize).div_ceil(CHUNK_PAGES), Chunk::Unknown);
+    }
+}
+
+/// Where a page's parent stands. Page 0 is none and is where page 1 is: nobody asks for it.
+const fn place(page: u32) -> (usize, usize) {
+    let index = page.saturating_sub(1) as usize;
+    (index / CHUNK_PAGES, index % CHUNK_PAGES)
+}
+
+/// Calls `child` with each page that this one leads to, going by its bytes alone.
+///
+/// What page it is shows in its first byte: that of an overflow page is the highest byte of a page number,
+/// and not one of a B-tree's before page 2^25. In a longer content one that can be decoded as a page of a
+/// B-tree counts as one; where that is wrong the hint is, and no more.
+fn names(number: u32, bytes: &[u8], layout: Layout, mut child: impl FnMut(u32)) {
+    let mut child = |page: u32| {
+        if page > 1 && layout.is_data(page) {
+            child(page);
+        }
+    };
+    let Ok(page) = Page::decode(number, bytes, layout) else {
+        if let Ok(next) = u32_at(bytes, 0) {
+            child(next);
+        }
+        return;
+    };
+    if let Ok(children) = page.children() {
+        children.into_iter().for_each(&mut child);
+    }
+    if page.kind() != Kind::TableInterior {
+        for cell in page.cells().map_while(Result::ok) {
+            cell.overflow.into_iter().for_each(&mut child);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The rows of one table that may differ, as they are found: ranges of rowids, or keys.
+//!
+//! More than what was found may come out, never less, and memory is bounded: ranges that are too many are
+//! joined, and keys that are too many become "any row".
+
+use std::collections::HashSet;
+use std::ops::RangeInclusive;
+
+use super::page::{Kind, Page, Trouble};
+use super::pages::Pages;
+use super::record;
+use super::touched::Ranges;
+use crate::rows::Value;
+
+/// Ranges with no more rowids than this between them are one: to pass over a few rows is less than to look
+/// for where the next range begins.
+const GAP: u64 = 64;
+
+/// A table has no more ranges than this.
+const RANGES_MAX: usize = 65_536;
+
+/// More keys than this are any key.
+const KEYS_MAX: usize = 200_000;
+
+/// So are keys that take more memory than this together.
+const KEYS_BYTES_MAX: usize = 32 << 20;
+
+/// Rows of one table.
+pub(crate) enum Rows {
+    /// Any.
+    All,
+    /// By rowid: first and last, in the order in which they were found.
+    Rowids(Vec<(i64, i64)>),
+    /// By the first columns of the record.
+    Keys { columns: usize, keys: HashSet<Vec<Value>>, bytes: usize },
+}
+
+impl Rows {
+    /// None, of a table with so many key columns, or with rowids.
+    pub(crate) fn none(key_columns: Option<usize>) -> Rows {
+        match key_columns {
+            None => Rows::Rowids(Vec::new()),
+            Some(columns) => Rows::Keys { columns, keys: HashSet::new(), bytes: 0 },
+        }
+    }
+
+    /// Adds all rows that stand in a page.
+    pub(crate) fn add(&mut self, page: &Page<'_>, pages: &mut Pages<'_>) -> Result<(), Trouble> {
+        match self {
+            Rows::All => {}
+            // Its rowids only part its children.
+            Rows::Rowids(_) if page.kind() == Kind::TableInterior => {}
+            Rows::Rowids(ranges) => {
+                // In a page of a sound table they ascend; in any other the range has them all just so.
+                let mut range: Option<(i64, i64)> = None;
+                for cell in page.cells() {
+                    let Some(rowid) = cell?.rowid else { continue };
+                    let (first, last) = range.unwrap_or((rowid, rowid));
+                    range = Some((first.min(rowid), last.max(rowid)));
+                }
+                ranges.extend(range);
+                if ranges.len() >= 2 * RANGES_MAX {
+                    join(ranges);
+                }
+            }
+            Rows::Keys { columns, keys, bytes } => {
+                for cell in page.cells() {
+                    let key = record::key(pages, &cell?, *columns)?;
+                    let len = key.iter().map(|value| size_of::<Value>() + value.len()).sum::<usize>();
+                    if keys.insert(key) {
+                        *bytes += len;
+                    }
+                    if keys.len() > KEYS_MAX || *bytes > KEYS_BYTES_MAX {
+                        *self = Rows::All;
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// As others see them; `None` where there is none.
+    pub(crate) fn into_ranges(self) -> Option<Ranges> {
+        match self {
+            Rows::All => Some(Ranges::All),
+            Rows::Rowids(mut ranges) => {
+                join(&mut ranges);
+                let ranges: Vec<RangeInclusive<i64>> =
+                    ranges.into_iter().map(|(first, last)| first..=last).collect();
+                (!ranges.is_empty()).then_some(Ranges::Rowids(ranges))
+            }
+            Rows::Keys { keys, .. } => (!keys.is_empty()).then(|| Ranges::Keys(keys.into_iter().collect())),
+        }
+    }
+}
+
+/// Orders the ranges and joins those that are close, so that no more than [`RANGES_MAX`] are left.
+fn join(ranges: &mut Vec<(i64, i64)>) {
+    ranges.sort_unstable();
+    let mut gap = GAP;
+    loop {
+        ranges.dedup_by(|next, kept| {
+            let close = next.0 <= kept.1 || next.0.abs_diff(kept.1) <= gap;
+            if close {
+                kept.1 = kept.1.max(next.1);
+            }
+            close
+        });
+        if ranges.len() <= RANGES_MAX {
+            break;
+        }
+        // With the largest gap all are one.
+        gap = gap.saturating_mul(4);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn joined(mut ranges: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
+        join(&mut ranges);
+        ranges
+    }
+
+    #[test]
+    fn ranges_that_touch_overlap_or_are_close_are_one() {
+        assert_eq!(joined(vec![(10, 20), (1, 5)]), [(1, 20)]);
+        assert_eq!(joined(vec![(1, 500), (3, 4), (1000, 1001)]), [(1, 500), (1000, 1001)]);
+        let ends = vec![(i64::MIN, i64::MIN), (i64::MAX, i64::MAX)];
+        assert_eq!(joined(ends.clone()), ends);
+    }
+
+    #[test]
+    fn too_many_ranges_become_fewer_and_lose_no_rowid() {
+        let ranges: Vec<(i64, i64)> = (0..200_000).map(|n| (n * 1000, n * 1000 + 1)).collect();
+        let joined = joined(ranges.clone());
+        assert!(joined.len() <= RANGES_MAX);
+        for (first, last) in ranges {
+            let at = joined.partition_point(|range| range.0 <= first) - 1;
+            assert!(joined[at].1 >= last);
+        }
+    }
+}

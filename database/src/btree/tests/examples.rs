@@ -1,0 +1,99 @@
+//! What is found, by example.
+
+use super::support::{Image, change, changed, database, execute, find, roots};
+use crate::btree::{ParentMap, Ranges, Touched};
+
+/// How many rowids the ranges of a table span.
+fn span(found: &Touched, table: &str) -> u64 {
+    match found.of(table) {
+        None => 0,
+        Some(Ranges::Rowids(ranges)) => {
+            ranges.iter().map(|range| range.end().abs_diff(*range.start()) + 1).sum()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn one_row_of_a_hundred_thousand_is_found_with_a_page_a_level() {
+    let connection = database(4096);
+    execute(
+        &connection,
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, name TEXT, amount INTEGER);
+         CREATE INDEX by_amount ON t(amount);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
+         INSERT INTO t SELECT i, 'name ' || i, i * 7 % 1000 FROM n;",
+    );
+    let two = change(&connection, |connection| {
+        execute(connection, "UPDATE t SET amount = 5000 WHERE id = 54321");
+    });
+    assert!(span(&two.found, "t") < 400, "{:?}", two.found);
+    assert_eq!(two.found.read_more, None);
+    assert!(two.old.reads <= 20 && two.new.reads <= 20, "{} {}", two.old.reads, two.new.reads);
+}
+
+#[test]
+fn a_byte_in_a_blob_of_40_kb_changes_an_overflow_page_and_not_its_leaf() {
+    let connection = database(1024);
+    execute(
+        &connection,
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, b BLOB);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100)
+         INSERT INTO t SELECT i, zeroblob(40000) FROM n;",
+    );
+    let two = change(&connection, |connection| {
+        // SQLite writes the pages of a chain that differ and no others.
+        execute(
+            connection,
+            "UPDATE t SET b = CAST(substr(b, 1, 30000) || x'01' || substr(b, 30002) AS BLOB) WHERE id = 70",
+        );
+    });
+    let pages = changed(&two.old, &two.new);
+    assert_eq!(pages.len(), 1, "the leaf has not changed");
+    assert!((1..10).contains(&span(&two.found, "t")), "{:?}", two.found);
+    assert_eq!(two.found.read_more, None);
+}
+
+#[test]
+fn ten_thousand_deleted_rows_change_few_pages_and_are_all_found() {
+    let connection = database(4096);
+    execute(
+        &connection,
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, name TEXT);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
+         INSERT INTO t SELECT i, 'name ' || i FROM n;",
+    );
+    let two = change(&connection, |connection| {
+        execute(connection, "DELETE FROM t WHERE id BETWEEN 40001 AND 50000");
+    });
+    assert!(changed(&two.old, &two.new).len() < 10, "freed leaves keep their bytes");
+    let span = span(&two.found, "t");
+    assert!((10_000..11_000).contains(&span), "{span}");
+    assert_eq!(two.found.read_more, None);
+}
+
+#[test]
+fn the_map_that_comes_out_serves_for_the_next_version() {
+    let connection = database(512);
+    execute(
+        &connection,
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, b BLOB);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
+         INSERT INTO t SELECT i, randomblob(i % 1500) FROM n;",
+    );
+    let mut parents = ParentMap::build(&mut Image::of(&connection)).unwrap();
+    for version in 0..20 {
+        let (old, roots_old) = (Image::of(&connection), roots(&connection));
+        execute(
+            &connection,
+            &format!(
+                "DELETE FROM t WHERE id % 20 = {version};
+                 INSERT INTO t SELECT id + 3000 + {version}, randomblob(700) FROM t WHERE id % 31 = 7;
+                 UPDATE t SET b = randomblob(1200) WHERE id % 97 = {version};"
+            ),
+        );
+        let two = find(old, Image::of(&connection), (&roots_old, &roots(&connection)), parents, &version);
+        assert_eq!(two.found.read_more, None, "version {version}");
+        parents = ParentMap::decode(&two.parents.encode()).unwrap();
+    }
+}

@@ -1,0 +1,4 @@
+//! What is found in real databases, held against what plain SQL says differs.
+
+mod examples;
+mod support;

@@ -1,0 +1,256 @@
+//! The walk through the trees of one content, down from their roots.
+//!
+//! Nothing is believed that was not read on the way: a page belongs to a tree because the walk came to it.
+//! The parent map only says which pages are worth going into.
+
+use roaring::RoaringBitmap;
+use sqlrsync_protocol::content::ContentError;
+
+use super::layout::Layout;
+use super::page::{Malformed, Page, Trouble, u32_at};
+use super::pages::Pages;
+use super::parents::ParentMap;
+use super::rows::Rows;
+
+/// SQLite itself goes no deeper (`BTCURSOR_MAX_DEPTH`).
+pub(crate) const DEPTH_MAX: usize = 20;
+
+/// Which pages the walk goes into.
+pub(crate) enum Marks {
+    /// These.
+    Only(RoaringBitmap),
+    /// All.
+    All,
+}
+
+impl Marks {
+    fn contains(&self, page: u32) -> bool {
+        match self {
+            Marks::Only(pages) => pages.contains(page),
+            Marks::All => true,
+        }
+    }
+}
+
+/// What the walk noted of a tree.
+#[derive(Clone, Default)]
+pub(crate) struct Shape {
+    /// The children of those interior pages that changed or were expanded; by their depth, the root's is 0.
+    pub(crate) children: Vec<RoaringBitmap>,
+    /// The depth of the leaves, where one was read.
+    pub(crate) leaves: Option<usize>,
+}
+
+impl Shape {
+    fn child(&mut self, depth: usize, page: u32) {
+        if self.children.len() <= depth {
+            self.children.resize(depth + 1, RoaringBitmap::new());
+        }
+        self.children[depth].insert(page);
+    }
+}
+
+/// One content, and where in it the walk has been.
+pub(crate) struct Walk<'w> {
+    pub(crate) pages: Pages<'w>,
+    /// The pages in which the two contents differ.
+    changed: &'w RoaringBitmap,
+    /// Pages that a tree or a chain led to. Nothing may lead to one twice, so no walk is endless.
+    seen: RoaringBitmap,
+    /// The same for [`Walk::expand`].
+    expanded: RoaringBitmap,
+    /// The list of free pages, once it was needed.
+    free: Option<RoaringBitmap>,
+}
+
+impl<'w> Walk<'w> {
+    pub(crate) fn new(pages: Pages<'w>, changed: &'w RoaringBitmap) -> Walk<'w> {
+        Walk { pages, changed, seen: RoaringBitmap::new(), expanded: RoaringBitmap::new(), free: None }
+    }
+
+    /// Forgets where it has been.
+    pub(crate) fn restart(&mut self) {
+        self.seen.clear();
+    }
+
+    /// Walks a tree through the pages that are marked. Rows of pages that changed, or that have an overflow
+    /// page that did, are added to `rows`; what changed pages lead to is noted in `parents`.
+    pub(crate) fn tree(
+        &mut self,
+        (root, is_index): (u32, bool),
+        marks: &Marks,
+        parents: &mut ParentMap,
+        mut rows: Option<&mut Rows>,
+    ) -> Result<Shape, Trouble> {
+        let mut shape = Shape::default();
+        let mut bytes = Vec::new();
+        let mut level = RoaringBitmap::new();
+        if marks.contains(root) {
+            level.insert(root);
+        }
+        // Level by level and in order of page numbers: that is how they lie in a file and in a repository.
+        for depth in 0..DEPTH_MAX {
+            let mut next = RoaringBitmap::new();
+            for number in &level {
+                if !self.seen.insert(number) {
+                    return Err(Trouble::Malformed);
+                }
+                self.pages.read(number, &mut bytes)?;
+                let page = Page::decode(number, &bytes, self.pages.layout)?;
+                if page.kind().is_index() != is_index {
+                    return Err(Trouble::Malformed);
+                }
+                let learn = self.learns(number, marks);
+                if !page.kind().is_interior() {
+                    shape.leaves = Some(depth);
+                }
+                for child in page.children()? {
+                    self.check_child(child)?;
+                    if self.changed.contains(number) {
+                        shape.child(depth + 1, child);
+                    }
+                    if learn {
+                        parents.set(child, number);
+                    }
+                    if marks.contains(child) && !next.insert(child) {
+                        return Err(Trouble::Malformed);
+                    }
+                }
+                let changed = self.chains(number, &page, marks, parents)? | self.changed.contains(number);
+                if let Some(rows) = rows.as_deref_mut().filter(|_| changed) {
+                    rows.add(&page, &mut self.pages)?;
+                }
+            }
+            if next.is_empty() {
+                return Ok(shape);
+            }
+            level = next;
+        }
+        Err(Trouble::Malformed)
+    }
+
+    /// Follows the chains that begin in a page as far as they are marked. Whether a page of one changed.
+    fn chains(
+        &mut self,
+        number: u32,
+        page: &Page<'_>,
+        marks: &Marks,
+        parents: &mut ParentMap,
+    ) -> Result<bool, Trouble> {
+        if page.kind() == super::page::Kind::TableInterior {
+            return Ok(false);
+        }
+        let learn = self.learns(number, marks);
+        let mut changed = false;
+        for cell in page.cells() {
+            let cell = cell?;
+            let Some(first) = cell.overflow else { continue };
+            if learn {
+                parents.set(first, number);
+            }
+            let len = self.pages.layout.chain_len(cell.payload_len - cell.local.len());
+            changed |= self.chain(first, len, marks, parents)?;
+        }
+        Ok(changed)
+    }
+
+    fn chain(
+        &mut self,
+        first: u32,
+        len: usize,
+        marks: &Marks,
+        parents: &mut ParentMap,
+    ) -> Result<bool, Trouble> {
+        let mut changed = false;
+        let mut number = first;
+        let mut bytes = Vec::new();
+        for left in (0..len).rev() {
+            self.check_child(number)?;
+            if !marks.contains(number) {
+                break;
+            }
+            if !self.seen.insert(number) {
+                return Err(Trouble::Malformed);
+            }
+            changed |= self.changed.contains(number);
+            // What the last one says of a next one means nothing.
+            if left == 0 {
+                break;
+            }
+            self.pages.read(number, &mut bytes)?;
+            let next = u32_at(&bytes, 0)?;
+            if self.learns(number, marks) {
+                parents.set(next, number);
+            }
+            number = next;
+        }
+        Ok(changed)
+    }
+
+    /// Looks into a page that stands in one of the two trees only, at this depth: adds its rows, and its
+    /// children to the shape. Whether it is a leaf.
+    pub(crate) fn expand(
+        &mut self,
+        number: u32,
+        depth: usize,
+        shape: &mut Shape,
+        is_index: bool,
+        rows: &mut Rows,
+    ) -> Result<(), Trouble> {
+        if depth >= DEPTH_MAX || !self.expanded.insert(number) {
+            return Err(Trouble::Malformed);
+        }
+        let mut bytes = Vec::new();
+        self.pages.read(number, &mut bytes)?;
+        let page = Page::decode(number, &bytes, self.pages.layout)?;
+        if page.kind().is_index() != is_index {
+            return Err(Trouble::Malformed);
+        }
+        for child in page.children()? {
+            self.check_child(child)?;
+            shape.child(depth + 1, child);
+        }
+        rows.add(&page, &mut self.pages)
+    }
+
+    /// The depth of a tree's leaves, by the way to the first one.
+    pub(crate) fn depth(&mut self, root: u32) -> Result<usize, Trouble> {
+        let mut bytes = Vec::new();
+        let mut number = root;
+        for depth in 0..DEPTH_MAX {
+            self.pages.read(number, &mut bytes)?;
+            let children = Page::decode(number, &bytes, self.pages.layout)?.children()?;
+            let Some(&child) = children.first() else { return Ok(depth) };
+            self.check_child(child)?;
+            number = child;
+        }
+        Err(Trouble::Malformed)
+    }
+
+    /// The pages that changed and that no walk came to, though they could stand in a tree.
+    pub(crate) fn missed(&mut self) -> Result<RoaringBitmap, ContentError> {
+        let layout = self.pages.layout;
+        let mut missed = self.changed - &self.seen;
+        missed = missed.into_iter().filter(|&page| layout.is_data(page)).collect();
+        if !missed.is_empty() {
+            if self.free.is_none() {
+                self.free = Some(self.pages.free()?);
+            }
+            if let Some(free) = &self.free {
+                missed -= free;
+            }
+        }
+        Ok(missed)
+    }
+
+    /// Whether what a page leads to is news to the parent map.
+    fn learns(&self, number: u32, marks: &Marks) -> bool {
+        matches!(marks, Marks::All) || self.changed.contains(number)
+    }
+
+    /// A page that something leads to is there, and is not the first.
+    fn check_child(&self, page: u32) -> Result<(), Malformed> {
+        let layout: &Layout = &self.pages.layout;
+        if page > 1 && layout.is_data(page) { Ok(()) } else { Err(Malformed) }
+    }
+}
