@@ -1,10 +1,13 @@
 //! Rows: what they are, which key each has, and how those of two databases differ.
 //!
 //! - [`Schema`]: what tables a database has, read without running anything that its schema brings along.
+//! - [`diff`]: how the rows of two databases differ, as a stream.
 //! - [`Value`], [`Key`], [`Row`], [`RowChange`], [`SchemaChange`]: what a difference is made of.
 
+mod diff;
 mod error;
 mod key;
+mod reader;
 mod schema;
 mod sql_text;
 mod statement;
@@ -14,6 +17,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub use diff::{Counts, Go, LeftOut, Summary, diff, diff_of};
 pub use error::Error;
 pub use key::{Key, MAX_VALUES, Op, Row, RowChange};
 pub use schema::{

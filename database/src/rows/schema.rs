@@ -196,6 +196,8 @@ pub struct Table {
     /// The key as its index has it, with collations: what a lookup by key must say. A column may stand here
     /// twice, with two collations.
     pub key_parts: Vec<KeyPart>,
+    /// The name of that index; `None` where there is none, or where the key is the rowid.
+    pub key_index: Option<String>,
     /// How a statement names the rowid, quoted where it must be. `None` where there is none, or where
     /// columns have all three of its names: then no SQL reaches it.
     pub rowid: Option<String>,

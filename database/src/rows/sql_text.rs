@@ -120,6 +120,28 @@ pub(crate) fn is_strict(sql: &str) -> bool {
     strict
 }
 
+/// Whether a text is a single literal: a number with or without a sign, a string, a blob, NULL, TRUE or
+/// FALSE. Nothing else of a hostile schema is run.
+pub(crate) fn is_literal(sql: &str) -> bool {
+    let sql = sql.trim();
+    if matches!(sql.to_ascii_lowercase().as_str(), "null" | "true" | "false") {
+        return true;
+    }
+    if let Some(digits) = sql.strip_prefix(['x', 'X']).and_then(inside) {
+        return digits.len().is_multiple_of(2) && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    }
+    if let Some(text) = inside(sql) {
+        return !text.replace("''", "").contains('\'');
+    }
+    sql.strip_prefix(['+', '-']).unwrap_or(sql).parse::<f64>().is_ok_and(f64::is_finite)
+        && sql.bytes().any(|byte| byte.is_ascii_digit())
+}
+
+/// What stands between single quotes.
+fn inside(sql: &str) -> Option<&str> {
+    sql.strip_prefix('\'')?.strip_suffix('\'')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,5 +173,15 @@ mod tests {
         assert!(!is_strict("CREATE TABLE strict(strict INT, CHECK (strict > 1))"));
         assert!(!is_strict("CREATE TABLE t(a INT) /* STRICT */"));
         assert!(!is_strict("CREATE TABLE t(a INT DEFAULT ') STRICT')"));
+    }
+
+    #[test]
+    fn literals_are_told_from_expressions() {
+        for literal in ["1", "-1.5e3", "+2", "''", "'a''b'", "x'0aFF'", "NULL", "true"] {
+            assert!(is_literal(literal), "{literal}");
+        }
+        for other in ["", "inf", "nan", "'a' || 'b'", "x'0'", "random()", "1); DROP", "current_time", "- 1"] {
+            assert!(!is_literal(other), "{other}");
+        }
     }
 }

@@ -28,6 +28,7 @@ pub(super) fn read_table(
         generated: Vec::new(),
         key: Vec::new(),
         key_parts: Vec::new(),
+        key_index: None,
         rowid: None,
         rowid_column: None,
         autoincrement: false,
@@ -156,6 +157,8 @@ fn read_key(connection: &Connection, table: &mut Table, indexes: &HashSet<&str>)
     if table.key_parts.is_empty() {
         return Err(Error::Schema("a primary key has no columns"));
     }
+    drop(statement);
+    table.key_index = Some(index);
     Ok(())
 }
 

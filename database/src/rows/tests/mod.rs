@@ -1,3 +1,6 @@
-//! Tests of rows over ordinary database files.
+//! Tests of rows over ordinary databases.
 
+mod diff;
 mod schema;
+mod schema_changes;
+mod support;

@@ -1,0 +1,159 @@
+//! How one table is compared: by what its rows are paired, and which columns must be equal.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::super::error::Error;
+use super::super::key::Row;
+use super::super::schema::{Column, Encoding, Table};
+use super::super::sql_text::is_literal;
+use super::super::statement::Statement;
+use super::super::value::Value;
+
+/// Why a row is left out.
+pub(super) const NO_NAME_FOR_A_ROW: &str =
+    "columns have all names of the rowid, and the row has no key: nothing names it";
+
+/// By what the rows of the two sides are paired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Method {
+    /// By rowid first, then by declared key.
+    Rowids,
+    /// By key alone.
+    Keys,
+    /// Not at all: the two have other keys, so that all rows are gone and others are there.
+    Replaced,
+    /// Not at all: neither a key nor a rowid that SQL can name. They are the same or they are not.
+    Nameless,
+}
+
+/// How a table is compared.
+pub(super) struct Plan {
+    pub old: Arc<Table>,
+    pub new: Arc<Table>,
+    pub method: Method,
+    /// Whether the rowid is the key, on both sides.
+    pub rowid_is_key: bool,
+    /// Whether both read the same bytes as the same values, but for columns that the new one has at the end.
+    pub same_reading: bool,
+    /// Columns that both have.
+    common: Vec<(usize, usize)>,
+    /// Columns that only the new one has, each with its default where that is known.
+    added: Vec<(usize, Option<Value>)>,
+}
+
+impl Plan {
+    pub fn of(old: &Arc<Table>, new: &Arc<Table>, encoding: Encoding) -> Result<Plan, Error> {
+        let mut common = Vec::new();
+        let mut added = Vec::new();
+        for (index, column) in new.columns.iter().enumerate() {
+            match old.column(&column.name) {
+                Some(before) => common.push((before, index)),
+                None => added.push((index, default_of(column, new.strict, encoding)?)),
+            }
+        }
+        let rowids = old.rowid.is_some() && new.rowid.is_some();
+        let rowid_is_key = |table: &Table| table.key.is_empty() || table.rowid_column.is_some();
+        let method = match (same_key(old, new), rowids) {
+            (false, _) => Method::Replaced,
+            (true, true) => Method::Rowids,
+            (true, false) if !new.key.is_empty() => Method::Keys,
+            (true, false) if old.rowid.is_none() && new.rowid.is_none() => Method::Nameless,
+            (true, false) => Method::Replaced,
+        };
+        let same_reading = old.kind == new.kind
+            && old.generated == new.generated
+            && old.strict == new.strict
+            && new.columns.starts_with(&old.columns);
+        Ok(Plan {
+            old: old.clone(),
+            new: new.clone(),
+            method,
+            rowid_is_key: rowid_is_key(old) && rowid_is_key(new),
+            same_reading,
+            common,
+            added,
+        })
+    }
+
+    /// Whether a row is the same on both sides: equal in all columns that both have, and with the default in
+    /// those that only the new one has. Columns that only the old one had are gone from all rows alike.
+    pub fn same(&self, before: &Row, after: &Row) -> bool {
+        self.common.iter().all(|&(old, new)| before.values.get(old) == after.values.get(new))
+            && self
+                .added
+                .iter()
+                .all(|(new, default)| default.is_some() && after.values.get(*new) == default.as_ref())
+    }
+}
+
+/// Whether the declared keys have the same columns in the same order.
+fn same_key(old: &Table, new: &Table) -> bool {
+    let name = |table: &Table, column: usize| table.columns[column].name.to_ascii_lowercase();
+    let names = |table: &Table| table.key.iter().map(|&column| name(table, column)).collect::<Vec<_>>();
+    names(old) == names(new)
+}
+
+/// What a row has in a column that ALTER TABLE added and nobody wrote; `None` where that is not known,
+/// because the default is an expression. A literal is evaluated by SQLite, in a database of its own.
+fn default_of(column: &Column, strict: bool, encoding: Encoding) -> Result<Option<Value>, Error> {
+    let Some(default) = &column.default else { return Ok(Some(Value::Null)) };
+    if !is_literal(default) {
+        return Ok(None);
+    }
+    let failed = |source| Error::Sqlite { doing: "evaluating a default".into(), source };
+    let scratch = Connection::open_in_memory().map_err(failed)?;
+    let kind = affinity(&column.declared, strict);
+    let sql = format!(
+        "PRAGMA encoding = '{}'; CREATE TABLE scratch(value {kind} DEFAULT {default});
+         INSERT INTO scratch DEFAULT VALUES",
+        encoding.as_str()
+    );
+    scratch.execute_batch(&sql).map_err(failed)?;
+    let mut statement = Statement::prepare(&scratch, "SELECT value FROM scratch", "evaluating a default")?;
+    statement.step()?;
+    Ok(Some(statement.value(0, encoding)?))
+}
+
+/// A type with the affinity of a declared one, by SQLite's rules.
+pub(super) fn affinity(declared: &str, strict: bool) -> &'static str {
+    let declared = declared.to_ascii_uppercase();
+    let has = |part: &str| declared.contains(part);
+    if has("INT") {
+        "INTEGER"
+    } else if has("CHAR") || has("CLOB") || has("TEXT") {
+        "TEXT"
+    } else if has("BLOB") || declared.is_empty() || (strict && declared == "ANY") {
+        "BLOB"
+    } else if has("REAL") || has("FLOA") || has("DOUB") {
+        "REAL"
+    } else {
+        "NUMERIC"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_default_is_what_the_column_would_store() {
+        let default = |declared: &str, sql: &str| {
+            let column = Column {
+                name: "c".into(),
+                declared: declared.into(),
+                collation: "BINARY".into(),
+                not_null: false,
+                default: Some(sql.into()),
+            };
+            default_of(&column, false, Encoding::Utf8).unwrap()
+        };
+        assert_eq!(default("TEXT", "5"), Some(Value::Text(b"5".to_vec())));
+        assert_eq!(default("REAL", "5"), Some(Value::Real(5.0)));
+        assert_eq!(default("", "'it''s'"), Some(Value::Text(b"it's".to_vec())));
+        assert_eq!(default("INT", "-7"), Some(Value::Integer(-7)));
+        assert_eq!(default("BOOLEAN", "TRUE"), Some(Value::Integer(1)));
+        assert_eq!(default("INT", "random()"), None);
+    }
+}

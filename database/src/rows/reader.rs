@@ -1,0 +1,124 @@
+//! Reading rows of one table: all of them, those of a range of rowids, or one by its key.
+//!
+//! Each statement names the B-tree that it is to walk, so that neither a table's other indexes nor the
+//! statistics that a hostile file brings along can make it sort, or read something else than the table.
+
+use std::fmt::Write;
+use std::ops::RangeInclusive;
+
+use rusqlite::Connection;
+
+use super::error::Error;
+use super::key::{Key, Row};
+use super::schema::{Encoding, Table};
+use super::sql_text::quoted;
+use super::statement::Statement;
+use super::value::Value;
+
+/// A statement that reads rows.
+pub(crate) struct Reader<'c> {
+    statement: Statement<'c>,
+    encoding: Encoding,
+    with_rowid: bool,
+    columns: usize,
+}
+
+impl<'c> Reader<'c> {
+    /// Reads all rows, in the order of the table's B-tree.
+    pub fn all(connection: &'c Connection, table: &Table, encoding: Encoding) -> Result<Reader<'c>, Error> {
+        let order = table.rowid.as_ref().map(|rowid| format!("ORDER BY {rowid}"));
+        Reader::prepare(connection, table, encoding, &order.unwrap_or_default())
+    }
+
+    /// Reads ranges of rowids, each set by [`Reader::set_range`], in ascending order.
+    pub fn by_range(
+        connection: &'c Connection,
+        table: &Table,
+        encoding: Encoding,
+    ) -> Result<Reader<'c>, Error> {
+        let rowid = table.rowid.as_deref().ok_or(Error::Schema("a table has no rowid that SQL can name"))?;
+        let rest = format!("WHERE {rowid} BETWEEN ?1 AND ?2 ORDER BY {rowid}");
+        Reader::prepare(connection, table, encoding, &rest)
+    }
+
+    /// Reads rows by their declared key.
+    pub fn by_key(
+        connection: &'c Connection,
+        table: &Table,
+        encoding: Encoding,
+    ) -> Result<Reader<'c>, Error> {
+        let mut rest = String::new();
+        for (index, part) in table.key_parts.iter().enumerate() {
+            let parameter = table.key.iter().position(|&column| column == part.column);
+            let (Some(parameter), Some(column)) = (parameter, table.columns.get(part.column)) else {
+                return Err(Error::Schema("a primary key has a column that its table has not"));
+            };
+            let word = if index == 0 { "WHERE" } else { " AND" };
+            let (name, collation) = (quoted(&column.name), quoted(&part.collation));
+            let _ = write!(rest, "{word} {name} = ?{} COLLATE {collation}", parameter + 1);
+        }
+        if rest.is_empty() {
+            return Err(Error::Schema("a table has no key to look rows up by"));
+        }
+        rest.push_str(" LIMIT 1");
+        Reader::prepare(connection, table, encoding, &rest)
+    }
+
+    fn prepare(
+        connection: &'c Connection,
+        table: &Table,
+        encoding: Encoding,
+        rest: &str,
+    ) -> Result<Reader<'c>, Error> {
+        let mut columns: Vec<String> = table.rowid.iter().cloned().collect();
+        columns.extend(table.columns.iter().map(|column| quoted(&column.name)));
+        let index = match &table.key_index {
+            Some(index) if table.rowid.is_none() => format!("INDEXED BY {}", quoted(index)),
+            _ => "NOT INDEXED".into(),
+        };
+        let sql = format!("SELECT {} FROM main.{} {index} {rest}", columns.join(", "), quoted(&table.name));
+        let statement = Statement::prepare(connection, &sql, format!("reading rows of {}", table.name))?;
+        let with_rowid = table.rowid.is_some();
+        Ok(Reader { statement, encoding, with_rowid, columns: table.columns.len() })
+    }
+
+    /// Sets the range that is read from here on.
+    pub fn set_range(&mut self, range: &RangeInclusive<i64>) -> Result<(), Error> {
+        self.statement.reset();
+        let bounds = [Value::Integer(*range.start()), Value::Integer(*range.end())];
+        self.statement.bind_all(&bounds, self.encoding)
+    }
+
+    /// The next row.
+    pub fn next(&mut self) -> Result<Option<Row>, Error> {
+        if !self.statement.step()? {
+            // Not to be stepped again: SQLite would begin anew.
+            return Ok(None);
+        }
+        let rowid = self.with_rowid.then(|| self.statement.integer(0));
+        let from = usize::from(self.with_rowid);
+        let mut values = Vec::with_capacity(self.columns);
+        for column in from..from + self.columns {
+            values.push(self.statement.value(column, self.encoding)?);
+        }
+        Ok(Some(Row { rowid, values }))
+    }
+
+    /// The row with this rowid, of a reader by range.
+    pub fn at(&mut self, rowid: i64) -> Result<Option<Row>, Error> {
+        self.set_range(&(rowid..=rowid))?;
+        let row = self.next()?;
+        self.statement.reset();
+        Ok(row)
+    }
+
+    /// The row with this declared key, of a reader by key: bit for bit, whatever its collation finds.
+    pub fn with_key(&mut self, table: &Table, values: &[Value]) -> Result<Option<Row>, Error> {
+        self.statement.reset();
+        self.statement.bind_all(values, self.encoding)?;
+        let row = self.next()?;
+        self.statement.reset();
+        let same = |row: &Row| matches!(row.key(table), Some(Key::Declared(key)) if key == values);
+        Ok(row.filter(same))
+    }
+}
