@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::canonical::{HeaderFields, make_canonical};
+use crate::content::ContentError;
 use crate::hash::{PageHash, Root, node_hash};
 use crate::page::{Geometry, PageCount, PageNumber, PageSize};
 use crate::sponge::{Hash20, Sponge20, hash20};
@@ -135,5 +136,20 @@ impl Content {
             let stored = self.pages.contains_key(number) || old.pages.contains_key(number);
             !both || (stored && self.canonical(*number) != old.canonical(*number))
         })
+    }
+}
+
+impl crate::content::Content for Content {
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn fields(&self) -> HeaderFields {
+        Content::fields(self)
+    }
+
+    fn read(&mut self, page: PageNumber, into: &mut [u8]) -> Result<(), ContentError> {
+        into.copy_from_slice(&self.canonical(page));
+        Ok(())
     }
 }
