@@ -1,5 +1,5 @@
 //! All that touches a SQLite file: a snapshot of a live one, applying pages to a live one, page hashes
-//! and fingerprints that tell what changed.
+//! and fingerprints that tell what changed; and a stored version as a database.
 //!
 //! What always holds here:
 //! - Nothing but SQLite opens a database file. Closing a descriptor of it anywhere in the process would
@@ -35,6 +35,7 @@ mod sending;
 mod snapshot;
 mod spool;
 mod staged;
+pub mod version;
 mod wal;
 mod wal_file;
 
