@@ -24,6 +24,7 @@ mod image;
 mod legacy;
 mod library;
 mod live_origin;
+pub mod merge;
 mod new_file;
 mod page_hashes;
 mod pages;
