@@ -5,10 +5,14 @@
 //! file of that name is `./log`. `-v` is the version, as in the public client; where the program is
 //! started by a peer (`--origin`, `--replica`), `-v` is verbosity, as in `sqlite3_rsync`: see [`Typed`].
 
+mod rows;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+
+pub use rows::{ConflictsArgs, DiffArgs, Keep, QueryArgs, ResolveArgs};
 
 /// What was typed.
 #[derive(Debug)]
@@ -217,10 +221,21 @@ pub enum Command {
         /// At most so many.
         #[arg(short = 'n', long, value_name = "N")]
         limit: Option<u32>,
+        /// Show the rows that each version changed, by table.
+        #[arg(long)]
+        stat: bool,
         /// A key that may pull.
         #[arg(long = "pullKey", alias = "pull-key", value_name = "KEY")]
         pull_key: Option<String>,
     },
+    /// List the conflicts of a replica, or show the rows of one.
+    Conflicts(ConflictsArgs),
+    /// Settle a conflict: say which rows stay as they are and which become what was pushed.
+    Resolve(ResolveArgs),
+    /// Show which rows differ: of two versions, of a file and a version, or of two files.
+    Diff(DiffArgs),
+    /// Ask a version of a replica something in SQL.
+    Query(QueryArgs),
     /// Tell which version a replica has, who follows it, and when the next push is due.
     Status {
         /// The replica.

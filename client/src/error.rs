@@ -49,6 +49,18 @@ pub enum Error {
     /// The local database: missing, no database, changed, busy, a full disk.
     #[error(transparent)]
     Database(#[from] sqlrsync_database::Error),
+    /// The rows of a local database cannot be compared.
+    #[error("the rows cannot be compared: {0}")]
+    Rows(#[from] sqlrsync_database::rows::Error),
+    /// A local database cannot be read as one.
+    #[error("the rows cannot be compared: {0}")]
+    Version(#[from] sqlrsync_database::version::VersionError),
+    /// A page of a local database cannot be read.
+    #[error("a page cannot be read: {why}")]
+    Unreadable {
+        /// What SQLite says.
+        why: String,
+    },
     /// A database that is not in WAL mode, where only one that is was wanted.
     #[error("{} is not in WAL mode", shown(&path.to_string_lossy()))]
     NotWal {

@@ -5,7 +5,8 @@
 //! | [`cli`] | what can be typed |
 //! | [`settings`], [`folders`] | flags, environment and files, and which of them counts |
 //! | [`plan`] | what is to be done, worked out of all that; it acts on nothing |
-//! | [`run`] | doing it: push, pull, copy, ssh, log |
+//! | [`run`] | doing it: push, pull, copy, ssh, log, conflicts, diff, query |
+//! | [`rows`] | rows as people and programs are shown them |
 //! | [`publish`] | when a publisher pushes, and what it watches and tells the server |
 //! | [`wire`], [`connect`], [`ssh`] | ways to the other side |
 //! | [`state`] | what was last agreed on about a file, kept between runs |
@@ -31,6 +32,7 @@ pub mod program;
 pub mod progress;
 pub mod prompt;
 pub mod publish;
+pub mod rows;
 pub mod run;
 pub mod secrets;
 pub mod server_url;

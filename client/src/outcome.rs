@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use serde::Serialize;
-use sqlrsync_protocol::text::{ReplicaIdText, printable};
+use sqlrsync_protocol::text::{ReplicaIdText, is_unseen, printable};
 
 use crate::error::Error;
 
@@ -234,7 +234,30 @@ impl Outcome {
 /// # Errors
 /// Where stdout cannot be written. That nobody reads any more is no error.
 pub fn print_json(object: &impl Serialize) -> Result<(), Error> {
-    print_line(&serde_json::to_string(object).map_err(|error| Error::Output(error.into()))?)
+    print_line(&json_text(object)?)
+}
+
+/// An object as one line of JSON. What a terminal could obey, or what cannot be seen, is escaped: much of it
+/// comes from elsewhere.
+///
+/// # Errors
+/// Where it cannot be JSON.
+pub fn json_text(object: &impl Serialize) -> Result<String, Error> {
+    let text = serde_json::to_string(object).map_err(|error| Error::Output(error.into()))?;
+    if !text.chars().any(is_unseen) {
+        return Ok(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_unseen(c) {
+            // Such characters stand in strings only, where the escape means the same.
+            let mut units = [0; 2];
+            c.encode_utf16(&mut units).iter().for_each(|unit| escaped.push_str(&format!("\\u{unit:04x}")));
+        } else {
+            escaped.push(c);
+        }
+    }
+    Ok(escaped)
 }
 
 /// Prints a line.
@@ -374,6 +397,14 @@ mod tests {
         outcome.local = "a\x1b[2J.db".into();
         outcome.messages = vec!["hi\x1b[0m".into()];
         assert!(!outcome.sentence().contains('\x1b') && !outcome.notes()[0].contains('\x1b'));
+    }
+
+    #[test]
+    fn json_has_nothing_that_a_terminal_obeys_and_means_the_same() {
+        let hostile = "a\u{9b}2J\u{202e}\u{e0001}b\u{1b}";
+        let text = json_text(&hostile).unwrap();
+        assert!(!text.chars().any(is_unseen), "{text:?}");
+        assert_eq!(serde_json::from_str::<String>(&text).unwrap(), hostile);
     }
 
     #[test]

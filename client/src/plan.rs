@@ -3,6 +3,7 @@
 
 mod access;
 mod live;
+mod rows;
 mod transfer;
 
 use std::ffi::OsString;
@@ -20,6 +21,7 @@ use crate::settings::{self, Problem, Settings};
 
 pub use access::{Access, Credential, KeySource, parse_key};
 pub use live::{Follow, Publish, Status, Timing};
+pub use rows::{Conflicts, Diff, DiffForm, DiffSides, Query, Resolve};
 
 /// A look into the environment of the process.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
@@ -45,6 +47,14 @@ pub enum Plan {
     Log(Log),
     /// What the server knows of a replica and its clients.
     Status(Status),
+    /// The conflicts of a replica.
+    Conflicts(Conflicts),
+    /// The settlement of a conflict.
+    Resolve(Resolve),
+    /// A comparison.
+    Diff(Diff),
+    /// A question to a version.
+    Query(Query),
     /// The settings.
     ShowConfig(Box<Settings>, Vec<Problem>),
     /// Completions for a shell.
@@ -197,6 +207,8 @@ pub struct Log {
     pub access: Access,
     /// At most so many; `None`: all.
     pub limit: Option<u32>,
+    /// With the rows that each version changed.
+    pub stat: bool,
 }
 
 /// The plan, and what every run needs besides.
@@ -250,6 +262,7 @@ fn user(cli: Cli, environment: Environment<'_>, folders: Folders) -> Result<Reso
         progress: !(settings.no_progress.value || settings.quiet.value || cli.output.json),
     };
     let timeout = settings.timeout.value;
+    let around = rows::Around { settings: &settings, environment, folders: &folders };
     let key = |own: Option<String>| own.or(cli.transfer.pull_key.clone()).or(cli.transfer.push_key.clone());
     let plan = match cli.command {
         Some(_) if !cli.operands.is_empty() => {
@@ -263,10 +276,26 @@ fn user(cli: Cli, environment: Environment<'_>, folders: Folders) -> Result<Reso
         Some(Command::Config { command: ConfigCommand::Show }) => {
             Plan::ShowConfig(Box::new(settings), problems)
         }
-        Some(Command::Log { remote, limit, pull_key }) => {
+        Some(Command::Log { remote, limit, stat, pull_key }) => {
             let remote = only_replica(&remote, "log lists the versions of", "log")?;
             let access = Access::for_reading(&remote, key(pull_key), &settings, environment, &folders)?;
-            Plan::Log(Log { remote, access, limit })
+            Plan::Log(Log { remote, access, limit, stat })
+        }
+        Some(Command::Conflicts(mut typed)) => {
+            typed.pull_key = key(typed.pull_key);
+            rows::conflicts(typed, around)?
+        }
+        Some(Command::Resolve(mut typed)) => {
+            typed.push_key = typed.push_key.or(cli.transfer.push_key.clone());
+            rows::resolve(typed, around)?
+        }
+        Some(Command::Diff(mut typed)) => {
+            typed.pull_key = key(typed.pull_key);
+            rows::diff(typed, output.json, around)?
+        }
+        Some(Command::Query(mut typed)) => {
+            typed.pull_key = key(typed.pull_key);
+            rows::query(typed, around)?
         }
         Some(Command::Status { remote, pull_key }) => {
             let remote = only_replica(&remote, "status tells of", "status")?;

@@ -1,7 +1,9 @@
 //! Carrying out a plan. Each kind of run has a file of its own; what they share is here.
 
 mod config;
+mod conflicts;
 mod copy;
+mod diff;
 mod follow;
 mod guard;
 mod keys;
@@ -12,6 +14,8 @@ mod peer;
 mod publish;
 mod pull;
 mod push;
+mod query;
+mod resolve;
 mod rest;
 mod ssh;
 mod status;
@@ -85,6 +89,10 @@ pub fn carry_out(
         Plan::Follow(plan) => return follow::follow(&run, &plan).map(done),
         Plan::Log(plan) => return log::list(&run, &plan).map(done),
         Plan::Status(plan) => return status::show(&run, &plan).map(done),
+        Plan::Conflicts(plan) => return conflicts::show(&run, &plan).map(done),
+        Plan::Resolve(plan) => return resolve::resolve(&run, &plan),
+        Plan::Diff(plan) => return diff::show(&run, &plan).map(done),
+        Plan::Query(plan) => return query::ask(&run, &plan).map(done),
         Plan::ShowConfig(settings, problems) => return config::show(&run, &settings, problems).map(done),
         Plan::Completions(shell) => return config::completions(shell).map(done),
         Plan::Man(folder) => return config::man(&folder).map(done),

@@ -15,7 +15,6 @@
 mod agreed;
 mod apply;
 pub mod btree;
-mod content_now;
 mod delta;
 mod error;
 mod file_replica;
@@ -24,7 +23,6 @@ mod image;
 mod legacy;
 mod library;
 mod live_origin;
-pub mod merge;
 mod new_file;
 mod page_hashes;
 mod pages;
@@ -42,7 +40,6 @@ mod wal;
 mod wal_file;
 
 pub use agreed::Agreed;
-pub use content_now::{Look, NowOptions, root_now};
 pub use error::Error;
 pub use file_replica::{FileReplica, FileReplicaOptions, Overwrite};
 pub use fingerprint::{Fingerprint, SHOWS_AFTER};

@@ -85,18 +85,8 @@ pub struct MergeOf {
     /// The candidate whose changes the version has.
     pub candidate: PushId,
     /// The conflict that the version ended.
-    pub ends: Option<EndOfConflict>,
-}
-
-/// The conflict that a version ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct EndOfConflict {
-    /// Its number.
-    pub conflict: ConflictNumber,
-    /// The candidate that was in it at the time. One that came into it later has changes that the version
-    /// does not have, and the conflict is then not over.
-    pub candidate: PushId,
-    /// Whether somebody settled it, as opposed to one that went away by itself.
+    pub conflict: Option<ConflictNumber>,
+    /// Whether somebody settled that conflict, as opposed to one that went away by itself.
     pub settled: bool,
 }
 
@@ -133,14 +123,7 @@ pub(crate) struct Stored {
 #[serde(deny_unknown_fields)]
 struct StoredMerge {
     candidate: String,
-    ends: Option<StoredEnd>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StoredEnd {
-    conflict: u64,
-    candidate: String,
+    conflict: Option<u64>,
     settled: bool,
 }
 
@@ -288,24 +271,20 @@ impl Stored {
 
 impl StoredMerge {
     fn of(merge: &MergeOf) -> StoredMerge {
-        let ends = merge.ends.map(|ends| StoredEnd {
-            conflict: ends.conflict.get(),
-            candidate: hex(&ends.candidate.0),
-            settled: ends.settled,
-        });
-        StoredMerge { candidate: hex(&merge.candidate.0), ends }
+        StoredMerge {
+            candidate: hex(&merge.candidate.0),
+            conflict: merge.conflict.map(ConflictNumber::get),
+            settled: merge.settled,
+        }
     }
 
     fn parse(self) -> Option<MergeOf> {
-        let ends = match self.ends {
+        let conflict = match self.conflict {
             None => None,
-            Some(ends) => Some(EndOfConflict {
-                conflict: ConflictNumber::new(ends.conflict)?,
-                candidate: PushId(hex16(&ends.candidate)?),
-                settled: ends.settled,
-            }),
+            Some(number) => Some(ConflictNumber::new(number)?),
         };
-        Some(MergeOf { candidate: PushId(hex16(&self.candidate)?), ends })
+        let candidate = PushId(hex16(&self.candidate)?);
+        Some(MergeOf { candidate, conflict, settled: self.settled })
     }
 }
 

@@ -10,7 +10,6 @@
 mod collector;
 mod commit;
 mod late;
-mod merge;
 mod pages20;
 mod permission;
 mod received;
@@ -36,8 +35,6 @@ use crate::segment::{BlockReader, Written, block_damage};
 use crate::tree::StoredTree;
 
 use collector::{Collector, Staging};
-pub(crate) use commit::random;
-pub use merge::{Described, MergePages, MergedPages};
 use pages20::Pages20;
 pub use permission::Permission;
 pub use received::Received;

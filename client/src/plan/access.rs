@@ -163,6 +163,18 @@ impl Access {
         Access::new(server, credential, settings)
     }
 
+    /// For settling a conflict of a replica: as for a push, with a push key that is stored for it by any
+    /// local database.
+    pub(super) fn for_settling(
+        remote: &RemoteName,
+        flag: Option<String>,
+        settings: &Settings,
+        environment: Environment<'_>,
+        folders: &Folders,
+    ) -> Result<Access, Error> {
+        Access::for_pull(remote, None, flag, settings, environment, folders)
+    }
+
     /// For what only reads: the list of versions, conflicts, differences, queries.
     pub(super) fn for_reading(
         remote: &RemoteName,

@@ -256,3 +256,85 @@ fn a_peer_names_its_files_as_sqlite3_rsync_does() {
     assert_eq!((replica.way, replica.name.as_str(), replica.wal_only), (Way::In, "a.db", true));
     assert!(replica.local.path.ends_with("b.db") && !replica.remember && replica.force);
 }
+
+#[test]
+fn what_is_compared_follows_from_the_arguments() {
+    let home = Home::new();
+    let sides = |arguments: &[&str]| match home.resolve(arguments) {
+        Ok(Plan::Diff(diff)) => Ok((diff.sides, diff.form)),
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => Err(error.exit_code()),
+    };
+    match sides(&["diff", "team/a.db@7", "team/a.db"]).unwrap() {
+        (DiffSides::Versions { from, to, .. }, DiffForm::Rows) => {
+            assert_eq!((from, to), ("7".parse().unwrap(), VersionSelector::Latest));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(
+        sides(&["diff", "a.db", "./b.db", "--stat"]),
+        Ok((DiffSides::Files { .. }, DiffForm::Stat))
+    ));
+    assert!(matches!(
+        sides(&["diff", "a.db", "team/a.db@3", "--sql"]),
+        Ok((DiffSides::FileAndVersion { file_first: true, .. }, DiffForm::Sql))
+    ));
+    assert!(matches!(
+        sides(&["diff", "team/a.db", "a.db", "--changeset", "c"]),
+        Ok((DiffSides::FileAndVersion { file_first: false, .. }, DiffForm::Changeset(_)))
+    ));
+    let wrong: [&[&str]; 5] = [
+        &["diff", "team/a.db", "team/b.db"],
+        &["diff", "a.db", "me@host:/b.db"],
+        &["diff", "a.db"],
+        &["diff", "a.db", "b.db", "--stat", "--sql"],
+        &["diff", "a.db", "b.db", "--json", "--sql"],
+    ];
+    for arguments in wrong {
+        let typed = std::iter::once("sqlrsync").chain(arguments.iter().copied()).map(OsString::from);
+        match Typed::parse(typed.collect()) {
+            Err(error) => assert_eq!(error.exit_code(), 2),
+            Ok(_) => assert_eq!(sides(arguments).unwrap_err(), 2, "{arguments:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_settlement_says_of_every_row_what_becomes_of_it_and_uses_a_key_that_may_push() {
+    let home = Home::with(&[("SQLRSYNC_ADMIN_KEY", "admin")]);
+    let path = home.database("a.db");
+    home.store(&path, "team/a.db", "ws://127.0.0.1:7777", "stored");
+    home.key_file(&path, "sqlrsync team/a.db --pullKey=beside");
+    match home.resolve(&["resolve", "team/a.db", "3", "--keep", "mine", "--row", "t:1=theirs"]).unwrap() {
+        Plan::Resolve(resolve) => {
+            assert_eq!((resolve.number.get(), resolve.keep), (3, Some(crate::cli::Keep::Mine)));
+            assert_eq!(resolve.rows[0].1, crate::cli::Keep::Theirs);
+            assert_eq!(key(&resolve.access), Some("stored"));
+        }
+        other => panic!("{other:?}"),
+    }
+    let wrong: [&[&str]; 4] = [
+        &["resolve", "team/a.db", "3"],
+        &["resolve", "team/a.db", "0", "--keep", "mine"],
+        &["resolve", "team/a.db", "3", "--row", "t=mine"],
+        &["resolve", "./a.db", "3", "--keep", "mine"],
+    ];
+    for arguments in wrong {
+        assert_eq!(home.resolve(arguments).unwrap_err().exit_code(), 2, "{arguments:?}");
+    }
+}
+
+#[test]
+fn conflicts_and_queries_name_a_replica() {
+    let home = Home::new();
+    assert!(matches!(
+        home.resolve(&["conflicts", "team/a.db", "3"]),
+        Ok(Plan::Conflicts(Conflicts { number: Some(_), all: false, .. }))
+    ));
+    assert!(matches!(home.resolve(&["query", "team/a.db@7", "select 1"]), Ok(Plan::Query(_))));
+    for arguments in
+        [["conflicts", "./a.db", "3"], ["query", "./a.db", "select 1"], ["conflicts", "team/a.db", "0"]]
+    {
+        assert_eq!(home.resolve(&arguments).unwrap_err().exit_code(), 2, "{arguments:?}");
+    }
+}

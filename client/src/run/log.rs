@@ -1,5 +1,7 @@
-//! The versions of a replica, as the server's REST API lists them: a table, or an object a line.
+//! The versions of a replica, as the server's REST API lists them: a table, or an object a line; with
+//! `--stat` the rows that each version changed stand under it, by table.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
@@ -9,11 +11,19 @@ use sqlrsync_protocol::text::printable;
 use super::Run;
 use super::rest::Rest;
 use crate::error::Error;
-use crate::outcome::bytes_text;
+use crate::outcome::{bytes_text, json_text};
 use crate::plan::Log;
+use crate::rows::difference::Count;
+use crate::rows::selector::table_text;
 
 /// How many versions are asked for at once.
 const PAGE_MAX: u32 = 500;
+
+/// And how many whose rows are to be counted, which takes the server longer.
+const STAT_PAGE_MAX: u32 = 20;
+
+/// How many tables of a version are shown.
+const TABLES_MAX: usize = 20;
 
 /// The answer: versions, newest first.
 #[derive(Debug, Deserialize)]
@@ -38,6 +48,26 @@ impl Version {
         self.more.get(name).and_then(Value::as_u64)
     }
 
+    /// The rows that it changed, a line a table.
+    fn stat(&self) -> Vec<String> {
+        let rows = self.more.get("rows").cloned().unwrap_or_default();
+        let Ok(Some(tables)) = serde_json::from_value::<Option<BTreeMap<String, Count>>>(rows) else {
+            return vec!["the rows that it changed are not known".to_owned()];
+        };
+        let changed: Vec<_> = tables.iter().filter(|(_, count)| !count.short().is_empty()).collect();
+        if changed.is_empty() {
+            return vec!["no row".to_owned()];
+        }
+        let mut lines: Vec<_> = changed
+            .iter()
+            .take(TABLES_MAX)
+            .map(|(table, count)| format!("{}  {}", table_text(table), count.short()))
+            .collect();
+        let more = changed.len().saturating_sub(TABLES_MAX);
+        lines.extend((more > 0).then(|| format!("and {more} more tables")));
+        lines
+    }
+
     /// The columns: number, time, who, pages and bytes changed, message.
     fn row(&self) -> [String; 6] {
         let time = self.text("time");
@@ -59,14 +89,17 @@ pub fn list(run: &Run, plan: &Log) -> Result<(), Error> {
     let mut rest = Rest::new(&plan.access)?;
     let mut left = plan.limit;
     let mut before: Option<u64> = None;
-    let mut printer = Printer { json: run.output.json, out: io::stdout().lock(), header: false };
+    let mut printer =
+        Printer { json: run.output.json, stat: plan.stat, out: io::stdout().lock(), header: false };
     loop {
-        let count = left.unwrap_or(PAGE_MAX).min(PAGE_MAX);
+        let most = if plan.stat { STAT_PAGE_MAX } else { PAGE_MAX };
+        let count = left.unwrap_or(most).min(most);
         if count == 0 || run.cancel.is_cancelled() {
             return Ok(());
         }
         let mut query = vec![("limit", count.to_string())];
         query.extend(before.map(|before| ("before", before.to_string())));
+        query.extend(plan.stat.then(|| ("stat", "true".to_owned())));
         let Answer { versions } = rest.get(&plan.remote, "versions", &query)?;
         if !printer.print(&versions)? {
             return Ok(());
@@ -86,6 +119,7 @@ pub fn list(run: &Run, plan: &Log) -> Result<(), Error> {
 /// Prints versions as they come.
 struct Printer<W> {
     json: bool,
+    stat: bool,
     out: W,
     header: bool,
 }
@@ -104,14 +138,16 @@ impl<W: Write> Printer<W> {
 
     fn line(&mut self, version: &Version) -> io::Result<()> {
         if self.json {
-            return writeln!(self.out, "{}", serde_json::to_string(version)?);
+            return writeln!(self.out, "{}", json_text(version).map_err(io::Error::other)?);
         }
         if !self.header {
             self.header = true;
             let names = ["version", "time", "who", "pages", "bytes", "message"];
             self.columns(&names.map(str::to_owned))?;
         }
-        self.columns(&version.row())
+        self.columns(&version.row())?;
+        let lines = if self.stat { version.stat() } else { Vec::new() };
+        lines.iter().try_for_each(|line| writeln!(self.out, "{:>width$}  {line}", "", width = WIDTHS[0]))
     }
 
     fn columns(&mut self, columns: &[String; 6]) -> io::Result<()> {
@@ -127,12 +163,13 @@ mod tests {
     use super::*;
 
     const ANSWER: &str = r#"{"versions":[
-        {"version":2,"time":"2026-01-02T03:04:05.6Z","author":"ada","message":"two\u001b[2J","pages_changed":3,"bytes_stored":9100},
+        {"version":2,"time":"2026-01-02T03:04:05.6Z","author":"ada","message":"two\u001b[2J","pages_changed":3,"bytes_stored":9100,
+         "rows":{"orders":{"insert":2,"update":0,"delete":1},"t\u001b[2J":{"update":4},"same":{}}},
         {"version":1,"time":"2026-01-01T00:00:00Z","author":"ada","message":"","pages_changed":100,"bytes_stored":400000}]}"#;
 
     fn printed(json: bool) -> String {
         let answer: Answer = serde_json::from_str(ANSWER).unwrap();
-        let mut printer = Printer { json, out: Vec::new(), header: false };
+        let mut printer = Printer { json, stat: true, out: Vec::new(), header: false };
         assert!(printer.print(&answer.versions).unwrap());
         String::from_utf8(printer.out).unwrap()
     }
@@ -141,7 +178,10 @@ mod tests {
     fn a_table_for_people_that_no_message_can_break() {
         let text = printed(false);
         let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines.len(), 3);
+        assert_eq!(lines.len(), 6, "{text}");
+        assert_eq!(lines[2].trim(), "orders  +2 -1");
+        assert_eq!(lines[3].trim(), "t\\u{1b}[2J  ~4");
+        assert!(lines[5].ends_with("not known"));
         assert!(lines[1].contains("2026-01-02 03:04:05 UTC") && lines[1].contains("9.1 KB"), "{text}");
         assert!(!text.contains('\x1b'));
     }

@@ -1,6 +1,6 @@
 //! A pull: a local file becomes a version of a replica on a server.
 
-use sqlrsync_database::Overwrite;
+use sqlrsync_database::{FileReplica, Overwrite};
 use sqlrsync_protocol::conversation::{ReplicaOptions, Summary, run_replica};
 use sqlrsync_protocol::exchange::Refusal;
 use sqlrsync_protocol::page::{ConflictNumber, VersionNumber};
@@ -30,8 +30,31 @@ pub fn pull_over(run: &Run, mut plan: Pull, overwrite: Overwrite) -> Result<Outc
     let mut state =
         State::open(run.folders.state(), path, &state_name(&plan.access.server, Some(&plan.remote)));
     let database = pages::replica(path, Some(&state), overwrite)?;
-    let (mut wire, traffic) = open(run, &mut plan)?;
+    let Pulled { mut outcome, said, done } = transfer(run, &mut plan, database)?;
+    if let Some((database, version)) = done {
+        if outcome.kind == Kind::Pulled {
+            outcome.conflict = state.conflict().map(ConflictNumber::get);
+        }
+        pages::remember(run, &mut state, database.agreed(), version);
+        keys::keep_after_pull(run, &plan.local, &plan.remote, &plan.access.server, &said.config);
+    }
+    Ok(outcome)
+}
 
+/// What came of a transfer.
+pub struct Pulled {
+    /// What is said of it.
+    pub outcome: Outcome,
+    /// What the server said beside the pages.
+    said: Said,
+    /// What took the pages, and which version it now has; `None` for a dry run.
+    done: Option<(FileReplica, Option<VersionNumber>)>,
+}
+
+/// Has a version come into what takes it, and remembers nothing. A key that had to be asked for is in the
+/// plan afterwards.
+pub fn transfer(run: &Run, plan: &mut Pull, database: FileReplica) -> Result<Pulled, Error> {
+    let (mut wire, traffic) = open(run, plan)?;
     let who = format!("the server {}", plan.access.server);
     let options = ReplicaOptions { version_max: plan.access.protocol, ..ReplicaOptions::default() };
     let mut guarded = GuardedReplica::new(database, plan.dry);
@@ -41,19 +64,16 @@ pub fn pull_over(run: &Run, mut plan: Pull, overwrite: Overwrite) -> Result<Outc
     let end = end.map_err(|error| failed(error, &who))?;
 
     let said = wire.hang_up();
-    let mut outcome = outcome(&plan, &end, &said, progress.total());
+    let mut outcome = outcome(plan, &end, &said, progress.total());
     if !plan.dry {
         (outcome.bytes_sent, outcome.bytes_received) = (traffic.sent(), traffic.received());
     }
     outcome.messages.extend(progress.messages().iter().cloned());
-    if let Ended::Done(summary) = &end {
-        if outcome.kind == Kind::Pulled {
-            outcome.conflict = state.conflict().map(ConflictNumber::get);
-        }
-        pages::remember(run, &mut state, guarded.into_inner().agreed(), version(summary, &said.config));
-        keys::keep_after_pull(run, &plan.local, &plan.remote, &plan.access.server, &said.config);
-    }
-    Ok(outcome)
+    let done = match &end {
+        Ended::Done(summary) => Some((guarded.into_inner(), version(summary, &said.config))),
+        _ => None,
+    };
+    Ok(Pulled { outcome, said, done })
 }
 
 /// Connects. Without a key a public replica can be pulled; where the server wants one, the user is asked.

@@ -1,6 +1,7 @@
 //! Requests to the server's REST API: plain HTTP beside the WebSockets, with the same key, the same trust
 //! and the same errors.
 
+use std::io::{BufRead, BufReader, Read, Write};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -21,6 +22,20 @@ const ANSWER_LEN_MAX: u64 = 16 << 20;
 /// How long the server may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
+/// How long a stream may take from its first byte to its last.
+const STREAM_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// How long the server may take to do what it was asked for: a settlement merges.
+const DONE_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// The longest line of a stream, in bytes: a row with all its values, as JSON.
+const LINE_LEN_MAX: u64 = 64 << 20;
+
+/// What is read of a stream at once, in bytes.
+const STREAM_BUFFER_LEN: usize = 64 << 10;
+
+type Answer = ureq::http::Response<ureq::Body>;
+
 /// A server's REST API.
 pub struct Rest {
     agent: ureq::Agent,
@@ -32,6 +47,83 @@ pub fn replica_path(remote: &RemoteName, what: &str) -> String {
     format!("/api/v1/replicas/{}/{what}", percent_encode(&remote.to_string()))
 }
 
+/// A long answer.
+pub struct Stream {
+    reader: BufReader<ureq::BodyReader<'static>>,
+    line: Vec<u8>,
+    access: Access,
+}
+
+impl Stream {
+    /// The next line, without its end; `None` after the last. Empty lines are passed over.
+    ///
+    /// # Errors
+    /// Where the connection breaks, or the line is longer than any may be.
+    pub fn line(&mut self) -> Result<Option<&[u8]>, Error> {
+        loop {
+            self.line.clear();
+            let read = (&mut self.reader).take(LINE_LEN_MAX + 1).read_until(b'\n', &mut self.line);
+            read.map_err(|error| self.cut(&error))?;
+            if self.line.len() as u64 > LINE_LEN_MAX {
+                return Err(not_this(&self.access, &format!("a line is longer than {LINE_LEN_MAX} bytes")));
+            }
+            if self.line.is_empty() {
+                return Ok(None);
+            }
+            if !self.line.trim_ascii().is_empty() {
+                return Ok(Some(self.line.trim_ascii()));
+            }
+        }
+    }
+
+    /// The next line as what it says.
+    ///
+    /// # Errors
+    /// As [`Stream::line`], and where it says something else.
+    pub fn object<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
+        let access = self.access.clone();
+        let Some(line) = self.line()? else { return Ok(None) };
+        serde_json::from_slice(line).map(Some).map_err(|error| not_this(&access, &error.to_string()))
+    }
+
+    /// Copies what is left.
+    ///
+    /// # Errors
+    /// Where the connection breaks; what `out` says is [`Error::Output`].
+    pub fn copy(&mut self, out: &mut impl Write) -> Result<u64, Error> {
+        let mut copied = 0;
+        loop {
+            let piece = self.reader.fill_buf();
+            let piece = match piece {
+                Ok(piece) => piece,
+                Err(error) => return Err(cut(&self.access, &error)),
+            };
+            if piece.is_empty() {
+                return Ok(copied);
+            }
+            out.write_all(piece).map_err(Error::Output)?;
+            let len = piece.len();
+            self.reader.consume(len);
+            copied += len as u64;
+        }
+    }
+
+    fn cut(&self, error: &std::io::Error) -> Error {
+        cut(&self.access, error)
+    }
+}
+
+fn cut(access: &Access, error: &std::io::Error) -> Error {
+    Error::Cut { who: format!("the server {}", access.server), why: error.to_string() }
+}
+
+fn not_this(access: &Access, why: &str) -> Error {
+    Error::NotThisServer {
+        server: access.server.to_string(),
+        why: format!("its answer cannot be read ({why})"),
+    }
+}
+
 impl Rest {
     /// # Errors
     /// Where the certificates to trust cannot be read.
@@ -39,7 +131,6 @@ impl Rest {
         let mut config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
-            .timeout_global(Some(ANSWER_MAX))
             .user_agent(concat!("sqlrsync/", env!("CARGO_PKG_VERSION")));
         if access.server.tls() {
             let trusted = tls::certificates(access.ca_file.as_deref())?;
@@ -61,32 +152,91 @@ impl Rest {
         what: &str,
         query: &[(&str, String)],
     ) -> Result<T, Error> {
+        let body =
+            self.asking(remote, "pull", |rest| rest.whole(rest.got(remote, what, query, ANSWER_MAX)?))?;
+        self.parsed(&body)
+    }
+
+    /// Asks for something long about `remote`, as a stream.
+    ///
+    /// # Errors
+    /// As [`Rest::get`].
+    pub fn get_stream(
+        &mut self,
+        remote: &RemoteName,
+        what: &str,
+        query: &[(&str, String)],
+    ) -> Result<Stream, Error> {
+        self.asking(remote, "pull", |rest| {
+            rest.begun(rest.got(remote, what, query, STREAM_MAX)?).map(|body| rest.stream(body))
+        })
+    }
+
+    /// Has something done about `remote`, with a key that may push, and takes what the server says of it.
+    ///
+    /// # Errors
+    /// As [`Rest::get`].
+    pub fn post_for<T: DeserializeOwned>(
+        &mut self,
+        remote: &RemoteName,
+        what: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Error> {
         let path = replica_path(remote, what);
+        let body = self.asking(remote, "push", |rest| rest.whole(rest.posted(&path, body, DONE_MAX)?))?;
+        self.parsed(&body)
+    }
+
+    /// Tries without a key where none was found, and asks the user for one where the server wants one.
+    fn asking<T>(
+        &mut self,
+        remote: &RemoteName,
+        verb: &'static str,
+        ask: impl Fn(&Rest) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         loop {
-            match self.get_once(&path, query) {
+            match ask(self) {
                 Err(Error::Refused { refusal: Refusal::NotAllowed, .. })
                     if self.access.credential.is_none() =>
                 {
-                    self.access.credential = Some(ask_for_key("pull", &remote.to_string())?);
+                    self.access.credential = Some(ask_for_key(verb, &remote.to_string())?);
                 }
                 got => return got,
             }
         }
     }
 
-    fn get_once<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, Error> {
-        let mut request = self.agent.get(self.access.server.http(path));
+    fn got(
+        &self,
+        remote: &RemoteName,
+        what: &str,
+        query: &[(&str, String)],
+        within: Duration,
+    ) -> Result<Answer, Error> {
+        let mut request = self.agent.get(self.access.server.http(&replica_path(remote, what)));
         for (name, value) in query {
             request = request.query(name, value);
         }
         if let Some(key) = self.key() {
             request = request.header("Authorization", key);
         }
-        let body = self.body_of(request.call())?;
-        serde_json::from_slice(&body).map_err(|error| Error::NotThisServer {
-            server: self.access.server.to_string(),
-            why: format!("its answer cannot be read ({error})"),
-        })
+        let request = request.config().timeout_global(Some(within)).build();
+        request.call().map_err(|error| self.unanswered(&error))
+    }
+
+    fn posted(&self, path: &str, body: &impl Serialize, within: Duration) -> Result<Answer, Error> {
+        let body = serde_json::to_vec(body).map_err(|error| Error::Output(error.into()))?;
+        let request = self.agent.post(self.access.server.http(path)).content_type("application/json");
+        let request = match self.key() {
+            Some(key) => request.header("Authorization", key),
+            None => request,
+        };
+        let request = request.config().timeout_global(Some(within)).build();
+        request.send(&body[..]).map_err(|error| self.unanswered(&error))
+    }
+
+    fn parsed<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, Error> {
+        serde_json::from_slice(body).map_err(|error| not_this(&self.access, &error.to_string()))
     }
 
     /// Tells the server something; what it answers is not looked at.
@@ -94,30 +244,33 @@ impl Rest {
     /// # Errors
     /// As [`Rest::get`], but nobody is asked for a key.
     pub fn post(&self, path: &str, body: &impl Serialize) -> Result<(), Error> {
-        let body = serde_json::to_vec(body).map_err(|error| Error::Output(error.into()))?;
-        let request = self.agent.post(self.access.server.http(path)).content_type("application/json");
-        let request = match self.key() {
-            Some(key) => request.header("Authorization", key),
-            None => request,
-        };
-        self.body_of(request.send(&body[..])).map(|_| ())
+        self.whole(self.posted(path, body, ANSWER_MAX)?).map(drop)
     }
 
     fn key(&self) -> Option<&str> {
         self.access.credential.as_ref().map(|Credential { key, .. }| key.secret())
     }
 
-    fn body_of(
-        &self,
-        response: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
-    ) -> Result<Vec<u8>, Error> {
-        let mut response = response.map_err(|error| self.unanswered(&error))?;
-        let body = response.body_mut().with_config().limit(ANSWER_LEN_MAX).read_to_vec();
-        let body = body.map_err(|error| self.unanswered(&error))?;
-        if !response.status().is_success() {
-            return Err(refused(&self.access.server, response.status(), response.headers(), &body));
+    /// The answer's body, where it is no refusal.
+    fn begun(&self, answer: Answer) -> Result<ureq::Body, Error> {
+        if answer.status().is_success() {
+            return Ok(answer.into_body());
         }
-        Ok(body)
+        let (head, mut body) = answer.into_parts();
+        let text = body.with_config().limit(ANSWER_LEN_MAX).read_to_vec();
+        let text = text.map_err(|error| self.unanswered(&error))?;
+        Err(refused(&self.access.server, head.status, &head.headers, &text))
+    }
+
+    fn whole(&self, answer: Answer) -> Result<Vec<u8>, Error> {
+        let mut body = self.begun(answer)?;
+        let body = body.with_config().limit(ANSWER_LEN_MAX).read_to_vec();
+        body.map_err(|error| self.unanswered(&error))
+    }
+
+    fn stream(&self, body: ureq::Body) -> Stream {
+        let reader = BufReader::with_capacity(STREAM_BUFFER_LEN, body.into_reader());
+        Stream { reader, line: Vec::new(), access: self.access.clone() }
     }
 
     fn unanswered(&self, error: &ureq::Error) -> Error {

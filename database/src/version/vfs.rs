@@ -40,13 +40,7 @@ struct Vfs {
 pub(super) struct Registered(NonNull<Vfs>);
 
 // SAFETY: what it points to is ours alone; SQLite changes only the list that it is in, under a lock of its own.
-// The rest of it may be shared between threads, which is checked here.
-unsafe impl Send for Registered
-where
-    CString: Send + Sync,
-    Arc<Shared>: Send + Sync,
-{
-}
+unsafe impl Send for Registered {}
 
 impl Registered {
     pub(super) fn new(shared: Arc<Shared>) -> Result<Registered, VersionError> {

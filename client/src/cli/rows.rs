@@ -1,0 +1,115 @@
+//! What can be typed about rows: conflicts and their settlement, differences, queries.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+/// `sqlrsync conflicts REMOTE [N]`.
+#[derive(Debug, Args)]
+pub struct ConflictsArgs {
+    /// The replica.
+    #[arg(value_name = "NAMESPACE/PATH")]
+    pub remote: OsString,
+    /// Show this conflict row by row.
+    #[arg(value_name = "N")]
+    pub number: Option<u64>,
+    /// List those that are settled, too.
+    #[arg(long, conflicts_with = "number")]
+    pub all: bool,
+    /// Show at most so many rows, or conflicts.
+    #[arg(short = 'n', long, value_name = "N")]
+    pub limit: Option<u64>,
+    /// A key that may pull.
+    #[arg(long = "pullKey", alias = "pull-key", value_name = "KEY")]
+    pub pull_key: Option<String>,
+}
+
+/// `sqlrsync resolve REMOTE N`.
+#[derive(Debug, Args)]
+#[command(after_help = "In --row a key is written as a value of SQL or plainly: customers:17, \
+                        names:ada or \"names:'it, or not'\".\nA key of several columns has its values in \
+                        their order, with a comma behind each: orders:9,3 or orders:9,")]
+pub struct ResolveArgs {
+    /// The replica.
+    #[arg(value_name = "NAMESPACE/PATH")]
+    pub remote: OsString,
+    /// The conflict.
+    #[arg(value_name = "N")]
+    pub number: u64,
+    /// What becomes of all rows that no --row names: theirs is what the replica has, mine what was pushed.
+    #[arg(long, value_name = "SIDE")]
+    pub keep: Option<Keep>,
+    /// What becomes of one row; may be given again and again.
+    #[arg(long = "row", value_name = "TABLE:KEY=SIDE")]
+    pub rows: Vec<String>,
+    /// What the version that settles it is about; stands in the log.
+    #[arg(short = 'm', long, value_name = "TEXT")]
+    pub message: Option<String>,
+    /// A key that may push.
+    #[arg(long = "pushKey", alias = "push-key", value_name = "KEY")]
+    pub push_key: Option<String>,
+}
+
+/// A side of a conflict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Keep {
+    /// What the replica has.
+    Theirs,
+    /// What was pushed.
+    Mine,
+}
+
+impl Keep {
+    /// As it is written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Keep::Theirs => "theirs",
+            Keep::Mine => "mine",
+        }
+    }
+}
+
+/// `sqlrsync diff A B`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "With --json an object a changed row. The exit code is 0, whether there are differences or not."
+)]
+pub struct DiffArgs {
+    /// The older side.
+    #[arg(value_name = "LOCAL|REMOTE[@VERSION]")]
+    pub from: OsString,
+    /// The newer side.
+    #[arg(value_name = "LOCAL|REMOTE[@VERSION]")]
+    pub to: OsString,
+    /// Count the rows of each table and show none.
+    #[arg(long, group = "form")]
+    pub stat: bool,
+    /// Print SQL that makes the newer side of the older.
+    #[arg(long, group = "form")]
+    pub sql: bool,
+    /// Write a changeset of SQLite's session extension.
+    #[arg(long, value_name = "FILE", group = "form")]
+    pub changeset: Option<PathBuf>,
+    /// A key that may pull.
+    #[arg(long = "pullKey", alias = "pull-key", value_name = "KEY")]
+    pub pull_key: Option<String>,
+}
+
+/// `sqlrsync query REMOTE[@VERSION] SQL`.
+#[derive(Debug, Args)]
+#[command(after_help = "With --json an object a row. The server bounds the time, the rows and the memory.")]
+pub struct QueryArgs {
+    /// The replica, and which version.
+    #[arg(value_name = "NAMESPACE/PATH[@VERSION]")]
+    pub remote: OsString,
+    /// One statement that reads.
+    #[arg(value_name = "SQL")]
+    pub sql: String,
+    /// Print at most so many rows.
+    #[arg(short = 'n', long, value_name = "N")]
+    pub limit: Option<u64>,
+    /// A key that may pull.
+    #[arg(long = "pullKey", alias = "pull-key", value_name = "KEY")]
+    pub pull_key: Option<String>,
+}

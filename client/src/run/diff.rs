@@ -1,0 +1,150 @@
+//! Which rows differ: between two versions on a server, which compares them, or between files here.
+
+mod local;
+mod printer;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+use sqlrsync_protocol::page::VersionNumber;
+use sqlrsync_protocol::remote::{RemoteName, VersionSelector};
+use sqlrsync_protocol::text::is_unseen;
+
+use super::Run;
+use super::rest::{Rest, Stream};
+use crate::error::Error;
+use crate::plan::{Diff, DiffForm, DiffSides};
+use crate::rows::difference::{RowDifference, SchemaDifference};
+use printer::Printer;
+
+/// A line of the server's answer.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Row(RowDifference),
+    Schema(SchemaDifference),
+    /// The comparison could not be finished.
+    Error {
+        error: String,
+    },
+}
+
+pub fn show(run: &Run, plan: &Diff) -> Result<(), Error> {
+    match &plan.sides {
+        DiffSides::Versions { remote, from, to, access } => {
+            run.warn_of_plain_text(access);
+            let mut rest = Rest::new(access)?;
+            let (from, to) = numbers(&mut rest, remote, *from, *to)?;
+            versions(run, &mut rest, remote, (from, to), &plan.form)
+        }
+        DiffSides::Files { from, to } => local::files(run, &from.path, &to.path, &plan.form),
+        DiffSides::FileAndVersion { local, remote, version, access, file_first } => {
+            run.warn_of_plain_text(access);
+            local::file_and_version(run, local, (remote, *version), access, *file_first, &plan.form)
+        }
+    }
+}
+
+/// The numbers of the versions that are meant. The server is asked only where that needs the latest.
+pub fn numbers(
+    rest: &mut Rest,
+    remote: &RemoteName,
+    from: VersionSelector,
+    to: VersionSelector,
+) -> Result<(VersionNumber, VersionNumber), Error> {
+    if let (VersionSelector::Number(from), VersionSelector::Number(to)) = (from, to) {
+        return Ok((from, to));
+    }
+    let status: Value = rest.get(remote, "status", &[])?;
+    let latest = status["latest"].as_u64().and_then(VersionNumber::new);
+    let number = |selector: VersionSelector| {
+        let found = latest.and_then(|latest| selector.resolve(latest));
+        found.ok_or_else(|| {
+            let hint = format!("sqlrsync log {remote} lists its versions");
+            Error::usage(format!("{remote} has no version that is meant by @{}", selector.to_header()), hint)
+        })
+    };
+    Ok((number(from)?, number(to)?))
+}
+
+fn versions(
+    run: &Run,
+    rest: &mut Rest,
+    remote: &RemoteName,
+    (from, to): (VersionNumber, VersionNumber),
+    form: &DiffForm,
+) -> Result<(), Error> {
+    let format = match form {
+        DiffForm::Rows | DiffForm::Stat => "json",
+        DiffForm::Sql => "sql",
+        DiffForm::Changeset(_) => "changeset",
+    };
+    let query = [("from", from.to_string()), ("to", to.to_string()), ("format", format.to_owned())];
+    let mut stream = rest.get_stream(remote, "diff", &query)?;
+    match form {
+        DiffForm::Rows | DiffForm::Stat => rows(run, &mut stream, form),
+        DiffForm::Sql => sql(&mut stream),
+        DiffForm::Changeset(file) => into_file(file, |out| stream.copy(out).map(drop)),
+    }
+}
+
+fn rows(run: &Run, stream: &mut Stream, form: &DiffForm) -> Result<(), Error> {
+    let mut printer = Printer::new(run.output.json, form, io::stdout().lock());
+    while let Some(line) = stream.object()? {
+        let goes_on = match line {
+            Line::Row(row) => printer.row(&row)?,
+            Line::Schema(change) => printer.schema(&change)?,
+            Line::Error { error } => {
+                let who = "the server".to_owned();
+                return Err(Error::Cut { who, why: sqlrsync_protocol::text::printable(&error) });
+            }
+        };
+        if !goes_on {
+            return Ok(());
+        }
+        if run.cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+    }
+    printer.end()
+}
+
+/// SQL goes out as it comes; on a terminal without what that would obey.
+fn sql(stream: &mut Stream) -> Result<(), Error> {
+    let stdout = io::stdout();
+    let mut out = stdout.lock();
+    if !stdout.is_terminal() {
+        return quietly(stream.copy(&mut out).map(drop));
+    }
+    while let Some(line) = stream.line()? {
+        let safe = String::from_utf8_lossy(line).replace(|c| is_unseen(c) && c != '\t', "?");
+        quietly(writeln!(out, "{safe}").map_err(Error::Output))?;
+    }
+    Ok(())
+}
+
+/// That nobody reads any more is no error.
+fn quietly(written: Result<(), Error>) -> Result<(), Error> {
+    match written {
+        Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// Writes a file whole or not at all.
+fn into_file(
+    path: &Path,
+    write: impl FnOnce(&mut io::BufWriter<&std::fs::File>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let file = tempfile::Builder::new().prefix(".sqlrsync-").tempfile_in(folder);
+    let file = file.map_err(Error::file("write into", folder))?;
+    let mut out = io::BufWriter::new(file.as_file());
+    write(&mut out)?;
+    out.flush().map_err(Error::file("write", path))?;
+    drop(out);
+    file.persist(path).map_err(|error| Error::file("write", path)(error.error))?;
+    Ok(())
+}

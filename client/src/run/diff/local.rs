@@ -1,0 +1,233 @@
+//! Comparing files here, and a file here with a version from a server.
+//!
+//! - Both sides are read through one read transaction each, and nothing is written to either.
+//! - A version is pulled into a temporary copy beside the state, which begins as a copy of the file here: what
+//!   both have in common does not travel. It is deleted afterwards.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use sqlrsync_database::btree::Touched;
+use sqlrsync_database::rows::{self, Change, Encoding, Go, Key, RowChange, SchemaChange, Table, Value};
+use sqlrsync_database::version::{Limits, LiveContent, VersionDatabase};
+use sqlrsync_database::{FileReplica, FileReplicaOptions, Overwrite};
+use sqlrsync_protocol::canonical::HeaderFields;
+use sqlrsync_protocol::content::Content;
+use sqlrsync_protocol::page::PageNumber;
+use sqlrsync_protocol::remote::{RemoteName, VersionSelector};
+
+use super::printer::Printer;
+use crate::error::Error;
+use crate::outcome::bytes_text;
+use crate::plan::{Access, DiffForm, LocalFile, Pull};
+use crate::rows::cell::{Cell, Cells};
+use crate::rows::difference::{Op, RowDifference, SchemaDifference};
+use crate::run::{Run, pull, state_name};
+use crate::state::State;
+
+/// How the folders of temporary copies begin.
+const COPY_PREFIX: &str = "diff-";
+
+/// How old one is when nobody can be at work in it any more.
+const COPY_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What a row without a declared key is named by in JSON.
+const ROWID: &str = "rowid";
+
+pub fn files(run: &Run, from: &Path, to: &Path, form: &DiffForm) -> Result<(), Error> {
+    let (from, to) = (LiveContent::open(from)?, LiveContent::open(to)?);
+    compare(run, Box::new(from), Box::new(to), form)
+}
+
+pub fn file_and_version(
+    run: &Run,
+    local: &LocalFile,
+    (remote, version): (&RemoteName, VersionSelector),
+    access: &Access,
+    file_first: bool,
+    form: &DiffForm,
+) -> Result<(), Error> {
+    let mut here = LiveContent::open(&local.path)?;
+    let folder = copies_folder(run)?;
+    let copy = folder.path().join("version.db");
+    write_out(&mut here, &copy)?;
+    let state = State::open(run.folders.state(), &local.path, &state_name(&access.server, Some(remote)));
+    let options = FileReplicaOptions {
+        base: state.base(),
+        // It is a copy of the file here, whatever that is.
+        overwrite: Overwrite::Force,
+        ..FileReplicaOptions::default()
+    };
+    let mut plan = Pull {
+        remote: remote.clone(),
+        version,
+        replica_id: None,
+        local: LocalFile { typed: local.typed.clone(), path: copy.clone() },
+        access: access.clone(),
+        request_keys: false,
+        dry: false,
+        force: true,
+    };
+    let pulled = pull::transfer(run, &mut plan, FileReplica::open(&copy, options)?)?.outcome;
+    if !run.output.quiet {
+        let version = pulled.version.map(|version| format!("version {version} of ")).unwrap_or_default();
+        let bytes = bytes_text(pulled.bytes_received);
+        eprintln!("compared with {version}{remote}: {} pages, {bytes} received", pulled.pages_received);
+    }
+    let there = LiveContent::open(&copy)?;
+    let (from, to): (Box<dyn Content>, Box<dyn Content>) =
+        if file_first { (Box::new(here), Box::new(there)) } else { (Box::new(there), Box::new(here)) };
+    compare(run, from, to, form)
+}
+
+/// A folder of its own, deleted when it is dropped. Those that a killed run has left behind go as well.
+fn copies_folder(run: &Run) -> Result<tempfile::TempDir, Error> {
+    let folder = run.temp_folder()?;
+    for old in left_behind(&folder) {
+        let _ = fs::remove_dir_all(old);
+    }
+    let made = tempfile::Builder::new().prefix(COPY_PREFIX).tempdir_in(&folder);
+    made.map_err(Error::file("make a folder in", &folder))
+}
+
+fn left_behind(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_old = |path: &PathBuf| {
+        let modified = fs::metadata(path).and_then(|data| data.modified()).ok();
+        let age = modified.and_then(|modified| SystemTime::now().duration_since(modified).ok());
+        age.is_some_and(|age| age > COPY_AGE_MAX)
+    };
+    let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(COPY_PREFIX));
+    ours.map(|entry| entry.path()).filter(is_old).collect()
+}
+
+/// Writes a content into a new file, in rollback mode: nobody else will open it.
+fn write_out(content: &mut LiveContent, path: &Path) -> Result<(), Error> {
+    let geometry = content.geometry();
+    let mut fields = content.fields().to_bytes();
+    fields[..2].copy_from_slice(&[1, 1]);
+    let mut page = vec![0; geometry.page_size.bytes()];
+    let file = File::create_new(path).map_err(Error::file("make", path))?;
+    let mut out = BufWriter::with_capacity(1 << 20, file);
+    for number in 1..=geometry.page_count.get() {
+        let Some(number) = PageNumber::new(number) else { break };
+        content.read(number, &mut page).map_err(|error| Error::Unreadable { why: error.to_string() })?;
+        if number == PageNumber::FIRST {
+            HeaderFields::from_bytes(fields).put(&mut page);
+        }
+        out.write_all(&page).map_err(Error::file("write", path))?;
+    }
+    out.flush().map_err(Error::file("write", path))
+}
+
+/// Compares two contents row by row.
+fn compare(run: &Run, from: Box<dyn Content>, to: Box<dyn Content>, form: &DiffForm) -> Result<(), Error> {
+    if let DiffForm::Sql | DiffForm::Changeset(_) = form {
+        let what = "--sql and --changeset are for two versions on a server in this version of sqlrsync";
+        return Err(Error::usage(what, "push the file first, or compare without them"));
+    }
+    let cancel = Arc::new(AtomicBool::new(false));
+    let (told, stop) = (run.cancel.clone(), Arc::clone(&cancel));
+    let watch = run.runtime.spawn(async move {
+        told.cancelled().await;
+        stop.store(true, Ordering::SeqCst);
+    });
+    let limits = Limits { temp_dir: Some(run.temp_folder()?), cancel: Some(cancel), ..Limits::default() };
+    let (from, to) = (VersionDatabase::open(from, limits.clone())?, VersionDatabase::open(to, limits)?);
+    let compared = print(run, &from, &to, form);
+    watch.abort();
+    if run.cancel.is_cancelled() {
+        return Err(Error::Cancelled);
+    }
+    compared
+}
+
+fn print(run: &Run, from: &VersionDatabase, to: &VersionDatabase, form: &DiffForm) -> Result<(), Error> {
+    let mut printer = Printer::new(run.output.json, form, io::stdout().lock());
+    let mut failed = None;
+    let mut sink = |change: Change| {
+        let goes_on = match change {
+            Change::Row(row) => printer.row(&row_difference(&row)),
+            Change::Schema(schema) => printer.schema(&schema_difference(schema)),
+        };
+        Ok(match goes_on {
+            Ok(true) => Go::On,
+            Ok(false) => Go::Stop,
+            Err(error) => {
+                failed = Some(error);
+                Go::Stop
+            }
+        })
+    };
+    let touched = Touched::everything("the two are compared row by row");
+    let summary = rows::diff(from.connection(), to.connection(), &touched, &mut sink)?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    if summary.stopped {
+        return Ok(());
+    }
+    for left in &summary.left_out {
+        run.warn(&format!("{} is not compared row by row: {}", left.table, left.why));
+    }
+    printer.end()
+}
+
+fn schema_difference(change: SchemaChange) -> SchemaDifference {
+    let SchemaChange { kind, name, before, after, .. } = change;
+    let op = match (&before, &after) {
+        (None, _) => Op::Insert,
+        (_, None) => Op::Delete,
+        _ => Op::Update,
+    };
+    SchemaDifference { kind: kind.as_str().to_owned(), name, op, before, after }
+}
+
+fn row_difference(change: &RowChange) -> RowDifference {
+    let cells = |table: &Table, values: &[Value]| {
+        let columns = table.columns.iter().map(|column| column.name.clone());
+        Cells(columns.zip(values.iter().map(|value| cell(value, change.encoding))).collect())
+    };
+    let key = match &change.key {
+        Key::Rowid(rowid) => Cells(vec![(ROWID.to_owned(), Cell::Integer(*rowid))]),
+        Key::Declared(values) => {
+            let columns = change.table.key.iter().filter_map(|&column| change.table.columns.get(column));
+            let names = columns.map(|column| column.name.clone());
+            Cells(names.zip(values.iter().map(|value| cell(value, change.encoding))).collect())
+        }
+    };
+    RowDifference {
+        table: change.table.name.clone(),
+        key,
+        op: match change.op() {
+            rows::Op::Insert => Op::Insert,
+            rows::Op::Update => Op::Update,
+            rows::Op::Delete => Op::Delete,
+        },
+        before: change.before.as_ref().map(|row| cells(&change.table_before, &row.values)),
+        after: change.after.as_ref().map(|row| cells(&change.table, &row.values)),
+    }
+}
+
+fn cell(value: &Value, encoding: Encoding) -> Cell {
+    match value {
+        Value::Null => Cell::Null,
+        Value::Integer(value) => Cell::Integer(*value),
+        Value::Real(value) => Cell::Real(*value),
+        Value::Text(bytes) => match encoding.decode(bytes) {
+            Some(text) => Cell::Text(text),
+            None => Cell::OddText(hex(bytes)),
+        },
+        Value::Blob(bytes) => Cell::Blob(hex(bytes)),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble & 15)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
+}
