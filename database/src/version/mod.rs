@@ -139,15 +139,16 @@ impl VersionDatabase {
         }
     }
 
-    /// Whether something below SQLite failed that nobody asked [`Self::explain`] about: `integrity_check` and
-    /// virtual tables, say, make a row of it, or nothing.
+    /// Whether something failed that nobody asked [`Self::explain`] about, below SQLite or since time is up. To
+    /// be asked when something else than a `rusqlite::Error` says that it failed, and after `integrity_check` and
+    /// what has virtual tables, which may swallow an error.
     ///
     /// # Errors
     /// What it was.
     pub fn check(&self) -> Result<(), VersionError> {
         match self.shared().take_trouble() {
             Some(trouble) => Err(trouble.into()),
-            None => Ok(()),
+            None => self.shared().stop.is_over().map_or(Ok(()), Err),
         }
     }
 

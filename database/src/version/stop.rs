@@ -19,6 +19,8 @@ pub(super) struct Stop {
     cancel: Option<Arc<AtomicBool>>,
     /// Why it stopped last: a [`Why`].
     why: AtomicU8,
+    /// Why it stopped for good, and not only a query.
+    over: AtomicU8,
 }
 
 #[derive(Clone, Copy)]
@@ -35,19 +37,23 @@ impl Stop {
             query_deadline: AtomicU64::new(NEVER),
             cancel,
             why: AtomicU8::new(0),
+            over: AtomicU8::new(0),
         }
     }
 
     /// Whether to stop now.
     pub(super) fn is_due(&self) -> bool {
         let now = millis(self.opened.elapsed());
-        let deadline = self.deadline.min(self.query_deadline.load(Ordering::Relaxed));
-        let why = match &self.cancel {
-            Some(cancel) if cancel.load(Ordering::Relaxed) => Why::Cancelled,
-            _ if now >= deadline => Why::Deadline,
+        let (why, is_over) = match &self.cancel {
+            Some(cancel) if cancel.load(Ordering::Relaxed) => (Why::Cancelled, true),
+            _ if now >= self.deadline => (Why::Deadline, true),
+            _ if now >= self.query_deadline.load(Ordering::Relaxed) => (Why::Deadline, false),
             _ => return false,
         };
         self.why.store(why as u8, Ordering::Relaxed);
+        if is_over {
+            self.over.store(why as u8, Ordering::Relaxed);
+        }
         true
     }
 
@@ -59,9 +65,19 @@ impl Stop {
 
     /// Why SQLite was stopped; by whoever else did it, where it was not stopped here.
     pub(super) fn why(&self) -> VersionError {
-        match self.why.load(Ordering::Relaxed) {
-            why if why == Why::Deadline as u8 => VersionError::Deadline,
-            _ => VersionError::Cancelled,
+        Stop::error(&self.why).unwrap_or(VersionError::Cancelled)
+    }
+
+    /// Why a statement was stopped after which every other one is; `None` where none was.
+    pub(super) fn is_over(&self) -> Option<VersionError> {
+        Stop::error(&self.over)
+    }
+
+    fn error(why: &AtomicU8) -> Option<VersionError> {
+        match why.load(Ordering::Relaxed) {
+            why if why == Why::Deadline as u8 => Some(VersionError::Deadline),
+            why if why == Why::Cancelled as u8 => Some(VersionError::Cancelled),
+            _ => None,
         }
     }
 }

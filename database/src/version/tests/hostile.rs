@@ -117,6 +117,7 @@ fn a_version_is_used_no_longer_than_it_may_be() {
     let db = VersionDatabase::open(Box::new(content.clone()), limits).unwrap();
     let error = db.connection().query_row(endless, [], |_| Ok(())).unwrap_err();
     assert!(matches!(db.explain(error), VersionError::Deadline));
+    assert!(matches!(db.check(), Err(VersionError::Deadline)));
 
     let cancel = Arc::new(AtomicBool::new(false));
     let limits = Limits { cancel: Some(Arc::clone(&cancel)), ..Limits::default() };
@@ -126,6 +127,15 @@ fn a_version_is_used_no_longer_than_it_may_be() {
         let error = db.connection().query_row(endless, [], |_| Ok(())).unwrap_err();
         assert!(matches!(db.explain(error), VersionError::Cancelled));
     });
+}
+
+#[test]
+fn what_sqlite_makes_no_error_of_is_told_by_check() {
+    let db = failing(6, false).unwrap();
+    let found = text(db.connection(), "PRAGMA integrity_check");
+    assert_ne!(found, "ok");
+    assert!(matches!(db.check(), Err(VersionError::Content(_))));
+    db.check().unwrap();
 }
 
 #[test]

@@ -115,6 +115,29 @@ fn a_query_writes_nothing_and_opens_nothing() {
 }
 
 #[test]
+fn virtual_tables_and_functions_that_read_can_be_asked() {
+    let sql = "CREATE VIRTUAL TABLE r USING rtree(id, low, high); INSERT INTO r VALUES (1, 2, 3);
+               CREATE VIRTUAL TABLE f4 USING fts4(x); INSERT INTO f4 VALUES ('one word');
+               CREATE VIRTUAL TABLE f5 USING fts5(x); INSERT INTO f5 VALUES ('one word');
+               CREATE TABLE j (x); INSERT INTO j VALUES ('[1, 2]');";
+    let db = open(&content(sql));
+    let one = [
+        "SELECT count(*) FROM r WHERE low < 3",
+        "SELECT count(*) FROM f4 WHERE x MATCH 'word'",
+        "SELECT count(*) FROM f5 WHERE f5 MATCH 'wo*'",
+        "SELECT count(*) - 1 FROM j, json_each(j.x)",
+        "SELECT count(*) FROM pragma_table_info('j')",
+        "SELECT count(*) > 5 FROM dbstat",
+        "SELECT count(*) FROM sqlite_schema WHERE name = 'j'",
+        "SELECT date('now') > '2020-01-01'",
+    ];
+    for sql in one {
+        assert_eq!(ask(&db, sql).unwrap().1, [[Value::Integer(1)]], "{sql}");
+    }
+    assert_eq!(db.written().unwrap().pages().count(), 0);
+}
+
+#[test]
 fn a_query_is_over_when_its_time_is() {
     let db = open(&content(ROWS));
     let limits = QueryLimits { time: Duration::from_millis(50), ..QueryLimits::default() };
