@@ -215,6 +215,14 @@ impl FileLock {
         lock.ok_or_else(|| Error::InUse { path: path.to_owned() })
     }
 
+    /// Takes the lock of `path` where nobody has it.
+    ///
+    /// # Errors
+    /// Where the state folder cannot be written.
+    pub fn take_if_free(state_folder: &Path, path: &Path) -> Result<Option<FileLock>, Error> {
+        FileLock::take_within(state_folder, &name_of(&[&path.to_string_lossy()]), Duration::ZERO)
+    }
+
     /// Takes the lock of whoever publishes `path`: held from the first push to the last, beside the lock
     /// of each push.
     ///

@@ -15,6 +15,7 @@
 mod agreed;
 mod apply;
 pub mod btree;
+mod content_now;
 mod delta;
 mod error;
 mod file_replica;
@@ -23,6 +24,7 @@ mod image;
 mod legacy;
 mod library;
 mod live_origin;
+pub mod merge;
 mod new_file;
 mod page_hashes;
 mod pages;
@@ -40,6 +42,7 @@ mod wal;
 mod wal_file;
 
 pub use agreed::Agreed;
+pub use content_now::{Look, NowOptions, root_now};
 pub use error::Error;
 pub use file_replica::{FileReplica, FileReplicaOptions, Overwrite};
 pub use fingerprint::{Fingerprint, SHOWS_AFTER};

@@ -31,7 +31,7 @@ use crate::sending::{Sending, Unpacked, finish_writer, to_send};
 use crate::snapshot::Snapshot;
 use crate::spool::{SPOOL_MEMORY_MAX, spool};
 use crate::staged::find_reusable;
-use crate::wal::{Changed, Known, changed_pages};
+use crate::wal::{Changed, Known, changed_pages, frames_worth_reading};
 
 /// So many pages are always read one by one; of more, only as many as are a quarter of the file. More take
 /// as long as all of them in a row.
@@ -223,7 +223,9 @@ impl LiveOrigin {
         if self.options.scan && ground == Ground::Kept {
             return Ok(None);
         }
-        let known = Known { fingerprint, tree, last_scan_ns: self.last_scan_of(ground) };
+        let (last_scan_ns, frames_max) =
+            (self.last_scan_of(ground), frames_worth_reading(snapshot.geometry()));
+        let known = Known { fingerprint, tree, last_scan_ns, frames_max };
         match changed_pages(&known, snapshot)? {
             Changed::Pages(pages) => {
                 tracing::debug!(path = %self.path.display(), pages = pages.len(), "the WAL says what changed");

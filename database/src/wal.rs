@@ -26,7 +26,7 @@ use std::os::unix::fs::FileExt;
 use roaring::RoaringBitmap;
 use sqlrsync_protocol::canonical::make_canonical;
 use sqlrsync_protocol::hash::PageHash;
-use sqlrsync_protocol::page::PageNumber;
+use sqlrsync_protocol::page::{Geometry, PageNumber};
 
 use crate::error::Error;
 use crate::fingerprint::{Fingerprint, Wal, WalPoint, beside, stat};
@@ -52,6 +52,13 @@ pub(crate) struct Known<'k> {
     pub(crate) tree: &'k PageHashes,
     /// When every page of it was last read.
     pub(crate) last_scan_ns: Option<i64>,
+    /// How many frames may be read at most; see [`frames_worth_reading`].
+    pub(crate) frames_max: u32,
+}
+
+/// How many frames are read rather than a file of this size.
+pub(crate) fn frames_worth_reading(geometry: Geometry) -> u32 {
+    FRAMES_ALWAYS.max(geometry.page_count.get() / 4)
 }
 
 /// Why the whole file has to be read.
@@ -135,7 +142,7 @@ fn find(known: &Known<'_>, snapshot: &Snapshot) -> Result<RoaringBitmap, Stop> {
         (Wal::Empty, Wal::Frames(to)) if then.proves_unwritten(&now) => (None, to),
         _ => return Err(Scan::Reset.into()),
     };
-    let frames = walk(snapshot, from, to)?;
+    let frames = walk(snapshot, from, to, known.frames_max)?;
     frames.changed(known, snapshot)
 }
 
@@ -155,7 +162,7 @@ struct Frames {
 
 /// Reads the frames after `from` (from the first, where none is given) up to `to`, and proves that
 /// they are the ones that led there.
-fn walk(snapshot: &Snapshot, from: Option<WalPoint>, to: WalPoint) -> Result<Frames, Stop> {
+fn walk(snapshot: &Snapshot, from: Option<WalPoint>, to: WalPoint, frames_max: u32) -> Result<Frames, Stop> {
     let file = File::open(beside(snapshot.path(), "-wal"))?;
     let header = WalHeader::read(&file)?.ok_or(Scan::Reset)?;
     let page_size = snapshot.geometry().page_size.bytes() as u64;
@@ -165,7 +172,7 @@ fn walk(snapshot: &Snapshot, from: Option<WalPoint>, to: WalPoint) -> Result<Fra
     }
     let begin = from.map_or(0, |from| from.frame);
     let count = to.frame.checked_sub(begin).ok_or(Scan::Broken)?;
-    if count > FRAMES_ALWAYS.max(snapshot.geometry().page_count.get() / 4) {
+    if count > frames_max {
         return Err(Scan::TooMany.into());
     }
     let mut sum = header.sum_from(from.map(|from| from.checksum)).ok_or(Scan::Broken)?;

@@ -42,8 +42,8 @@ pub struct Candidate {
     pub content: Manifest,
     /// What its changes are counted from; `None` where nothing is known that both sides had.
     pub merge_base: Option<MergeBase>,
-    /// The open conflict that it adds to, since its pusher's last candidate is in it.
-    pub adds_to: Option<ConflictNumber>,
+    /// The conflict that it adds to, since it is made from the candidate that is in it.
+    pub adds_to: Option<AddsTo>,
     /// How many conflicts there were when it was kept: one that it opened has a higher number.
     pub(crate) conflicts_before: u64,
 }
@@ -72,7 +72,16 @@ pub struct KeepOptions {
     /// What its changes are counted from.
     pub merge_base: Option<MergeBase>,
     /// The open conflict that it adds to.
-    pub adds_to: Option<ConflictNumber>,
+    pub adds_to: Option<AddsTo>,
+}
+
+/// A conflict that a candidate is to take the place in of one that it is made from, and so has all changes of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddsTo {
+    /// The conflict.
+    pub conflict: ConflictNumber,
+    /// The candidate that is in it.
+    pub candidate: PushId,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -80,9 +89,16 @@ pub struct KeepOptions {
 struct StoredCandidate {
     id: String,
     merge_base: Option<StoredMergeBase>,
-    adds_to: Option<u64>,
+    adds_to: Option<StoredAddsTo>,
     conflicts_before: u64,
     content: Stored,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredAddsTo {
+    conflict: u64,
+    candidate: String,
 }
 
 /// Also part of conflicts and of client records.
@@ -134,7 +150,9 @@ impl Candidate {
         let stored = StoredCandidate {
             id: hex(&self.id.0),
             merge_base: self.merge_base.as_ref().map(StoredMergeBase::of),
-            adds_to: self.adds_to.map(ConflictNumber::get),
+            adds_to: self
+                .adds_to
+                .map(|to| StoredAddsTo { conflict: to.conflict.get(), candidate: hex(&to.candidate.0) }),
             conflicts_before: self.conflicts_before,
             content: Stored::of(&self.content),
         };
@@ -162,7 +180,10 @@ impl StoredCandidate {
         };
         let adds_to = match self.adds_to {
             None => None,
-            Some(number) => Some(ConflictNumber::new(number)?),
+            Some(to) => Some(AddsTo {
+                conflict: ConflictNumber::new(to.conflict)?,
+                candidate: PushId(hex16(&to.candidate)?),
+            }),
         };
         let content = Manifest { candidate: Some(id), ..content };
         Some(Candidate { id, content, merge_base, adds_to, conflicts_before: self.conflicts_before })

@@ -2,9 +2,10 @@
 //! or the user's. The reply to the peer and the exit code follow from the type.
 
 use sqlrsync_protocol::block::BlockError;
+use sqlrsync_protocol::content::ContentError;
 use sqlrsync_protocol::exchange::{Fault, Refusal};
 use sqlrsync_protocol::hash::Root;
-use sqlrsync_protocol::page::{PageNumber, VersionNumber};
+use sqlrsync_protocol::page::{ConflictNumber, PageNumber, VersionNumber};
 
 /// Why a repository could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +81,20 @@ pub enum Error {
     /// More pushes wait to be merged or settled than a replica may have.
     #[error("{0} pushes are kept for this database already: settle some of its conflicts, then push again")]
     TooManyCandidates(usize),
+    /// What was to be merged waits in a conflict, by way of another process.
+    #[error("conflict {0} was opened for this push meanwhile: it waits to be settled")]
+    InConflict(ConflictNumber),
+    /// What was to be settled is settled.
+    #[error("conflict {conflict} is over: it ended with version {version}")]
+    ConflictIsOver {
+        /// The conflict.
+        conflict: ConflictNumber,
+        /// The version that ended it.
+        version: VersionNumber,
+    },
+    /// The pages of a merge could not be had from who made it.
+    #[error("the pages of the merge could not be read: {0}")]
+    Pages(ContentError),
     /// Who pushes may not any more.
     #[error("the right to push ended before the version was made: nothing was committed")]
     Withdrawn,
@@ -214,6 +229,8 @@ impl Fault for Error {
             Error::WrongRoot { .. } | Error::Damaged { .. } => Refusal::Integrity,
             Error::NoVersion(_) | Error::Expired(_) => Refusal::NotFound,
             Error::Withdrawn => Refusal::NotAllowed,
+            Error::InConflict(_) | Error::ConflictIsOver { .. } => Refusal::Conflict,
+            Error::Pages(error) => error.refusal(),
             Error::Contended(_)
             | Error::DiskFull { .. }
             | Error::TookTooLong(_)
@@ -227,6 +244,7 @@ impl Fault for Error {
             Error::Store { .. } | Error::Scratch(_) => "the repository's store failed".into(),
             Error::DiskFull { .. } => "the repository has no room left".into(),
             Error::Damaged { .. } => "stored data is damaged; the operator has to run `check`".into(),
+            Error::Pages(error) => error.public_text(),
             other => other.to_string(),
         }
     }

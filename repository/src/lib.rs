@@ -14,6 +14,7 @@
 mod cache;
 mod candidate;
 mod check;
+mod conflict;
 mod content;
 mod envelope;
 mod error;
@@ -36,14 +37,19 @@ mod store;
 mod sweep;
 mod tree;
 
-pub use candidate::{CANDIDATE_TIME, CANDIDATES_MAX, Candidate, KeepOptions, MergeBase};
+pub use candidate::{AddsTo, CANDIDATE_TIME, CANDIDATES_MAX, Candidate, KeepOptions, MergeBase};
 pub use check::{CheckProgress, CheckReport, Problem};
+pub use conflict::{
+    CHOICES_BYTES_MAX, CONFLICT_REASONS_MAX, CONFLICT_ROWS_BYTES_MAX, CONFLICT_STEPS_MAX,
+    CONFLICT_TABLES_MAX, CONFLICT_TEXT_BYTES_MAX, Conflict, ConflictPage, Overlap, SETTLED_TIME, Step,
+    StepKind, TableRows,
+};
 pub use content::VersionContent;
 pub use error::{Damage, Error, PeerFault};
 pub use id::{NotReplicaId, ReplicaId};
-pub use manifest::{MANIFEST_BYTES_MAX, MESSAGE_BYTES_MAX, Manifest, MergeOf, TEXT_BYTES_MAX};
+pub use manifest::{EndOfConflict, MANIFEST_BYTES_MAX, MESSAGE_BYTES_MAX, Manifest, MergeOf, TEXT_BYTES_MAX};
 pub use origin::VersionOrigin;
-pub use push::{Permission, PushOptions, PushReplica, Received};
+pub use push::{Described, MergePages, MergedPages, Permission, PushOptions, PushReplica, Received};
 pub use replica::{About, Replica, VERSIONS_SEARCHED_MAX};
 pub use repository::Repository;
 pub use standing::Standing;

@@ -85,8 +85,18 @@ pub struct MergeOf {
     /// The candidate whose changes the version has.
     pub candidate: PushId,
     /// The conflict that the version ended.
-    pub conflict: Option<ConflictNumber>,
-    /// Whether somebody settled that conflict, as opposed to one that went away by itself.
+    pub ends: Option<EndOfConflict>,
+}
+
+/// The conflict that a version ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EndOfConflict {
+    /// Its number.
+    pub conflict: ConflictNumber,
+    /// The candidate that was in it at the time. One that came into it later has changes that the version
+    /// does not have, and the conflict is then not over.
+    pub candidate: PushId,
+    /// Whether somebody settled it, as opposed to one that went away by itself.
     pub settled: bool,
 }
 
@@ -123,7 +133,14 @@ pub(crate) struct Stored {
 #[serde(deny_unknown_fields)]
 struct StoredMerge {
     candidate: String,
-    conflict: Option<u64>,
+    ends: Option<StoredEnd>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredEnd {
+    conflict: u64,
+    candidate: String,
     settled: bool,
 }
 
@@ -271,20 +288,24 @@ impl Stored {
 
 impl StoredMerge {
     fn of(merge: &MergeOf) -> StoredMerge {
-        StoredMerge {
-            candidate: hex(&merge.candidate.0),
-            conflict: merge.conflict.map(ConflictNumber::get),
-            settled: merge.settled,
-        }
+        let ends = merge.ends.map(|ends| StoredEnd {
+            conflict: ends.conflict.get(),
+            candidate: hex(&ends.candidate.0),
+            settled: ends.settled,
+        });
+        StoredMerge { candidate: hex(&merge.candidate.0), ends }
     }
 
     fn parse(self) -> Option<MergeOf> {
-        let conflict = match self.conflict {
+        let ends = match self.ends {
             None => None,
-            Some(number) => Some(ConflictNumber::new(number)?),
+            Some(ends) => Some(EndOfConflict {
+                conflict: ConflictNumber::new(ends.conflict)?,
+                candidate: PushId(hex16(&ends.candidate)?),
+                settled: ends.settled,
+            }),
         };
-        let candidate = PushId(hex16(&self.candidate)?);
-        Some(MergeOf { candidate, conflict, settled: self.settled })
+        Some(MergeOf { candidate: PushId(hex16(&self.candidate)?), ends })
     }
 }
 

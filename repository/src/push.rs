@@ -10,6 +10,7 @@
 mod collector;
 mod commit;
 mod late;
+mod merge;
 mod pages20;
 mod permission;
 mod received;
@@ -35,6 +36,8 @@ use crate::segment::{BlockReader, Written, block_damage};
 use crate::tree::StoredTree;
 
 use collector::{Collector, Staging};
+pub(crate) use commit::random;
+pub use merge::{Described, MergePages, MergedPages};
 use pages20::Pages20;
 pub use permission::Permission;
 pub use received::Received;

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
-use sqlrsync_protocol::page::VersionNumber;
+use sqlrsync_protocol::page::{ConflictNumber, VersionNumber};
 
 use crate::cache::Cache;
 use crate::check::{CheckProgress, CheckReport};
+use crate::conflict::Conflict;
 use crate::error::Error;
 use crate::hashes20::Hashes20;
 use crate::id::{REPLICAS, ReplicaId, SegmentId};
@@ -28,6 +29,7 @@ const NODE_CACHE_BYTES_MAX: usize = 12 << 20;
 const MANIFEST_CACHE_BYTES_MAX: usize = 4 << 20;
 const HASHES20_CACHE_BYTES_MAX: usize = 16 << 20;
 const LATEST_CACHE_BYTES_MAX: usize = 1 << 20;
+const CONFLICT_CACHE_BYTES_MAX: usize = 4 << 20;
 
 /// Versions of databases in an object store. Cloning is cheap; clones share their caches.
 ///
@@ -48,7 +50,10 @@ pub(crate) struct Shared {
     pub(crate) manifests: Cache<(ReplicaId, VersionNumber), Arc<Manifest>>,
     pub(crate) hashes20: Cache<SegmentId, Arc<Hashes20>>,
     pub(crate) latest: Cache<ReplicaId, u64>,
+    /// How many conflicts a replica has.
     pub(crate) conflicts: Cache<ReplicaId, u64>,
+    /// Conflicts that are over, and so do not change any more.
+    pub(crate) conflicts_over: Cache<(ReplicaId, ConflictNumber), Arc<Conflict>>,
     pub(crate) pins: Pins,
     /// A segment is closed when its parts are this many bytes.
     pub(crate) segment_bytes_full: u64,
@@ -101,6 +106,7 @@ impl Repository {
             hashes20: Cache::new(HASHES20_CACHE_BYTES_MAX),
             latest: Cache::new(LATEST_CACHE_BYTES_MAX),
             conflicts: Cache::new(LATEST_CACHE_BYTES_MAX),
+            conflicts_over: Cache::new(CONFLICT_CACHE_BYTES_MAX),
             pins: Pins::default(),
             segment_bytes_full: SEGMENT_BYTES_FULL,
             scratch,
@@ -155,6 +161,7 @@ impl Repository {
             hashes20: Cache::new(0),
             latest: Cache::new(LATEST_CACHE_BYTES_MAX),
             conflicts: Cache::new(LATEST_CACHE_BYTES_MAX),
+            conflicts_over: Cache::new(CONFLICT_CACHE_BYTES_MAX),
             pins: Pins::default(),
             segment_bytes_full: shared.segment_bytes_full,
             scratch: shared.scratch.clone(),

@@ -4,7 +4,8 @@
 use sqlrsync_protocol::exchange::Committed;
 use sqlrsync_protocol::page::{ConflictNumber, VersionNumber};
 
-use crate::candidate::Candidate;
+use crate::candidate::{AddsTo, Candidate, KeepOptions, MergeBase};
+use crate::conflict::Conflict;
 use crate::error::Error;
 use crate::manifest::Manifest;
 use crate::replica::{Replica, VERSIONS_SEARCHED_MAX};
@@ -25,10 +26,80 @@ pub enum Standing {
 impl Replica {
     /// What became of a candidate.
     pub fn standing(&self, candidate: &Candidate) -> Result<Standing, Error> {
-        if let Some(version) = self.merge_of(candidate)? {
-            return Ok(Standing::Merged(version.number));
+        let merged = self.merge_of(candidate)?;
+        // A version that ended a conflict is a merge too: its manifest says so, though the conflict's last
+        // step may still be missing.
+        if let Some((version, merge)) = merged.and_then(|version| Some((version.number, version.merge?))) {
+            return Ok(match merge.ends {
+                Some(ends) => Standing::Settled(ends.conflict, version),
+                None => Standing::Merged(version),
+            });
         }
-        Ok(Standing::Kept)
+        let Some(conflict) = self.conflict_of_candidate(candidate)? else { return Ok(Standing::Kept) };
+        Ok(match self.ended_by(&conflict)? {
+            Some(version) => Standing::Settled(conflict.number, version.number),
+            None => Standing::InConflict(conflict.number),
+        })
+    }
+
+    /// The version that ended a conflict. The conflict's last step says so, unless whoever made the version
+    /// was stopped before writing it: the version's own manifest does as well.
+    pub fn ended_by(&self, conflict: &Conflict) -> Result<Option<Manifest>, Error> {
+        if let Some(version) = conflict.version() {
+            return self.version(version).map(Some);
+        }
+        let in_it = conflict.overlap.candidate;
+        let ends = |version: &Manifest| {
+            let Some(merge) = version.merge else { return false };
+            let ends =
+                merge.ends.is_some_and(|ends| (ends.conflict, ends.candidate) == (conflict.number, in_it));
+            ends || merge.candidate == in_it
+        };
+        self.search(Some(conflict.overlap.theirs), ends)
+    }
+
+    /// How to keep a push that is made from `agreed`: what its changes are counted from, and the open conflict
+    /// that they belong to.
+    ///
+    /// What a candidate's pusher agreed on is the candidate. Where its changes are in a version or were
+    /// settled, what comes next is counted from it. Where they still wait, what comes next has them too, and is
+    /// counted from what they are counted from.
+    pub fn keep_options(&self, agreed: Option<&Manifest>) -> Result<KeepOptions, Error> {
+        let Some(agreed) = agreed else { return Ok(KeepOptions::default()) };
+        let Some(id) = agreed.candidate else {
+            return Ok(KeepOptions { merge_base: Some(MergeBase::of(agreed)), adds_to: None });
+        };
+        let Some(candidate) = self.candidate(id)? else { return Ok(KeepOptions::default()) };
+        Ok(match self.standing(&candidate)? {
+            Standing::Merged(_) | Standing::Settled(..) => {
+                KeepOptions { merge_base: Some(MergeBase::of(agreed)), adds_to: None }
+            }
+            Standing::InConflict(number) => {
+                let conflict = self.conflict(number)?.filter(|conflict| conflict.overlap.candidate == id);
+                // Another copy of the client may have pushed from it first: then this is another conflict.
+                let adds_to = conflict.map(|_| AddsTo { conflict: number, candidate: id });
+                KeepOptions { merge_base: candidate.merge_base, adds_to }
+            }
+            // Never merged, and nobody was told that it was.
+            Standing::Kept => self.still_to_merge(&candidate)?,
+        })
+    }
+
+    /// As [`Replica::keep_options`], for a candidate that was kept a while ago and has no outcome: the conflict
+    /// that it was to add to may be over meanwhile, and what was in it is then dealt with.
+    pub fn still_to_merge(&self, candidate: &Candidate) -> Result<KeepOptions, Error> {
+        let kept = KeepOptions { merge_base: candidate.merge_base, adds_to: candidate.adds_to };
+        let Some(to) = candidate.adds_to else { return Ok(kept) };
+        let Some(conflict) = self.conflict(to.conflict)? else { return Ok(kept) };
+        let Some(before) = self.candidate(to.candidate)? else { return Ok(kept) };
+        Ok(match self.standing(&before)? {
+            Standing::Merged(_) | Standing::Settled(..) => {
+                KeepOptions { merge_base: Some(MergeBase::of(&before.content)), adds_to: None }
+            }
+            // Another one took its place.
+            _ if conflict.overlap.candidate != to.candidate => KeepOptions { adds_to: None, ..kept },
+            _ => kept,
+        })
     }
 
     /// The version that a candidate was merged as, outside of any conflict. It is made right after the candidate,

@@ -80,6 +80,7 @@ struct Sweep<'r> {
 
 impl Sweep<'_> {
     fn replica(&mut self, replica: &Replica) -> Result<(), Error> {
+        replica.mend_conflicts()?;
         let prefix = object_store::path::Path::from(format!("{REPLICAS}/{}", replica.id()));
         // The order matters. A segment that is listed belongs to a push that still runs, and is pinned;
         // or to one that was committed before its pin went, and so stands in a manifest read later; or

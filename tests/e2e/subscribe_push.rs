@@ -1,6 +1,7 @@
 //! A database that is pushed by itself, with the real programs and real seconds:
 //! `sqlrsync LOCAL NAMESPACE/PATH --subscribe`.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -10,6 +11,9 @@ use sqlrsync_tests::server::Server;
 use sqlrsync_tests::subscriber::{Subscriber, wait_until};
 
 use crate::REMOTE;
+
+/// So far apart, writes are looked at one by one.
+const ONE_BY_ONE: Duration = Duration::from_millis(1500);
 
 fn publish(client: &Client, flags: &[&str]) -> Subscriber {
     let command = client.command(&[&["app.db", REMOTE, "--subscribe", "--json"], flags].concat());
@@ -81,14 +85,42 @@ fn a_database_that_is_renamed_into_place_is_pushed() {
 }
 
 #[test]
-fn a_write_that_changes_nothing_makes_no_version() {
+fn a_write_that_changes_nothing_is_announced_to_nobody_and_pushes_nothing() {
     let server = Server::start();
     let client = Client::admin(&server);
-    let mut publisher = watching(&client, &[]);
-    sample::execute(&client.path("app.db"), "PRAGMA user_version = 0");
-    publisher.wait_for("the look", |object| object["outcome"] == "unchanged");
+    let database = client.path("app.db");
+    sample::create(&database);
+    // An application that has it open, so that its WAL stays.
+    let open = rusqlite::Connection::open(&database).unwrap();
+    // SQLite writes the page, and it is what it was.
+    let noop =
+        "BEGIN; UPDATE notes SET at = 7.5 WHERE id = 2; UPDATE notes SET at = 1.5 WHERE id = 2; COMMIT";
+    let noops: [&dyn Fn(); 4] = [
+        &|| open.execute_batch(noop).unwrap(),
+        &|| open.execute_batch("BEGIN; DELETE FROM notes; ROLLBACK").unwrap(),
+        // By a program: closing the file in this process would drop the locks of the connection.
+        &|| assert!(Command::new("touch").arg(&database).status().unwrap().success()),
+        &|| open.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap(),
+    ];
+    let mut publisher = publish(&client, &["--waitIdle", "10s"]);
+    publisher.wait_for("the watch", event("watching"));
+    for noop in noops {
+        noop();
+        // Longer than a burst of writes is waited for, and than a file that was read is not read again.
+        std::thread::sleep(ONE_BY_ONE);
+    }
+    sample::change(&database, 1, "real");
+    publisher.wait_for("the write", event("written"));
+    std::thread::sleep(ONE_BY_ONE);
+    open.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    publisher.wait_for_version(2);
+    assert_pushed(&client);
     assert_eq!(publisher.stop(), 0);
-    assert_eq!(outcomes(&publisher, "pushed"), [1], "{}", publisher.report());
+    let objects = publisher.objects();
+    let written = objects.iter().filter(|object| event("written")(object)).count();
+    assert_eq!(written, 1, "only the real one: {}", publisher.report());
+    let said: Vec<&str> = objects.iter().filter_map(|object| object["outcome"].as_str()).collect();
+    assert_eq!(said, ["pushed", "pushed"], "{}", publisher.report());
 }
 
 #[test]

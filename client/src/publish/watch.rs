@@ -1,12 +1,13 @@
 //! Watching a database for writes.
 //!
-//! - What the system reports is a hint: it wakes whoever waits, and says nothing. Whether something
-//!   changed is answered by the file's [`Fingerprint`] alone.
+//! - What the system reports is a hint: it wakes whoever waits, and says nothing. That nothing changed is
+//!   answered by the file's [`Fingerprint`], which costs nothing; where that is another one, by its
+//!   [`Content`], as far as that can be told cheaply.
 //! - The folder is watched and not the file, so that one that is renamed into its place, or deleted and
 //!   made anew, is seen. A watch is lost without a word where a disk is unmounted, and hears nothing of
 //!   what another machine writes to a network disk: so the file is looked at every [`LOOK_EVERY`], and
 //!   then the watch is made again where its folder is another one.
-//! - The database file is never opened here.
+//! - The database file is never opened here; [`Content`] opens it through SQLite, and not for long.
 //! - A file's times say nothing where the wall clock was set back behind them. What a file shows for
 //!   [`SHOWS_AFTER`] by a clock that is never set is known all the same, so such a file is not taken for
 //!   one that is written to all the time.
@@ -22,6 +23,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use sqlrsync_database::{Fingerprint, SHOWS_AFTER};
 use tokio::sync::Notify;
 
+use super::content::Content;
 use crate::follow::clock;
 
 /// How often a file is looked at that nothing was heard of.
@@ -39,9 +41,9 @@ const SUFFIXES: [&str; 3] = ["", "-wal", "-journal"];
 /// What a look at the file found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
-    /// The same as the last time, for certain.
+    /// The same content as the last time, for certain.
     Same,
-    /// Something else, or what may be something else.
+    /// Another content, or what may be another.
     Changed,
     /// There is no file that can be looked at.
     Missing,
@@ -57,6 +59,8 @@ pub struct Watch {
     watcher: Option<FolderWatch>,
     /// What the file was when it was last looked at.
     seen: Option<Seen>,
+    /// What it held then; `None` where nothing was agreed on yet.
+    content: Option<Content>,
 }
 
 /// What a file shows.
@@ -95,6 +99,7 @@ impl Watch {
             hints: Arc::new(Notify::new()),
             watcher: None,
             seen: None,
+            content: None,
         };
         watch.renew();
         watch
@@ -128,7 +133,14 @@ impl Watch {
             known.proves_unchanged(&now) || (shown && known.shows_the_same(&now))
         });
         self.saw(now);
+        // Asked after the fingerprint was taken: what is written from here on gives another one.
+        let same = same || self.content.as_mut().is_some_and(Content::is_unchanged);
         if same { Look::Same } else { Look::Changed }
+    }
+
+    /// From now on a write counts only where it changes this content. `None` where it is not known.
+    pub fn expect(&mut self, content: Option<Content>) {
+        self.content = content;
     }
 
     fn saw(&mut self, now: Fingerprint) {

@@ -21,6 +21,7 @@ use crate::follow::clock;
 use crate::outcome::{Kind, Outcome};
 use crate::plan::{Follow, Publish, Pull, Push, Timing};
 use crate::prompt::ask_for_key;
+use crate::publish::content::Content;
 use crate::publish::link::{Link, Status};
 use crate::publish::report::{self, Report};
 use crate::publish::schedule::{Action, Event, Schedule, Trouble};
@@ -226,7 +227,9 @@ impl<'r> Publisher<'r> {
                 self.schedule.handle(if made_version { Event::Pushed } else { Event::Unchanged }, now);
                 self.link.withdraw();
                 self.succeeded(outcome)?;
-                [before, self.agreed()]
+                let agreed = self.agreed();
+                self.watch.expect(agreed.as_ref().and_then(|_| self.content()));
+                [before, agreed]
             }
             Err(Error::Cancelled) => return Err(Error::Cancelled),
             Err(error) if !self.begun && !passes(&error) => return Err(error),
@@ -257,6 +260,14 @@ impl<'r> Publisher<'r> {
         let name = state_name(&self.push.access.server, self.push.remote.as_ref());
         let state = State::open(self.run.folders.state(), &self.push.local.path, &name);
         state.known().map(|known| known.fingerprint)
+    }
+
+    /// What the file held then.
+    fn content(&self) -> Option<Content> {
+        let name = state_name(&self.push.access.server, self.push.remote.as_ref());
+        let (state_folder, path) = (self.run.folders.state().to_owned(), self.push.local.path.clone());
+        // Without the folder every write counts.
+        Some(Content::agreed(state_folder, path, name, self.run.temp_folder().ok()?))
     }
 
     fn succeeded(&mut self, outcome: Outcome) -> Result<(), Error> {

@@ -24,6 +24,9 @@ const QUERY_MAX: usize = 100_000;
 /// The longest value that a query may make, in bytes: it may make many of them at once.
 const QUERY_VALUE_MAX: i32 = 32 << 20;
 
+/// The longest time for compiling it: views within views take memory as long as this lasts, some 200 MB a second.
+const COMPILE_TIME: Duration = Duration::from_secs(1);
+
 /// What a value counts for besides its own bytes.
 const VALUE_LEN: u64 = 16;
 
@@ -84,8 +87,9 @@ pub fn query(
     if sql.contains('\0') {
         return Err(VersionError::Query("it has a zero character in it".into()));
     }
-    let _restored = Querying::begin(db, limits.time)?;
+    let querying = Querying::begin(db, limits.time.min(COMPILE_TIME))?;
     let statement = Statement::only(db, sql)?;
+    querying.shared.stop.set_query_time(Some(limits.time));
     let columns = statement.columns()?;
     let mut outcome = QueryOutcome { columns, rows: 0, more: false };
     let mut bytes = 0u64;

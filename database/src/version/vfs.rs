@@ -40,7 +40,13 @@ struct Vfs {
 pub(super) struct Registered(NonNull<Vfs>);
 
 // SAFETY: what it points to is ours alone; SQLite changes only the list that it is in, under a lock of its own.
-unsafe impl Send for Registered {}
+// The rest of it may be shared between threads, which is checked here.
+unsafe impl Send for Registered
+where
+    CString: Send + Sync,
+    Arc<Shared>: Send + Sync,
+{
+}
 
 impl Registered {
     pub(super) fn new(shared: Arc<Shared>) -> Result<Registered, VersionError> {

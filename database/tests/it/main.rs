@@ -4,6 +4,7 @@
 //! - `odd_files`: what is no database, or an unusual one
 //! - `fingerprint`: nothing that changed is taken for unchanged
 //! - `wal`: a push reads what the WAL says, and everything where the WAL does not say it for certain
+//! - `content_now`: a write that changes nothing is known for one, without reading the file
 //! - `live`: writers and readers at work during snapshot and apply
 //! - `rules`: one test for each rule of applying pages
 //! - `resume`: continuing a cut push
@@ -12,6 +13,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod content_now;
 mod crash;
 mod exchange;
 mod fingerprint;

@@ -12,29 +12,29 @@ use sqlrsync_protocol::hash::Root;
 use crate::support::{Bench, Memory, create, insert, query, root_of};
 
 /// A file and what was remembered of it at its last push.
-struct Pushed {
-    bench: Bench,
-    path: PathBuf,
-    memory: Memory,
+pub struct Pushed {
+    pub bench: Bench,
+    pub path: PathBuf,
+    pub memory: Memory,
 }
 
 /// What a push did.
 #[derive(Debug)]
-struct Push {
+pub struct Push {
     root: Root,
     pages: u32,
     read_all: bool,
 }
 
 impl Pushed {
-    fn new() -> Pushed {
+    pub fn new() -> Pushed {
         let bench = Bench::new();
         let (path, memory) = (bench.path("a.db"), bench.memory("hashes"));
         Pushed { bench, path, memory }
     }
 
     /// One that was pushed once, in WAL mode, and the connection that has it open.
-    fn in_wal_mode(rows: u32) -> (Pushed, Connection) {
+    pub fn in_wal_mode(rows: u32) -> (Pushed, Connection) {
         let mut pushed = Pushed::new();
         let writer = create(&pushed.path, "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0", rows);
         assert!(pushed.push().read_all);
@@ -46,7 +46,7 @@ impl Pushed {
     }
 
     /// Sends what changed since the last push to nowhere, and everything the first time.
-    fn push(&mut self) -> Push {
+    pub fn push(&mut self) -> Push {
         let origin = self.origin();
         self.push_from(origin)
     }

@@ -8,6 +8,7 @@ use sqlrsync_protocol::page::{Geometry, PageCount, PageNumber, VersionNumber};
 use sqlrsync_protocol::sponge::{Hash20, hash20};
 use sqlrsync_protocol::tree::{TreeUpdate, UpdateError};
 
+use super::collector::Collector;
 use super::received::{Already, Received};
 use super::{Open, PushReplica};
 use crate::error::{Damage, Error, PeerFault};
@@ -20,11 +21,11 @@ use crate::segment::node::StoredEntry;
 use crate::store::Create;
 
 /// What a push makes.
-struct Made {
-    geometry: Geometry,
-    top: StoredEntry,
-    root: Root,
-    pages_changed: u64,
+pub(super) struct Made {
+    pub(super) geometry: Geometry,
+    pub(super) top: StoredEntry,
+    pub(super) root: Root,
+    pub(super) pages_changed: u64,
 }
 
 impl PushReplica {
@@ -58,7 +59,7 @@ impl PushReplica {
         let geometry = Geometry { page_size: open.page_size, page_count };
         self.fits(geometry)?;
         open.complete_pages(&self.replica, geometry, self.options.database_bytes_max)?;
-        let made = open.make(&self.replica, geometry)?;
+        let made = make(&self.replica, open.base.as_ref(), geometry, &mut open.collector)?;
         if let End::Proof(proof) = end
             && proof.root != made.root
         {
@@ -124,7 +125,7 @@ pub(super) fn inherit(segments: &mut Vec<Written>, from: Option<&Manifest>) -> R
 }
 
 /// 16 random bytes.
-pub(super) fn random() -> Result<[u8; 16], Error> {
+pub(crate) fn random() -> Result<[u8; 16], Error> {
     let random = SegmentId::random();
     Ok(random.map_err(|error| Error::scratch(std::io::Error::other(error.to_string())))?.0)
 }
@@ -142,44 +143,6 @@ impl Open {
             pages20.take(PageNumber::FIRST, &empty_database(size), &mut self.collector)?;
         }
         pages20.finish(&mut self.collector)
-    }
-
-    /// Computes the new tree and its root; its nodes go into the segments.
-    fn make(&mut self, replica: &Replica, geometry: Geometry) -> Result<Made, Error> {
-        if let Some(base) = &self.base
-            && self.collector.is_empty()
-            && base.geometry == geometry
-        {
-            return Ok(Made { geometry, top: base.top, root: base.root, pages_changed: 0 });
-        }
-        let mut tree = self.base.as_ref().map(|base| replica.tree(base));
-        let mut lock = self.lock_entry(geometry);
-        let mut pages = self.collector.pages()?;
-        let mut update = TreeUpdate::new(tree.as_mut(), geometry);
-        let mut pages_changed = 0;
-        while let Some((page, entry)) = pages.next()? {
-            if let Some((lock_page, lock_entry)) = lock.take_if(|(lock_page, _)| *lock_page < page) {
-                update.set(lock_page, lock_entry, &mut self.collector).map_err(update_error)?;
-            }
-            update.set(page, entry, &mut self.collector).map_err(update_error)?;
-            pages_changed += 1;
-        }
-        if let Some((lock_page, lock_entry)) = lock {
-            update.set(lock_page, lock_entry, &mut self.collector).map_err(update_error)?;
-        }
-        let (top, root) = update.finish(&mut self.collector).map_err(update_error)?;
-        Ok(Made { geometry, top, root, pages_changed })
-    }
-
-    /// The entry of the page at 2^30, which is never sent, where the base does not have it.
-    fn lock_entry(&self, geometry: Geometry) -> Option<(PageNumber, StoredEntry)> {
-        let page = geometry.page_size.lock_page();
-        let had = self.base.as_ref().is_some_and(|base| base.geometry.page_count.contains(page));
-        if had || !geometry.page_count.contains(page) {
-            return None;
-        }
-        let hash = PageHash::of(&vec![0; geometry.page_size.bytes()]);
-        Some((page, StoredEntry { hash, segment: SegmentId::NONE }))
     }
 
     /// What holds this content already: the version that an earlier attempt of the same push made, the
@@ -206,27 +169,15 @@ impl Open {
         geometry: Geometry,
     ) -> Result<(HeaderFields, Option<Hash20>), Error> {
         let received = self.pages20.as_ref().and_then(|pages| pages.first);
-        let held = self.base.as_ref();
         let fields = match (end, received) {
             (End::Proof(proof), _) => proof.fields,
             (End::PageCount(_), Some(first)) => return Ok((first.fields, Some(first.hash20))),
-            (End::PageCount(_), None) => held.map_or(HeaderFields::default(), |base| base.fields),
-        };
-        if geometry.page_count == PageCount::ZERO {
-            return Ok((fields, None));
-        }
-        let mut page = match (self.first.take(), held) {
-            (Some(page), _) => page,
-            (None, Some(base)) if base.fields == fields => return Ok((fields, base.first_hash20)),
-            (None, Some(base)) => {
-                let mut page = Vec::with_capacity(geometry.page_size.bytes());
-                PageReader::new(replica.tree(base)).append(PageNumber::FIRST, &mut page)?;
-                page
+            (End::PageCount(_), None) => {
+                self.base.as_ref().map_or(HeaderFields::default(), |base| base.fields)
             }
-            (None, None) => return Err(Error::Peer(PeerFault::Missing(PageNumber::FIRST))),
         };
-        fields.put(&mut page);
-        Ok((fields, Some(hash20(&page))))
+        let hash = first_hash20(replica, self.base.as_ref(), self.first.take(), geometry, fields)?;
+        Ok((fields, hash))
     }
 
     /// Removes the records of what was staged: it is committed now, or was not wanted. The objects go
@@ -243,6 +194,74 @@ impl Open {
             }
         }
     }
+}
+
+/// Computes the new tree and its root from what was collected; its nodes go into the segments.
+pub(super) fn make(
+    replica: &Replica,
+    base: Option<&Manifest>,
+    geometry: Geometry,
+    collector: &mut Collector,
+) -> Result<Made, Error> {
+    if let Some(base) = base
+        && collector.is_empty()
+        && base.geometry == geometry
+    {
+        return Ok(Made { geometry, top: base.top, root: base.root, pages_changed: 0 });
+    }
+    let mut tree = base.map(|base| replica.tree(base));
+    let mut lock = lock_entry(base, geometry);
+    let mut pages = collector.pages()?;
+    let mut update = TreeUpdate::new(tree.as_mut(), geometry);
+    let mut pages_changed = 0;
+    while let Some((page, entry)) = pages.next()? {
+        if let Some((lock_page, lock_entry)) = lock.take_if(|(lock_page, _)| *lock_page < page) {
+            update.set(lock_page, lock_entry, collector).map_err(update_error)?;
+        }
+        update.set(page, entry, collector).map_err(update_error)?;
+        pages_changed += 1;
+    }
+    if let Some((lock_page, lock_entry)) = lock {
+        update.set(lock_page, lock_entry, collector).map_err(update_error)?;
+    }
+    let (top, root) = update.finish(collector).map_err(update_error)?;
+    Ok(Made { geometry, top, root, pages_changed })
+}
+
+/// The entry of the page at 2^30, which is never sent, where the base does not have it.
+fn lock_entry(base: Option<&Manifest>, geometry: Geometry) -> Option<(PageNumber, StoredEntry)> {
+    let page = geometry.page_size.lock_page();
+    let had = base.is_some_and(|base| base.geometry.page_count.contains(page));
+    if had || !geometry.page_count.contains(page) {
+        return None;
+    }
+    let hash = PageHash::of(&vec![0; geometry.page_size.bytes()]);
+    Some((page, StoredEntry { hash, segment: SegmentId::NONE }))
+}
+
+/// The 20-byte hash of page 1 with its fields; `first` is the canonical page where it is not the base's.
+pub(super) fn first_hash20(
+    replica: &Replica,
+    base: Option<&Manifest>,
+    first: Option<Vec<u8>>,
+    geometry: Geometry,
+    fields: HeaderFields,
+) -> Result<Option<Hash20>, Error> {
+    if geometry.page_count == PageCount::ZERO {
+        return Ok(None);
+    }
+    let mut page = match (first, base) {
+        (Some(page), _) => page,
+        (None, Some(base)) if base.fields == fields => return Ok(base.first_hash20),
+        (None, Some(base)) => {
+            let mut page = Vec::with_capacity(geometry.page_size.bytes());
+            PageReader::new(replica.tree(base)).append(PageNumber::FIRST, &mut page)?;
+            page
+        }
+        (None, None) => return Err(Error::Peer(PeerFault::Missing(PageNumber::FIRST))),
+    };
+    fields.put(&mut page);
+    Ok(Some(hash20(&page)))
 }
 
 pub(super) fn unchanged(latest: &Manifest) -> Committed {

@@ -194,6 +194,9 @@ impl Received {
 
     /// Commits it on top of whatever is the latest version.
     pub(super) fn commit(mut self) -> Result<Committed, Error> {
+        if let Some(before) = self.already()? {
+            return Ok(before);
+        }
         for _ in 0..ATTEMPTS_MAX {
             let latest = self.replica.latest()?;
             if let Some(committed) = self.commit_after(latest.as_ref())? {

@@ -5,6 +5,7 @@
 //! | `support.rs` | a model of a database, an origin of any shape, stores that fail |
 //! | `versions.rs` | versions come back, differences are right, push ids, races, limits |
 //! | `kept.rs` | a push that is received and not committed: candidates |
+//! | `merged.rs` | merges and conflicts: one outcome, whoever is first |
 //! | `older.rs` | the older protocol: pages in any order, hashes without reading pages |
 //! | `conversation.rs` | pushes and pulls through the conversations of every version |
 //! | `resume.rs` | a cut push is continued |
@@ -19,6 +20,7 @@ mod cost;
 mod crash;
 mod damage;
 mod kept;
+mod merged;
 mod older;
 mod resume;
 mod support;

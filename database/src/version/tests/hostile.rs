@@ -1,6 +1,7 @@
 //! Contents that lie, fail or never end: an error in bounded time, and one that says what it was.
 
-use std::sync::atomic::Ordering;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use sqlrsync_protocol::canonical::HeaderFields;
@@ -170,7 +171,7 @@ fn use_all(content: memory::Content) {
         "SELECT * FROM f WHERE f MATCH 'word*'",
     ];
     for sql in statements {
-        let _ = query(&db, sql, QueryLimits::default(), &mut |_| std::ops::ControlFlow::Continue(()));
+        let _ = query(&db, sql, QueryLimits::default(), &mut |_| ControlFlow::Continue(()));
     }
     let changes = [
         "UPDATE t SET name = name || 'x' WHERE id % 5 = 0",
@@ -233,20 +234,122 @@ fn flipped_and_mixed_up_pages_are_errors_in_bounded_time() {
 
 #[test]
 fn views_that_multiply_end_in_time() {
-    let mut sql =
-        String::from("CREATE TABLE t (x); INSERT INTO t VALUES (1); CREATE VIEW v0 AS SELECT x FROM t;");
-    for level in 1..=40 {
-        let below = level - 1;
-        sql += &format!("CREATE VIEW v{level} AS SELECT x FROM v{below} UNION ALL SELECT x FROM v{below};");
+    let shapes = [
+        "SELECT x FROM {below} UNION ALL SELECT x FROM {below}",
+        "SELECT a.x FROM {below} a, {below} b",
+        "SELECT (SELECT x FROM {below}) + (SELECT x FROM {below}) AS x",
+        "SELECT x FROM {below} WHERE x IN (SELECT x FROM {below})",
+    ];
+    for shape in shapes {
+        let mut sql = String::from("CREATE TABLE t (x); CREATE VIEW v0 AS SELECT x FROM t;");
+        for level in 1..=40 {
+            let body = shape.replace("{below}", &format!("v{}", level - 1));
+            sql += &format!("CREATE VIEW v{level} AS {body};");
+        }
+        let db = open(&content(&sql));
+        let outside = db.connection().prepare("SELECT * FROM v0").unwrap_err();
+        assert!(outside.to_string().contains("v0"), "a view outside of a query: {outside}");
+        let limits = QueryLimits { time: Duration::from_millis(200), ..QueryLimits::default() };
+        let started = Instant::now();
+        let outcome = query(&db, "SELECT count(*) FROM v40", limits, &mut |_| ControlFlow::Continue(()));
+        assert!(outcome.is_err(), "{shape}: {outcome:?}");
+        assert!(started.elapsed() < Duration::from_secs(20), "{shape}: {:?}", started.elapsed());
     }
-    let db = open(&content(&sql));
-    assert!(db.connection().query_row("SELECT * FROM v1", [], |_| Ok(())).is_err(), "a view outside a query");
-    let limits = QueryLimits { time: Duration::from_millis(500), ..QueryLimits::default() };
-    let started = Instant::now();
-    let outcome =
-        query(&db, "SELECT count(*) FROM v40", limits, &mut |_| std::ops::ControlFlow::Continue(()));
-    assert!(outcome.is_err(), "{outcome:?}");
-    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+}
+
+/// A content that says stop as its hundredth page is read, and counts what is read after that.
+struct Cancelling {
+    content: memory::Content,
+    cancel: Arc<AtomicBool>,
+    read: Arc<AtomicU32>,
+}
+
+impl Content for Cancelling {
+    fn geometry(&self) -> Geometry {
+        self.content.geometry()
+    }
+
+    fn fields(&self) -> HeaderFields {
+        self.content.fields()
+    }
+
+    fn read(&mut self, page: PageNumber, into: &mut [u8]) -> Result<(), ContentError> {
+        if self.read.fetch_add(1, Ordering::Relaxed) == 100 {
+            self.cancel.store(true, Ordering::Relaxed);
+        }
+        Content::read(&mut self.content, page, into)
+    }
+}
+
+#[test]
+fn one_instruction_that_reads_a_whole_table_is_stopped_between_two_pages() {
+    let content = content(&format!("PRAGMA page_size = 512; {ROWS}"));
+    let (cancel, read) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let limits = Limits { cancel: Some(Arc::clone(&cancel)), ..Limits::default() };
+    let content = Cancelling { content, cancel, read: Arc::clone(&read) };
+    let db = VersionDatabase::open(Box::new(content), limits).unwrap();
+    // Counting the rows of a table is one instruction.
+    let error = db.connection().query_row("SELECT count(*) FROM t NOT INDEXED", [], |_| Ok(())).unwrap_err();
+    assert!(matches!(db.explain(error), VersionError::Cancelled));
+    assert_eq!(read.load(Ordering::Relaxed), 101);
+}
+
+#[test]
+fn a_folder_for_temporary_files_that_is_not_there_is_named_as_the_cause() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { temp_dir: Some(dir.path().join("nowhere")), ..Limits::default() };
+    let db = VersionDatabase::open(Box::new(content(ROWS)), limits).unwrap();
+    // Little is in memory.
+    db.connection().execute("UPDATE t SET name = name || 'x' WHERE id < 10", []).unwrap();
+    let error = db.connection().execute("UPDATE t SET data = zeroblob(30000)", []).unwrap_err();
+    let error = db.explain(error);
+    assert!(matches!(error, VersionError::Disk { doing: "made", .. }), "{error}");
+}
+
+/// A content that fails for a while.
+struct Moody {
+    content: memory::Content,
+    fails: Arc<AtomicBool>,
+}
+
+impl Content for Moody {
+    fn geometry(&self) -> Geometry {
+        self.content.geometry()
+    }
+
+    fn fields(&self) -> HeaderFields {
+        self.content.fields()
+    }
+
+    fn read(&mut self, page: PageNumber, into: &mut [u8]) -> Result<(), ContentError> {
+        match self.fails.load(Ordering::Relaxed) {
+            true => Err(Box::new(Lost(page.get()))),
+            false => Content::read(&mut self.content, page, into),
+        }
+    }
+}
+
+#[test]
+fn a_change_that_an_error_cuts_off_is_taken_back_and_the_next_one_counts() {
+    let content = content(ROWS);
+    let fails = Arc::new(AtomicBool::new(false));
+    let moody = Moody { content: content.clone(), fails: Arc::clone(&fails) };
+    let db = VersionDatabase::open(Box::new(moody), Limits::default()).unwrap();
+    let connection = db.connection();
+    connection.execute_batch("PRAGMA cache_size = 10; BEGIN").unwrap();
+    connection.execute("UPDATE t SET data = zeroblob(3000) WHERE id < 1000", []).unwrap();
+    fails.store(true, Ordering::Relaxed);
+    let error = connection.execute("UPDATE t SET data = zeroblob(3000) WHERE id >= 1000", []).unwrap_err();
+    assert!(matches!(db.explain(error), VersionError::Content(_)));
+    fails.store(false, Ordering::Relaxed);
+    if !connection.is_autocommit() {
+        connection.execute_batch("ROLLBACK").unwrap();
+    }
+    connection.execute("UPDATE t SET name = 'new' WHERE id = 7", []).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let result = reopened(&content, db.written().unwrap(), &dir);
+    assert_eq!(number(&result, "SELECT count(*) FROM t WHERE length(data) = 3000"), 0);
+    assert_eq!(text(&result, "SELECT name FROM t WHERE id = 7"), "new");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::image::{Compare, Job, Select, run};
 use crate::page_hashes::{Content, PageHashes};
 use crate::pages::{Pages, ReadPages, read_dbpage};
 use crate::snapshot::Snapshot;
-use crate::wal::{Changed, Known, changed_pages};
+use crate::wal::{Changed, Known, changed_pages, frames_worth_reading};
 
 /// What a round came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -151,7 +151,8 @@ impl Follower {
 }
 
 fn look(before: &Remembered, fingerprint: &Fingerprint, snapshot: &Snapshot) -> Result<Changed, Error> {
-    let known = Known { fingerprint, tree: &before.tree, last_scan_ns: before.last_scan_ns };
+    let frames_max = frames_worth_reading(snapshot.geometry());
+    let known = Known { fingerprint, tree: &before.tree, last_scan_ns: before.last_scan_ns, frames_max };
     changed_pages(&known, snapshot)
 }
 

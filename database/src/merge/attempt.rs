@@ -1,0 +1,96 @@
+//! Trying: everything is written in one transaction, the constraints are checked, and it is committed or
+//! rolled back. Where somebody chose for all rows, what fails is settled by that choice and tried again.
+
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+
+use super::apply::apply;
+use super::settings::{self, Settings};
+use super::store::Store;
+use super::{Context, Error, Merge, Reason, Summary, foreign_keys, rows_in_conflict, virtual_tables};
+
+/// How often constraints may fail and be chosen for: each time more rows are chosen, and only chains of
+/// foreign keys need more than two.
+const ROUNDS_MAX: usize = 256;
+
+/// What the connection does by itself while a merge writes, and what it must not: run triggers, enforce
+/// foreign keys (see [`foreign_keys`]), and keep anybody from a virtual table's shadow tables.
+const SWITCHES: [DbConfig; 3] = [
+    DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER,
+    DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY,
+    DbConfig::SQLITE_DBCONFIG_DEFENSIVE,
+];
+
+/// Tries until it is merged, or in conflict.
+pub(super) fn attempt(
+    context: &Context<'_>,
+    store: &mut Store,
+    settings: &Settings,
+    rebuild: &[String],
+    decided: &Summary,
+) -> Result<Merge, Error> {
+    let on = context.sides.of(context.on);
+    if !on.is_autocommit() {
+        return Err(Error::InTransaction);
+    }
+    let _switches = Switches::off(on)?;
+    let mut reasons: Vec<Reason> = Vec::new();
+    for round in 0..ROUNDS_MAX {
+        let transaction = on.unchecked_transaction().map_err(Error::Sqlite)?;
+        let mut summary = decided.clone();
+        let (mut violations, moved) = apply(context, store, &mut summary)?;
+        if violations.is_empty() {
+            violations = foreign_keys::check(context, store)?;
+        }
+        if violations.is_empty() {
+            settings::write(context, settings)?;
+            settings::raise_sequences(context)?;
+            summary.rebuilt = rebuild.to_vec();
+            let moved = virtual_tables::indexes_of(context.schemas.of(context.on), &moved);
+            summary.rebuilt.extend(moved.filter(|table| !rebuild.contains(table)));
+            for table in &summary.rebuilt {
+                virtual_tables::rebuild(on, table)?;
+            }
+            transaction.commit().map_err(Error::Sqlite)?;
+            return Ok(Merge::Merged { on: context.on, summary });
+        }
+        transaction.rollback().map_err(Error::Sqlite)?;
+        let again = match context.resolve.default {
+            Some(choice) if round + 1 < ROUNDS_MAX => violations.choose(context, store, choice)?,
+            _ => false,
+        };
+        if !again {
+            violations.mark(context, store, &mut reasons)?;
+            break;
+        }
+    }
+    rows_in_conflict::conflict(context, store, reasons)
+}
+
+/// Switches of a connection that are off until this is dropped, and then as they were.
+struct Switches<'c> {
+    connection: &'c Connection,
+    were_on: Vec<DbConfig>,
+}
+
+impl<'c> Switches<'c> {
+    fn off(connection: &'c Connection) -> Result<Switches<'c>, Error> {
+        let mut switches = Switches { connection, were_on: Vec::new() };
+        for switch in SWITCHES {
+            if connection.db_config(switch).map_err(Error::Sqlite)? {
+                connection.set_db_config(switch, false).map_err(Error::Sqlite)?;
+                switches.were_on.push(switch);
+            }
+        }
+        Ok(switches)
+    }
+}
+
+impl Drop for Switches<'_> {
+    fn drop(&mut self) {
+        for switch in self.were_on.drain(..) {
+            // It went off, so it can go on.
+            let _ = self.connection.set_db_config(switch, true);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Why it could not be told whether two sides merge.
+
+use rusqlite::ErrorCode;
+
+use crate::rows;
+
+/// Why it could not be told whether two sides merge. Neither side was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The time that the merge was given is over.
+    #[error("merging took longer than it may, and was given up: nothing was changed")]
+    TimeUp,
+    /// A database could not be read or compared.
+    #[error("merging: {0}")]
+    Rows(#[from] rows::Error),
+    /// SQLite failed on one of the databases.
+    #[error("merging: {0}")]
+    Sqlite(#[source] rusqlite::Error),
+    /// The merge's own temporary database failed.
+    #[error("merging: the temporary database failed ({0}): is there room in the folder for temporary files?")]
+    Temporary(#[source] rusqlite::Error),
+    /// The merge's own temporary database does not have what was put in.
+    #[error("merging: {0} is missing in the temporary database")]
+    Store(&'static str),
+    /// The connections are not as they must be: a transaction is open.
+    #[error("merging: the databases must not be in a transaction")]
+    InTransaction,
+    /// The database cannot be merged; what is in the way, in words. [`super::merge`] makes a conflict of it.
+    #[error("this database cannot be merged: {0}")]
+    Unsupported(String),
+}
+
+impl Error {
+    /// From an error of the store.
+    pub(super) fn store(source: rusqlite::Error) -> Error {
+        Error::Temporary(source)
+    }
+
+    /// What it says of the database, where it says something of the database and nothing of the machine.
+    ///
+    /// # Errors
+    /// Itself, where it does not.
+    pub(super) fn unsupported(self) -> Result<String, Error> {
+        match self {
+            Error::Unsupported(why) => Ok(why),
+            Error::Sqlite(source) if is_of_database(&source) => Ok(source.to_string()),
+            Error::Rows(rows::Error::Sqlite { source, doing }) if is_of_database(&source) => {
+                Ok(format!("{doing}: {source}"))
+            }
+            Error::Rows(error @ (rows::Error::TooMany { .. } | rows::Error::Schema(_))) => {
+                Ok(error.to_string())
+            }
+            error => Err(error),
+        }
+    }
+}
+
+/// Whether SQLite's error comes from what is in the database: damage, a function or a collation that this
+/// program does not have, a value beyond a limit.
+fn is_of_database(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::DatabaseCorrupt
+                | ErrorCode::NotADatabase
+                | ErrorCode::Unknown
+                | ErrorCode::TooBig
+                | ErrorCode::TypeMismatch
+                | ErrorCode::ConstraintViolation
+                | ErrorCode::SchemaChanged
+                | ErrorCode::AuthorizationForStatementDenied
+                | ErrorCode::ParameterOutOfRange
+        )
+    )
+}

@@ -1,0 +1,285 @@
+//! What both sides changed, in a private SQLite database that spills to a temporary file: memory is bounded
+//! however many rows there are, and nothing is left of it when it is closed.
+//!
+//! One row here is one row of the databases that are merged, by table and key. It holds the row in the base,
+//! in theirs and in mine, and the decision which of them the result has. Only what may matter is kept: all
+//! that the side changed that is applied onto the other one, and of the other side what has the same key.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::rows::{Key, Row, Table, Value};
+
+use super::{Error, Side};
+
+/// Memory for its pages, in KiB; more goes to the temporary file.
+const CACHE_KIB: i64 = 8 * 1024;
+
+/// The theirs side of a row is another one than the base's.
+pub(super) const BY_THEIRS: i64 = 1;
+/// The mine side of a row is another one than the base's.
+pub(super) const BY_MINE: i64 = 2;
+
+/// Which outcome a row has. NULL where it is not decided: somebody has to. 3 is an outcome of its own, in the
+/// column `merged`: NULL there means that the row is gone.
+pub(super) const TAKE_THEIRS: i64 = 1;
+pub(super) const TAKE_MINE: i64 = 2;
+
+const SCHEMA: &str = "
+    PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA temp_store = FILE; PRAGMA locking_mode = EXCLUSIVE;
+    -- Hashes are NULL where there is no such row. What is long stands last: it is not read for what is before it.
+    CREATE TABLE row(
+        id INTEGER PRIMARY KEY, tbl INTEGER NOT NULL, hash BLOB NOT NULL, sides INTEGER NOT NULL,
+        decision INTEGER, chosen INTEGER NOT NULL DEFAULT 0, conflict INTEGER,
+        base_hash BLOB, theirs_hash BLOB, mine_hash BLOB, merged_hash BLOB,
+        key BLOB NOT NULL, base BLOB, theirs BLOB, mine BLOB, merged BLOB);
+    CREATE UNIQUE INDEX by_key ON row(tbl, hash);
+    CREATE INDEX by_conflict ON row(tbl, id) WHERE conflict IS NOT NULL;
+    -- Rows whose insertion waits until all old images are gone.
+    CREATE TABLE later(id INTEGER PRIMARY KEY);
+    -- Generated rowids of mine that were taken: old and new, by table.
+    CREATE TABLE renumbered(tbl INTEGER NOT NULL, old INTEGER NOT NULL, new INTEGER NOT NULL, PRIMARY KEY(tbl, old)) WITHOUT ROWID;
+    BEGIN;
+";
+
+/// The store.
+pub(super) struct Store {
+    db: Connection,
+    tables: Vec<Arc<Table>>,
+    numbers: HashMap<String, i64>,
+}
+
+/// A row as all three have it.
+#[derive(Clone, Debug)]
+pub(super) struct Stored {
+    pub id: i64,
+    pub table: Arc<Table>,
+    pub key: Key,
+    pub sides: i64,
+    pub base: Option<Row>,
+    pub theirs: Option<Row>,
+    pub mine: Option<Row>,
+}
+
+impl Stored {
+    /// The row as a side has it.
+    pub fn of(&self, side: Side) -> Option<&Row> {
+        match side {
+            Side::Theirs => self.theirs.as_ref(),
+            Side::Mine => self.mine.as_ref(),
+        }
+    }
+}
+
+/// What `Stored` is read from.
+pub(super) const STORED: &str = "id, tbl, key, sides, base, theirs, mine";
+
+impl Store {
+    pub fn new() -> Result<Store, Error> {
+        // A database without a name is SQLite's own temporary file, deleted as it is closed.
+        let db = Connection::open("").map_err(Error::store)?;
+        db.pragma_update(None, "cache_size", -CACHE_KIB).map_err(Error::store)?;
+        db.execute_batch(SCHEMA).map_err(Error::store)?;
+        db.set_prepared_statement_cache_capacity(64);
+        Ok(Store { db, tables: Vec::new(), numbers: HashMap::new() })
+    }
+
+    /// The database itself, for what works on all rows at once.
+    pub fn db(&self) -> &Connection {
+        &self.db
+    }
+
+    /// The number of a table in here. The first definition that is seen counts.
+    pub fn number(&mut self, table: &Arc<Table>) -> i64 {
+        if let Some(&number) = self.numbers.get(&table.name) {
+            return number;
+        }
+        let number = self.tables.len() as i64;
+        self.tables.push(table.clone());
+        self.numbers.insert(table.name.clone(), number);
+        number
+    }
+
+    /// The number of a table by name, where a row of it is in here.
+    pub fn number_of(&self, table: &str) -> Option<i64> {
+        self.numbers.get(table).copied()
+    }
+
+    pub fn table(&self, number: i64) -> Result<&Arc<Table>, Error> {
+        usize::try_from(number).ok().and_then(|number| self.tables.get(number)).ok_or(Error::Store("a table"))
+    }
+
+    /// All tables that have rows in here.
+    pub fn tables(&self) -> impl Iterator<Item = (i64, &Arc<Table>)> {
+        self.tables.iter().enumerate().map(|(number, table)| (number as i64, table))
+    }
+
+    /// Puts in what a side did to a row.
+    pub fn put(
+        &mut self,
+        side: Side,
+        table: &Arc<Table>,
+        key: &Key,
+        before: Option<&Row>,
+        after: Option<&Row>,
+    ) -> Result<(), Error> {
+        let number = self.number(table);
+        let key = key.to_bytes();
+        // The side that did not change it has it as the base does, until it is put in as well.
+        let sql = match side {
+            Side::Theirs => {
+                "INSERT INTO row(tbl, hash, key, sides, base, base_hash, theirs, theirs_hash, mine, mine_hash)
+                 VALUES (?1, ?2, ?3, 1, ?4, ?5, ?6, ?7, ?4, ?5)
+                 ON CONFLICT DO UPDATE SET sides = sides | 1, theirs = ?6, theirs_hash = ?7"
+            }
+            Side::Mine => {
+                "INSERT INTO row(tbl, hash, key, sides, base, base_hash, mine, mine_hash, theirs, theirs_hash)
+                 VALUES (?1, ?2, ?3, 2, ?4, ?5, ?6, ?7, ?4, ?5)
+                 ON CONFLICT DO UPDATE SET sides = sides | 2, mine = ?6, mine_hash = ?7"
+            }
+        };
+        self.db
+            .prepare_cached(sql)
+            .and_then(|mut statement| {
+                statement.execute(params![
+                    number,
+                    hash_of_key(&key),
+                    key,
+                    before.map(Row::to_bytes),
+                    before.map(hash_of_row),
+                    after.map(Row::to_bytes),
+                    after.map(hash_of_row),
+                ])
+            })
+            .map_err(Error::store)?;
+        Ok(())
+    }
+
+    /// The next row of a table, by id, that a side is not known to have changed.
+    pub fn next_without(&self, table: i64, side: i64, after: i64) -> Result<Option<i64>, Error> {
+        self.db
+            .prepare_cached(
+                "SELECT id FROM row WHERE tbl = ?1 AND sides & ?2 = 0 AND id > ?3 ORDER BY id LIMIT 1",
+            )
+            .and_then(|mut statement| statement.query_row([table, side, after], |row| row.get(0)).optional())
+            .map_err(Error::store)
+    }
+
+    /// Whether a row with this key is in here.
+    pub fn has(&self, table: &str, key: &Key) -> Result<bool, Error> {
+        Ok(self.find(table, key)?.is_some())
+    }
+
+    /// The id of a row.
+    pub fn find(&self, table: &str, key: &Key) -> Result<Option<i64>, Error> {
+        let Some(number) = self.number_of(table) else { return Ok(None) };
+        self.db
+            .prepare_cached("SELECT id FROM row WHERE tbl = ?1 AND hash = ?2")
+            .and_then(|mut statement| {
+                statement
+                    .query_row(params![number, hash_of_key(&key.to_bytes())], |row| row.get(0))
+                    .optional()
+            })
+            .map_err(Error::store)
+    }
+
+    /// A row by its id.
+    pub fn get(&self, id: i64) -> Result<Stored, Error> {
+        let mut statement = self
+            .db
+            .prepare_cached(&format!("SELECT {STORED} FROM row WHERE id = ?1"))
+            .map_err(Error::store)?;
+        let mut rows = statement.query([id]).map_err(Error::store)?;
+        let row = rows.next().map_err(Error::store)?.ok_or(Error::Store("a row"))?;
+        self.stored(row)
+    }
+
+    /// From a row of a query that begins with [`STORED`].
+    pub fn stored(&self, row: &rusqlite::Row<'_>) -> Result<Stored, Error> {
+        Ok(Stored {
+            id: row.get(0).map_err(Error::store)?,
+            table: self.table(row.get(1).map_err(Error::store)?)?.clone(),
+            key: Key::from_bytes(bytes(row, 2)?.ok_or(Error::Store("a key"))?)?,
+            sides: row.get(3).map_err(Error::store)?,
+            base: image(row, 4)?,
+            theirs: image(row, 5)?,
+            mine: image(row, 6)?,
+        })
+    }
+
+    /// Decides for an outcome of its own.
+    pub fn decide_merged(&self, id: i64, merged: Option<&Row>) -> Result<(), Error> {
+        self.db
+            .prepare_cached(
+                "UPDATE row SET decision = 3, conflict = NULL, merged = ?2, merged_hash = ?3 WHERE id = ?1",
+            )
+            .and_then(|mut statement| {
+                statement.execute(params![id, merged.map(Row::to_bytes), merged.map(hash_of_row)])
+            })
+            .map_err(Error::store)?;
+        Ok(())
+    }
+
+    /// Runs a statement over its rows; how many it changed.
+    pub fn run(&self, sql: &str, params: impl rusqlite::Params) -> Result<usize, Error> {
+        self.db.prepare_cached(sql).and_then(|mut statement| statement.execute(params)).map_err(Error::store)
+    }
+
+    /// A number that a query yields; 0 for none.
+    pub fn count(&self, sql: &str, params: impl rusqlite::Params) -> Result<u64, Error> {
+        let count: Option<i64> = self
+            .db
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.query_row(params, |row| row.get(0)).optional())
+            .map_err(Error::store)?;
+        Ok(count.unwrap_or(0).unsigned_abs())
+    }
+}
+
+/// A column of a query as bytes.
+fn bytes<'r>(row: &'r rusqlite::Row<'_>, column: usize) -> Result<Option<&'r [u8]>, Error> {
+    row.get_ref(column)
+        .and_then(|value| value.as_blob_or_null().map_err(rusqlite::Error::from))
+        .map_err(Error::store)
+}
+
+/// A column of a query as the image of a row.
+pub(super) fn image(row: &rusqlite::Row<'_>, column: usize) -> Result<Option<Row>, Error> {
+    Ok(bytes(row, column)?.map(Row::from_bytes).transpose()?)
+}
+
+/// A column of a query as a key.
+pub(super) fn key(row: &rusqlite::Row<'_>, column: usize) -> Result<Key, Error> {
+    Ok(Key::from_bytes(bytes(row, column)?.ok_or(Error::Store("a key"))?)?)
+}
+
+fn hash_of_key(key: &[u8]) -> [u8; 32] {
+    *blake3::hash(key).as_bytes()
+}
+
+/// Equal for rows with equal values, whatever their rowids.
+fn hash_of_row(row: &Row) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    for value in &row.values {
+        match value {
+            Value::Null => {
+                hasher.update(&[0]);
+            }
+            Value::Integer(value) => {
+                hasher.update(&[1]).update(&value.to_be_bytes());
+            }
+            Value::Real(value) => {
+                hasher.update(&[2]).update(&value.to_bits().to_be_bytes());
+            }
+            Value::Text(bytes) => {
+                hasher.update(&[3]).update(&(bytes.len() as u64).to_be_bytes()).update(bytes);
+            }
+            Value::Blob(bytes) => {
+                hasher.update(&[4]).update(&(bytes.len() as u64).to_be_bytes()).update(bytes);
+            }
+        }
+    }
+    *hasher.finalize().as_bytes()
+}

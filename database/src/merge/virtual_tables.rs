@@ -1,0 +1,263 @@
+//! Virtual tables. One and its shadow tables are one thing: changed on one side, the shadow tables' rows of
+//! that side are taken as they are. Changed on both, a full-text index is made again from its content, its
+//! own or that of another table, which has been merged by then; anything else is in conflict.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use crate::rows::{Schema, Table, TableKind, quoted};
+
+use super::changes::Changes;
+use super::decide::taking;
+use super::store::Store;
+use super::{Context, Error, Reason, Schemas, Side};
+
+/// Which tables belong to a virtual table, by name.
+pub(super) struct Shadows {
+    owners: HashMap<String, Arc<str>>,
+}
+
+impl Shadows {
+    /// From the three schemas. Of a module that does not come with SQLite nobody knows the shadow tables:
+    /// whatever has a name that begins with the virtual table's is taken for one.
+    pub fn read(schemas: &Schemas) -> Shadows {
+        let mut owners = HashMap::new();
+        for schema in [&schemas.base, &schemas.theirs, &schemas.mine] {
+            let unknown: Vec<(String, Arc<str>)> = schema
+                .tables
+                .values()
+                .filter(|table| module(table).is_some_and(|module| !is_known(module)))
+                .map(|table| (format!("{}_", table.name.to_ascii_lowercase()), table.name.as_str().into()))
+                .collect();
+            for table in schema.tables.values().filter(|table| !table.is_virtual()) {
+                let name = table.name.to_ascii_lowercase();
+                let owner = table.shadow_of.clone().or_else(|| {
+                    unknown
+                        .iter()
+                        .find(|(prefix, _)| name.starts_with(prefix))
+                        .map(|(_, owner)| owner.clone())
+                });
+                owners.extend(owner.map(|owner| (table.name.clone(), owner)));
+            }
+        }
+        Shadows { owners }
+    }
+
+    /// The virtual table that a table belongs to.
+    pub fn owner(&self, table: &str) -> Option<&Arc<str>> {
+        self.owners.get(table)
+    }
+}
+
+fn module(table: &Table) -> Option<&str> {
+    match &table.kind {
+        TableKind::Virtual { module } => Some(module),
+        _ => None,
+    }
+}
+
+fn is_known(module: &str) -> bool {
+    is_full_text(module)
+        || matches!(module, "rtree" | "rtree_i32" | "geopoly" | "fts5vocab" | "dbstat" | "fts4aux")
+}
+
+fn is_full_text(module: &str) -> bool {
+    matches!(module, "fts3" | "fts4" | "fts5")
+}
+
+/// Where a full-text index has what it indexes.
+#[derive(Debug, PartialEq, Eq)]
+enum Content {
+    Own,
+    Of(String),
+    Nowhere,
+}
+
+/// What is to be done with the virtual tables that both sides changed.
+#[derive(Default)]
+pub(super) struct Units {
+    /// To be made again when all rows are written.
+    pub rebuild: Vec<String>,
+    /// Those that cannot be.
+    pub reasons: Vec<Reason>,
+}
+
+/// Decides for each virtual table that both sides changed.
+pub(super) fn units(context: &Context<'_>, store: &mut Store, changes: &Changes) -> Result<Units, Error> {
+    let mut units = Units::default();
+    for (owner, tables) in tables_of_units(context, store) {
+        let changed = |side: Side| changes.of(side).tables.contains(&*owner);
+        if !(changed(Side::Theirs) && changed(Side::Mine)) || is_alike(store, &tables)? {
+            continue;
+        }
+        let Some(table) = context.schemas.of(context.on).table(&owner) else { continue };
+        let module = module(table).unwrap_or_default();
+        match content_of(table) {
+            Some(Content::Nowhere) | None => match context.resolve.default {
+                Some(choice) => take(store, &tables, choice, |_| true)?,
+                None => units
+                    .reasons
+                    .push(Reason::VirtualTable { table: table.name.clone(), module: module.to_owned() }),
+            },
+            Some(_) => {
+                // The index is not merged: whatever it is, it is made again. What it indexes is.
+                let kept = [format!("{owner}_content"), format!("{owner}_config")];
+                take(store, &tables, context.on, |name| {
+                    !kept.iter().any(|kept| kept.eq_ignore_ascii_case(name))
+                })?;
+                units.rebuild.push(table.name.clone());
+            }
+        }
+    }
+    Ok(units)
+}
+
+/// The virtual tables of which rows are in the store, each with the numbers and names of its shadow tables.
+fn tables_of_units(context: &Context<'_>, store: &Store) -> BTreeMap<Arc<str>, Vec<(i64, String)>> {
+    let mut tables: BTreeMap<Arc<str>, Vec<(i64, String)>> = BTreeMap::new();
+    for (number, table) in store.tables() {
+        if let Some(owner) = context.shadows.owner(&table.name) {
+            tables.entry(owner.clone()).or_default().push((number, table.name.clone()));
+        }
+    }
+    tables
+}
+
+/// Whether both sides did the same to the shadow tables.
+fn is_alike(store: &Store, tables: &[(i64, String)]) -> Result<bool, Error> {
+    for (number, _) in tables {
+        let sql = "SELECT EXISTS(SELECT 1 FROM row WHERE tbl = ?1 AND theirs_hash IS NOT mine_hash)";
+        if store.count(sql, [number])? != 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn take(
+    store: &Store,
+    tables: &[(i64, String)],
+    side: Side,
+    which: impl Fn(&str) -> bool,
+) -> Result<(), Error> {
+    for (number, _) in tables.iter().filter(|(_, name)| which(name)) {
+        store.run("UPDATE row SET decision = ?2 WHERE tbl = ?1", [*number, taking(side)])?;
+    }
+    Ok(())
+}
+
+/// Where a full-text index has what it indexes; `None` for any other virtual table.
+fn content_of(table: &Table) -> Option<Content> {
+    is_full_text(module(table)?).then(|| content_in(&table.sql))
+}
+
+fn content_in(sql: &str) -> Content {
+    let mut content = Content::Own;
+    for argument in arguments(sql) {
+        let Some((name, value)) = argument.split_once('=') else { continue };
+        if name.trim().eq_ignore_ascii_case("content") {
+            let value = unquoted(value.trim());
+            content = if value.is_empty() { Content::Nowhere } else { Content::Of(value) };
+        }
+    }
+    content
+}
+
+/// The arguments of a virtual table's module: what stands between its parentheses, by commas that are in no
+/// quotes and no other parentheses.
+fn arguments(sql: &str) -> Vec<String> {
+    let mut arguments = vec![String::new()];
+    let (mut depth, mut quote) = (0_usize, None);
+    for character in sql.chars() {
+        match (quote, character) {
+            (Some(closing), _) if closing == character => quote = None,
+            (Some(_), _) => {}
+            (None, '\'' | '"' | '`') => quote = Some(character),
+            (None, '[') => quote = Some(']'),
+            (None, '(') => {
+                depth += 1;
+                if depth == 1 {
+                    // What was before the module's own parenthesis is no argument.
+                    arguments = vec![String::new()];
+                    continue;
+                }
+            }
+            (None, ')') => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    break;
+                }
+            }
+            (None, ',') if depth == 1 => {
+                arguments.push(String::new());
+                continue;
+            }
+            (None, _) => {}
+        }
+        if let Some(argument) = arguments.last_mut() {
+            argument.push(character);
+        }
+    }
+    arguments
+}
+
+fn unquoted(value: &str) -> String {
+    let inside = |open: char, close: char| value.strip_prefix(open)?.strip_suffix(close);
+    for (open, close) in [('\'', '\''), ('"', '"'), ('`', '`'), ('[', ']')] {
+        if let Some(inside) = inside(open, close) {
+            return inside.replace(&format!("{close}{close}"), &close.to_string());
+        }
+    }
+    value.to_owned()
+}
+
+/// The full-text indexes whose content is one of some tables.
+pub(super) fn indexes_of<'s>(
+    schema: &'s Schema,
+    tables: &'s std::collections::BTreeSet<String>,
+) -> impl Iterator<Item = String> + 's {
+    schema.tables.values().filter_map(move |table| match content_of(table)? {
+        Content::Of(content) if tables.iter().any(|name| name.eq_ignore_ascii_case(&content)) => {
+            Some(table.name.clone())
+        }
+        _ => None,
+    })
+}
+
+/// Makes a full-text index again from its content.
+pub(super) fn rebuild(connection: &Connection, table: &str) -> Result<(), Error> {
+    let name = quoted(table);
+    connection.execute(&format!("INSERT INTO main.{name}({name}) VALUES ('rebuild')"), []).map_err(
+        |error| match Error::Sqlite(error).unsupported() {
+            Ok(why) => Error::Unsupported(format!("the full-text index {table} cannot be made again: {why}")),
+            Err(error) => error,
+        },
+    )?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_content_of_a_full_text_index_is_read_from_its_arguments() {
+        let of = |name: &str| Content::Of(name.into());
+        assert_eq!(content_in("CREATE VIRTUAL TABLE f USING fts5(a, b)"), Content::Own);
+        assert_eq!(content_in("CREATE VIRTUAL TABLE f USING fts5(a, content='')"), Content::Nowhere);
+        assert_eq!(
+            content_in("CREATE VIRTUAL TABLE f USING fts5(a, CONTENT = t, content_rowid=id)"),
+            of("t")
+        );
+        assert_eq!(
+            content_in("CREATE VIRTUAL TABLE f USING fts5(a, content=\"a, (b\"\"c\")"),
+            of("a, (b\"c")
+        );
+        assert_eq!(
+            content_in("CREATE VIRTUAL TABLE [f(] USING fts5(a, tokenize='x, content=y')"),
+            Content::Own
+        );
+    }
+}

@@ -1,0 +1,14 @@
+//! Merging, shown case by case: `docs/merging.md` points here.
+//!
+//! - `rows`: rows of ordinary tables, of every kind of key
+//! - `constraints`: UNIQUE, CHECK, NOT NULL and foreign keys on the result
+//! - `schema`: migrations on one side and on both, views, triggers, the numbers of the header
+//! - `virtual_tables`: FTS5, FTS4, R-tree and their shadow tables
+//! - `settle`: choosing, by row and for all
+//! - `options`: `cells` and `renumber`
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod rows;
+mod settle;
+mod support;
