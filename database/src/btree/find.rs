@@ -23,8 +23,9 @@
 //! A WITHOUT ROWID table has rows in interior pages: those of each page in `I` are added, and the same holds.
 //!
 //! **Accounted for** means: a changed page was reached from a root, or is free, a page of the pointer map or
-//! the lock page, none of which has rows. If one is not, the map of parents did not fit and the walk is
-//! done again, with a map made from the content itself, and then without one, through every page.
+//! the lock page, none of which has rows. If one is not, the walk is done again: into the pages that came
+//! back to life, see [`ParentMap`]; then with a map made from the content itself; and then without one,
+//! through every page.
 //!
 //! # Why it reads little
 //!
@@ -81,8 +82,8 @@ pub fn touched(
     let mut found = Found::of(roots_old, roots_new);
     let mut old = Side::new(old, changed, roots_old, &found);
     let mut new = Side::new(new, changed, roots_new, &found);
-    old.walk(&mut map, &mut found)?;
-    new.walk(&mut map, &mut found)?;
+    old.walk(&mut new, &mut map, &mut found)?;
+    new.walk(&mut old, &mut map, &mut found)?;
     map.resize(page_count);
     *parents = map;
     for pair in 0..found.pairs.len() {
@@ -187,30 +188,42 @@ impl<'s> Side<'s> {
     }
 
     /// Walks all trees, until every page that changed is accounted for.
-    fn walk(&mut self, parents: &mut ParentMap, found: &mut Found) -> Result<(), ContentError> {
-        let marks = Marks::Only(parents.with_ancestors(self.changed));
-        self.walk_marked(&marks, parents, found)?;
-        if self.walk.missed()?.is_empty() {
+    fn walk(
+        &mut self,
+        other: &mut Side<'_>,
+        parents: &mut ParentMap,
+        found: &mut Found,
+    ) -> Result<(), ContentError> {
+        let marks = parents.with_ancestors(self.changed);
+        if self.reaches_all(&Marks::Only(marks), parents, found)? {
             return Ok(());
+        }
+        let revived = other.walk.free()? - self.walk.free()?;
+        if !revived.is_empty() {
+            let marks = parents.with_ancestors(&(self.changed | revived));
+            if self.reaches_all(&Marks::Only(marks), parents, found)? {
+                return Ok(());
+            }
         }
         found.read_more = Some(NO_MAP);
         *parents = ParentMap::of(&mut self.walk.pages)?;
-        let marks = Marks::Only(parents.with_ancestors(self.changed));
-        self.walk_marked(&marks, parents, found)?;
-        if self.walk.missed()?.is_empty() {
+        let marks = parents.with_ancestors(self.changed);
+        if self.reaches_all(&Marks::Only(marks), parents, found)? {
             return Ok(());
         }
-        // What is not reached now is in no tree, or below a page that is damaged.
         found.read_more = Some(NO_SOUND_MAP);
-        self.walk_marked(&Marks::All, parents, found)
+        // What is not reached now is in no tree, or below a page that is damaged.
+        self.reaches_all(&Marks::All, parents, found)?;
+        Ok(())
     }
 
-    fn walk_marked(
+    /// Walks all trees through the marked pages. Whether every page that changed is accounted for.
+    fn reaches_all(
         &mut self,
         marks: &Marks,
         parents: &mut ParentMap,
         found: &mut Found,
-    ) -> Result<(), ContentError> {
+    ) -> Result<bool, ContentError> {
         self.walk.restart();
         for tree in &self.trees {
             let rows = tree.pair.map(|pair| &mut found.pairs[pair].rows);
@@ -224,7 +237,7 @@ impl<'s> Side<'s> {
                 Err(Trouble::Content(error)) => return Err(error),
             }
         }
-        Ok(())
+        Ok(self.walk.missed()?.is_empty())
     }
 }
 

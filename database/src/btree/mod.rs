@@ -8,8 +8,8 @@
 //!
 //! ```text
 //! map = ParentMap::decode(blob of V)            or ParentMap::build(A) where there is none
-//! map.bring(A, pages changed between V and A)   nothing to do where V is A
-//! touched(A, B, pages changed between A and B, map, roots of both)
+//! map.bring(V, A, pages changed between them)   nothing to do where V is A
+//! touched(A, B, pages changed between them, map, roots of both)
 //! map.encode()                                  is the map of B: worth keeping where B is the latest version
 //! ```
 //!

@@ -9,7 +9,8 @@
 //!   reading, never a row.
 //! - What makes it true is local: a page of a B-tree names its children and its overflow chains, an overflow
 //!   page its successor. So the map of one content becomes that of another when only the pages that differ
-//!   are read. Free pages keep what they once were and are not asked.
+//!   are read. Free pages keep what they once were and are not asked; what was free and is in use again with
+//!   the same bytes is no page that differs, and is read as well.
 //! - Its clones share what they have in common.
 
 use std::sync::Arc;
@@ -61,36 +62,34 @@ impl ParentMap {
         }
     }
 
-    /// Makes this map, which is that of another content, the map of `content`; `changed` are the pages in
-    /// which the two differ, and no others are read.
+    /// Makes this map, which is that of `from`, the map of `to`; `changed` are the pages in which the two
+    /// differ. Those and the lists of free pages are read.
     ///
     /// # Errors
     /// Where a page cannot be read. The map then is good for nothing but a hint.
-    pub fn bring(&mut self, content: &mut dyn Content, changed: &RoaringBitmap) -> Result<(), ContentError> {
-        let Some(mut pages) = Pages::open(content)? else {
+    pub fn bring(
+        &mut self,
+        from: &mut dyn Content,
+        to: &mut dyn Content,
+        changed: &RoaringBitmap,
+    ) -> Result<(), ContentError> {
+        let Some(mut to) = Pages::open(to)? else {
             *self = ParentMap::unknown();
             return Ok(());
         };
-        let mut learned = Vec::new();
-        let mut page = Vec::new();
-        let mut free = None;
-        let layout = pages.layout;
-        for number in changed.iter().filter(|&number| layout.is_data(number)) {
-            pages.read(number, &mut page)?;
-            learned.clear();
-            names(number, &page, layout, |child| learned.push(child));
-            if learned.is_empty() {
-                continue;
-            }
-            // Most changes are to leaves that lead nowhere; only for others it matters which are free.
-            if free.is_none() {
-                free = Some(pages.free()?);
-            }
-            if free.as_ref().is_some_and(|free| !free.contains(number)) {
-                learned.iter().for_each(|&child| self.set(child, number));
-            }
+        let free = to.free()?;
+        let mut ask = changed.clone();
+        if let Some(mut from) = Pages::open(from)? {
+            ask |= from.free()?;
         }
-        self.resize(pages.layout.page_count);
+        ask -= free;
+        let layout = to.layout;
+        let mut page = Vec::new();
+        for number in ask.iter().filter(|&number| layout.is_data(number)) {
+            to.read(number, &mut page)?;
+            names(number, &page, layout, |child| self.set(child, number));
+        }
+        self.resize(layout.page_count);
         Ok(())
     }
 

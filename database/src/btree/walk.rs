@@ -74,7 +74,7 @@ impl<'w> Walk<'w> {
     }
 
     /// Walks a tree through the pages that are marked. Rows of pages that changed, or that have an overflow
-    /// page that did, are added to `rows`; what changed pages lead to is noted in `parents`.
+    /// page that did, are added to `rows`; what the pages lead to is noted in `parents`.
     pub(crate) fn tree(
         &mut self,
         (root, is_index): (u32, bool),
@@ -100,7 +100,6 @@ impl<'w> Walk<'w> {
                 if page.kind().is_index() != is_index {
                     return Err(Trouble::Malformed);
                 }
-                let learn = self.learns(number, marks);
                 if !page.kind().is_interior() {
                     shape.leaves = Some(depth);
                 }
@@ -109,9 +108,7 @@ impl<'w> Walk<'w> {
                     if self.changed.contains(number) {
                         shape.child(depth + 1, child);
                     }
-                    if learn {
-                        parents.set(child, number);
-                    }
+                    parents.set(child, number);
                     if marks.contains(child) && !next.insert(child) {
                         return Err(Trouble::Malformed);
                     }
@@ -140,14 +137,12 @@ impl<'w> Walk<'w> {
         if page.kind() == super::page::Kind::TableInterior {
             return Ok(false);
         }
-        let learn = self.learns(number, marks);
         let mut changed = false;
         for cell in page.cells() {
             let cell = cell?;
             let Some(first) = cell.overflow else { continue };
-            if learn {
-                parents.set(first, number);
-            }
+            self.check_child(first)?;
+            parents.set(first, number);
             let len = self.pages.layout.chain_len(cell.payload_len - cell.local.len());
             changed |= self.chain(first, len, marks, parents)?;
         }
@@ -165,7 +160,6 @@ impl<'w> Walk<'w> {
         let mut number = first;
         let mut bytes = Vec::new();
         for left in (0..len).rev() {
-            self.check_child(number)?;
             if !marks.contains(number) {
                 break;
             }
@@ -179,16 +173,15 @@ impl<'w> Walk<'w> {
             }
             self.pages.read(number, &mut bytes)?;
             let next = u32_at(&bytes, 0)?;
-            if self.learns(number, marks) {
-                parents.set(next, number);
-            }
+            self.check_child(next)?;
+            parents.set(next, number);
             number = next;
         }
         Ok(changed)
     }
 
     /// Looks into a page that stands in one of the two trees only, at this depth: adds its rows, and its
-    /// children to the shape. Whether it is a leaf.
+    /// children to the shape.
     pub(crate) fn expand(
         &mut self,
         number: u32,
@@ -230,22 +223,21 @@ impl<'w> Walk<'w> {
     /// The pages that changed and that no walk came to, though they could stand in a tree.
     pub(crate) fn missed(&mut self) -> Result<RoaringBitmap, ContentError> {
         let layout = self.pages.layout;
-        let mut missed = self.changed - &self.seen;
-        missed = missed.into_iter().filter(|&page| layout.is_data(page)).collect();
+        let missed = self.changed - &self.seen;
+        let mut missed: RoaringBitmap = missed.into_iter().filter(|&page| layout.is_data(page)).collect();
         if !missed.is_empty() {
-            if self.free.is_none() {
-                self.free = Some(self.pages.free()?);
-            }
-            if let Some(free) = &self.free {
-                missed -= free;
-            }
+            missed -= self.free()?;
         }
         Ok(missed)
     }
 
-    /// Whether what a page leads to is news to the parent map.
-    fn learns(&self, number: u32, marks: &Marks) -> bool {
-        matches!(marks, Marks::All) || self.changed.contains(number)
+    /// The pages on the list of free ones.
+    pub(crate) fn free(&mut self) -> Result<&RoaringBitmap, ContentError> {
+        let free = match self.free.take() {
+            Some(free) => free,
+            None => self.pages.free()?,
+        };
+        Ok(self.free.insert(free))
     }
 
     /// A page that something leads to is there, and is not the first.

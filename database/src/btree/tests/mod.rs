@@ -1,4 +1,6 @@
 //! What is found in real databases, held against what plain SQL says differs.
 
 mod examples;
+mod property;
+mod random;
 mod support;

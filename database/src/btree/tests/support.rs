@@ -185,21 +185,46 @@ pub fn differing(old: &Connection, new: &Connection) -> BTreeMap<String, HashSet
     differing
 }
 
+/// A key as SQL compares it: stored keys have texts in the database's encoding, and a REAL column may have
+/// stored integers.
+fn as_compared(key: &[Value], encoding: &str) -> Vec<Value> {
+    let text = |bytes: &[u8]| match encoding {
+        "UTF-8" => bytes.to_vec(),
+        encoding => {
+            let units = bytes.chunks_exact(2).map(|unit| match encoding {
+                "UTF-16le" => u16::from_le_bytes([unit[0], unit[1]]),
+                _ => u16::from_be_bytes([unit[0], unit[1]]),
+            });
+            char::decode_utf16(units).map(Result::unwrap).collect::<String>().into_bytes()
+        }
+    };
+    let value = |value: &Value| match value {
+        Value::Integer(value) if value.unsigned_abs() < 1 << 53 => Value::Real(*value as f64),
+        Value::Text(bytes) => Value::Text(text(bytes)),
+        other => other.clone(),
+    };
+    key.iter().map(value).collect()
+}
+
 /// Asserts that each row that differs was found.
 pub fn assert_complete(old: &Connection, new: &Connection, found: &Touched, context: &dyn std::fmt::Display) {
-    for (table, keys) in differing(old, new) {
+    let encoding: String = new.query_row("PRAGMA encoding", [], |row| row.get(0)).unwrap();
+    for (table, differing) in differing(old, new) {
         let ranges = found.of(&table);
-        for key in keys {
-            let within = match ranges {
-                None => false,
-                Some(Ranges::All) => true,
-                Some(Ranges::Rowids(ranges)) => match key[..] {
-                    [Value::Integer(rowid)] => ranges.iter().any(|range| range.contains(&rowid)),
-                    _ => panic!("{table} is no WITHOUT ROWID table"),
-                },
-                Some(Ranges::Keys(keys)) => keys.contains(&key),
-            };
-            assert!(within, "{context}: {table}: {key:?} differs and is not in {ranges:?}");
+        let is_within: Box<dyn Fn(&[Value]) -> bool> = match ranges {
+            None => Box::new(|_| false),
+            Some(Ranges::All) => Box::new(|_| true),
+            Some(Ranges::Rowids(ranges)) => Box::new(|key| match key {
+                [Value::Integer(rowid)] => ranges.iter().any(|range| range.contains(rowid)),
+                _ => panic!("{table} is a WITHOUT ROWID table"),
+            }),
+            Some(Ranges::Keys(keys)) => {
+                let keys: HashSet<_> = keys.iter().map(|key| as_compared(key, &encoding)).collect();
+                Box::new(move |key| keys.contains(&as_compared(key, "UTF-8")))
+            }
+        };
+        for key in differing {
+            assert!(is_within(&key), "{context}: {table}: {key:?} differs and is not in {ranges:?}");
         }
     }
 }

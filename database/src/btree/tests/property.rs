@@ -1,0 +1,107 @@
+//! Whatever happens to a database, and whatever map of its pages there is: each row that differs is found.
+
+use super::random::{Random, Subject};
+use super::support::{Image, Two, find, roots};
+use crate::btree::{ParentMap, Roots};
+
+/// So many seeds in an ordinary run. `SQLRSYNC_SEEDS` asks for more.
+const SEEDS: u64 = 150;
+
+fn seeds() -> impl Iterator<Item = u64> {
+    let count = std::env::var("SQLRSYNC_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS);
+    let first = std::env::var("SQLRSYNC_FIRST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
+    first..first + count
+}
+
+/// What a version is.
+struct Version {
+    image: Image,
+    roots: Roots,
+}
+
+fn version(subject: &Subject) -> Version {
+    Version { image: Image::of(&subject.database), roots: roots(&subject.database) }
+}
+
+fn found(old: &Version, new: &Version, parents: ParentMap, seed: u64, what: &str) -> Two {
+    let context = format!("seed {seed}, {what}");
+    find(old.image.clone(), new.image.clone(), (&old.roots, &new.roots), parents, &context)
+}
+
+#[test]
+fn every_row_that_differs_is_found_along_the_map_of_the_old_content() {
+    for seed in seeds() {
+        let mut subject = Subject::new(seed);
+        let old = version(&subject);
+        for _ in 0..1 + subject.random.below(5) {
+            subject.step();
+        }
+        let new = version(&subject);
+        let parents = ParentMap::build(&mut old.image.clone()).unwrap();
+        let two = found(&old, &new, parents, seed, "its own map");
+        assert_eq!(two.found.read_more, None, "seed {seed}");
+        // What came out is the map of the new content: it leads back as well.
+        let back = found(&new, &old, two.parents, seed, "back along the map that came out");
+        assert_eq!(back.found.read_more, None, "seed {seed}, back");
+    }
+}
+
+#[test]
+fn a_map_brought_through_twenty_versions_still_leads_to_every_row() {
+    for seed in seeds().step_by(8) {
+        let mut subject = Subject::new(seed);
+        let mut old = version(&subject);
+        let mut brought = ParentMap::build(&mut old.image.clone()).unwrap();
+        let mut came_out = brought.clone();
+        let first = (brought.clone(), version(&subject));
+        for _ in 0..20 {
+            subject.step();
+            let new = version(&subject);
+            let changed = super::support::changed(&old.image, &new.image);
+            let two = found(&old, &new, brought.clone(), seed, "a map brought forward");
+            assert_eq!(two.found.read_more, None, "seed {seed}, brought");
+            let two = found(&old, &new, came_out, seed, "the map that came out last time");
+            assert_eq!(two.found.read_more, None, "seed {seed}, came out");
+            came_out = ParentMap::decode(&two.parents.encode()).unwrap();
+            brought.bring(&mut old.image, &mut new.image.clone(), &changed).unwrap();
+            old = new;
+        }
+        // The same in one step.
+        let (mut map, first) = first;
+        let changed = super::support::changed(&first.image, &old.image);
+        map.bring(&mut first.image.clone(), &mut old.image, &changed).unwrap();
+        let two = found(&old, &first, map, seed, "a map brought over twenty versions at once");
+        assert_eq!(two.found.read_more, None, "seed {seed}, at once");
+    }
+}
+
+#[test]
+fn a_map_that_is_wrong_costs_reading_and_no_row() {
+    for seed in seeds().step_by(3) {
+        let mut subject = Subject::new(seed);
+        let stale = ParentMap::build(&mut Image::of(&subject.database)).unwrap();
+        for _ in 0..4 {
+            subject.step();
+        }
+        let old = version(&subject);
+        subject.step();
+        let new = version(&subject);
+        found(&old, &new, stale.clone(), seed, "a stale map");
+        found(&old, &new, ParentMap::unknown(), seed, "no map");
+        let random = random_map(&mut subject.random, old.image.geometry.page_count.get());
+        found(&old, &new, random, seed, "a random map");
+        let mut blob = stale.encode();
+        let at = subject.random.below(blob.len() as u64) as usize;
+        blob[at] ^= 1 << subject.random.below(8);
+        found(&old, &new, ParentMap::decode(&blob).unwrap_or_default(), seed, "a damaged map");
+    }
+}
+
+fn random_map(random: &mut Random, page_count: u32) -> ParentMap {
+    let mut map = ParentMap::unknown();
+    for page in 1..=page_count {
+        let parent = random.below(u64::from(page_count) * 2) as u32;
+        map.set(page, if random.chance(5) { u32::MAX } else { parent });
+    }
+    map
+}
