@@ -37,14 +37,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use roaring::RoaringBitmap;
 use sqlrsync_protocol::content::{ChangedPages, Content, ContentError};
-use sqlrsync_protocol::page::PageNumber;
 
 use super::page::Trouble;
 use super::pages::Pages;
 use super::parents::ParentMap;
-use super::rows::Rows;
-use super::touched::{Ranges, Roots, Touched};
-use super::walk::{Marks, Shape, Walk};
+use super::rows::{Budget, Rows};
+use super::touched::{Ranges, Roots, TableRoot, Touched};
+use super::walk::{Marks, Root, Shape, Walk, Way};
 
 const UNKNOWN: &str = "it is not known which pages changed";
 const NO_DATABASE: &str = "one of the two is empty or no database";
@@ -87,7 +86,7 @@ pub fn touched(
     map.resize(page_count);
     *parents = map;
     for pair in 0..found.pairs.len() {
-        match expand(&mut old, &mut new, pair, &mut found.pairs[pair]) {
+        match expand(&mut old, &mut new, pair, &mut found) {
             Ok(()) => {}
             Err(Trouble::Malformed) => found.broken(Some(pair)),
             Err(Trouble::Content(error)) => return Err(error),
@@ -99,8 +98,7 @@ pub fn touched(
 /// A table that stands at the same root on both sides.
 struct Pair {
     name: String,
-    root: u32,
-    is_index: bool,
+    root: Root,
     rows: Rows,
 }
 
@@ -109,19 +107,20 @@ struct Found {
     pairs: Vec<Pair>,
     /// Tables that cannot be compared page by page.
     whole: BTreeMap<String, Ranges>,
+    budget: Budget,
     read_more: Option<&'static str>,
 }
 
 impl Found {
     fn of(old: &Roots, new: &Roots) -> Found {
-        let mut found = Found { pairs: Vec::new(), whole: BTreeMap::new(), read_more: None };
+        let mut found =
+            Found { pairs: Vec::new(), whole: BTreeMap::new(), budget: Budget::default(), read_more: None };
         let others: BTreeMap<&str, _> = new.tables.iter().map(|table| (table.name.as_str(), table)).collect();
         for table in &old.tables {
             if others.get(table.name.as_str()) == Some(&table) {
                 found.pairs.push(Pair {
                     name: table.name.clone(),
-                    root: table.root.get(),
-                    is_index: table.key_columns.is_some(),
+                    root: root_of(table),
                     rows: Rows::none(table.key_columns),
                 });
             } else {
@@ -153,10 +152,13 @@ impl Found {
     }
 }
 
+fn root_of(table: &TableRoot) -> Root {
+    Root { page: table.root.get(), is_index: table.key_columns.is_some() }
+}
+
 /// A tree of one side.
 struct Tree {
-    root: u32,
-    is_index: bool,
+    root: Root,
     /// The table that it is, where that is compared page by page.
     pair: Option<usize>,
 }
@@ -175,14 +177,15 @@ impl<'s> Side<'s> {
         // Two tables at one root are only in a damaged file; whoever comes second there finds it walked.
         let pairs: BTreeMap<&str, usize> =
             found.pairs.iter().enumerate().map(|(index, pair)| (pair.name.as_str(), index)).collect();
-        let mut trees = vec![Tree { root: 1, is_index: false, pair: None }];
-        trees.extend(roots.tables.iter().map(|table| Tree {
-            root: table.root.get(),
-            is_index: table.key_columns.is_some(),
-            pair: pairs.get(table.name.as_str()).copied(),
-        }));
-        let index = |root: &PageNumber| Tree { root: root.get(), is_index: true, pair: None };
-        trees.extend(roots.indexes.iter().map(index));
+        let mut trees = vec![Tree { root: Root { page: 1, is_index: false }, pair: None }];
+        trees.extend(
+            roots
+                .tables
+                .iter()
+                .map(|table| Tree { root: root_of(table), pair: pairs.get(table.name.as_str()).copied() }),
+        );
+        let indexes = roots.indexes.iter().map(|page| Root { page: page.get(), is_index: true });
+        trees.extend(indexes.map(|root| Tree { root, pair: None }));
         let shapes = vec![Shape::default(); found.pairs.len()];
         Side { walk: Walk::new(pages, changed), changed, trees, shapes }
     }
@@ -226,8 +229,9 @@ impl<'s> Side<'s> {
     ) -> Result<bool, ContentError> {
         self.walk.restart();
         for tree in &self.trees {
-            let rows = tree.pair.map(|pair| &mut found.pairs[pair].rows);
-            match self.walk.tree((tree.root, tree.is_index), marks, parents, rows) {
+            let mut way = Way { marks, parents };
+            let rows = tree.pair.map(|pair| (&mut found.pairs[pair].rows, &mut found.budget));
+            match self.walk.tree(tree.root, &mut way, rows) {
                 Ok(shape) => {
                     if let Some(pair) = tree.pair {
                         self.shapes[pair] = shape;
@@ -242,11 +246,12 @@ impl<'s> Side<'s> {
 }
 
 /// Looks into what stands in one of the two trees only, from the top.
-fn expand(old: &mut Side<'_>, new: &mut Side<'_>, pair: usize, found: &mut Pair) -> Result<(), Trouble> {
+fn expand(old: &mut Side<'_>, new: &mut Side<'_>, pair: usize, found: &mut Found) -> Result<(), Trouble> {
     if old.children(pair).is_empty() && new.children(pair).is_empty() {
         return Ok(());
     }
-    let heights = (old.height(pair, found.root)?, new.height(pair, found.root)?);
+    let root = found.pairs[pair].root.page;
+    let heights = (old.height(pair, root)?, new.height(pair, root)?);
     // By height and not by depth: a subtree has the same height on both sides, wherever it hangs.
     for height in (0..heights.0.max(heights.1)).rev() {
         old.expand(heights.0, height, new, pair, found)?;
@@ -281,14 +286,15 @@ impl Side<'_> {
         height: usize,
         other: &Side<'_>,
         pair: usize,
-        found: &mut Pair,
+        found: &mut Found,
     ) -> Result<(), Trouble> {
         let Some(depth) = tree_height.checked_sub(height) else { return Ok(()) };
         let shape = &mut self.shapes[pair];
         let Some(level) = shape.children.get(depth) else { return Ok(()) };
         // What changed was looked into by the walk.
         for page in level - other.children(pair) - self.changed {
-            self.walk.expand(page, depth, shape, found.is_index, &mut found.rows)?;
+            let Pair { root, rows, .. } = &mut found.pairs[pair];
+            self.walk.expand(page, depth, shape, root.is_index, (rows, &mut found.budget))?;
         }
         if shape.children.len() > tree_height + 1 { Err(Trouble::Malformed) } else { Ok(()) }
     }

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
-use super::page::{Kind, Page, Trouble};
+use super::page::{Kind, Malformed, Page, Trouble};
 use super::pages::Pages;
 use super::record;
 use super::touched::Ranges;
@@ -19,11 +19,27 @@ const GAP: u64 = 64;
 /// A table has no more ranges than this.
 const RANGES_MAX: usize = 65_536;
 
-/// More keys than this are any key.
+/// All tables together have no more ranges than this while they are looked for. (16 MB.)
+const ALL_RANGES_MAX: usize = 1 << 20;
+
+/// More keys than this are any key of their table.
 const KEYS_MAX: usize = 200_000;
 
-/// So are keys that take more memory than this together.
-const KEYS_BYTES_MAX: usize = 32 << 20;
+/// The keys of all tables together: no more of them than this is read, and so is kept in memory.
+const ALL_KEYS_LEN_MAX: usize = 64 << 20;
+
+/// What may still be kept of all tables. Where it is used up, tables are read whole: there may be thousands
+/// of them, and one file decides how many.
+pub(crate) struct Budget {
+    ranges: usize,
+    keys_len: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Budget {
+        Budget { ranges: ALL_RANGES_MAX, keys_len: ALL_KEYS_LEN_MAX }
+    }
+}
 
 /// Rows of one table.
 pub(crate) enum Rows {
@@ -32,7 +48,7 @@ pub(crate) enum Rows {
     /// By rowid: first and last, in the order in which they were found.
     Rowids(Vec<(i64, i64)>),
     /// By the first columns of the record.
-    Keys { columns: usize, keys: HashSet<Vec<Value>>, bytes: usize },
+    Keys { columns: usize, keys: HashSet<Vec<Value>> },
 }
 
 impl Rows {
@@ -40,42 +56,24 @@ impl Rows {
     pub(crate) fn none(key_columns: Option<usize>) -> Rows {
         match key_columns {
             None => Rows::Rowids(Vec::new()),
-            Some(columns) => Rows::Keys { columns, keys: HashSet::new(), bytes: 0 },
+            Some(columns) => Rows::Keys { columns, keys: HashSet::new() },
         }
     }
 
     /// Adds all rows that stand in a page.
-    pub(crate) fn add(&mut self, page: &Page<'_>, pages: &mut Pages<'_>) -> Result<(), Trouble> {
-        match self {
-            Rows::All => {}
-            // Its rowids only part its children.
-            Rows::Rowids(_) if page.kind() == Kind::TableInterior => {}
-            Rows::Rowids(ranges) => {
-                // In a page of a sound table they ascend; in any other the range has them all just so.
-                let mut range: Option<(i64, i64)> = None;
-                for cell in page.cells() {
-                    let Some(rowid) = cell?.rowid else { continue };
-                    let (first, last) = range.unwrap_or((rowid, rowid));
-                    range = Some((first.min(rowid), last.max(rowid)));
-                }
-                ranges.extend(range);
-                if ranges.len() >= 2 * RANGES_MAX {
-                    join(ranges);
-                }
-            }
-            Rows::Keys { columns, keys, bytes } => {
-                for cell in page.cells() {
-                    let key = record::key(pages, &cell?, *columns)?;
-                    let len = key.iter().map(|value| size_of::<Value>() + value.len()).sum::<usize>();
-                    if keys.insert(key) {
-                        *bytes += len;
-                    }
-                    if keys.len() > KEYS_MAX || *bytes > KEYS_BYTES_MAX {
-                        *self = Rows::All;
-                        return Ok(());
-                    }
-                }
-            }
+    pub(crate) fn add(
+        &mut self,
+        page: &Page<'_>,
+        pages: &mut Pages<'_>,
+        budget: &mut Budget,
+    ) -> Result<(), Trouble> {
+        let fits = match self {
+            Rows::All => true,
+            Rows::Rowids(ranges) => add_rowids(ranges, page, budget)?,
+            Rows::Keys { columns, keys } => add_keys(keys, *columns, page, pages, budget)?,
+        };
+        if !fits {
+            *self = Rows::All;
         }
         Ok(())
     }
@@ -93,6 +91,54 @@ impl Rows {
             Rows::Keys { keys, .. } => (!keys.is_empty()).then(|| Ranges::Keys(keys.into_iter().collect())),
         }
     }
+}
+
+/// `false` where they are too many.
+fn add_rowids(ranges: &mut Vec<(i64, i64)>, page: &Page<'_>, budget: &mut Budget) -> Result<bool, Malformed> {
+    // The rowids of an interior page only part its children.
+    if page.kind() != Kind::TableLeaf {
+        return Ok(true);
+    }
+    // In a sound table they ascend; in any other the range has them all just so.
+    let mut range: Option<(i64, i64)> = None;
+    for cell in page.cells() {
+        let rowid = cell?.rowid.ok_or(Malformed)?;
+        let (first, last) = range.unwrap_or((rowid, rowid));
+        range = Some((first.min(rowid), last.max(rowid)));
+    }
+    if budget.ranges == 0 {
+        return Ok(false);
+    }
+    budget.ranges -= range.iter().len();
+    ranges.extend(range);
+    if ranges.len() >= 2 * RANGES_MAX {
+        let before = ranges.len();
+        join(ranges);
+        budget.ranges += before - ranges.len();
+    }
+    Ok(true)
+}
+
+/// `false` where they are too many.
+fn add_keys(
+    keys: &mut HashSet<Vec<Value>>,
+    columns: usize,
+    page: &Page<'_>,
+    pages: &mut Pages<'_>,
+    budget: &mut Budget,
+) -> Result<bool, Trouble> {
+    for cell in page.cells() {
+        let key = record::key(pages, &cell?, columns)?;
+        // One that is there already has been read as well: a page may name one long key thousands of times.
+        let len = key.iter().map(|value| size_of::<Value>() + value.len()).sum();
+        let Some(left) = budget.keys_len.checked_sub(len) else { return Ok(false) };
+        budget.keys_len = left;
+        keys.insert(key);
+        if keys.len() > KEYS_MAX {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Orders the ranges and joins those that are close, so that no more than [`RANGES_MAX`] are left.

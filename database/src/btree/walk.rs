@@ -7,10 +7,10 @@ use roaring::RoaringBitmap;
 use sqlrsync_protocol::content::ContentError;
 
 use super::layout::Layout;
-use super::page::{Malformed, Page, Trouble, u32_at};
+use super::page::{Kind, Malformed, Page, Trouble, u32_at};
 use super::pages::Pages;
 use super::parents::ParentMap;
-use super::rows::Rows;
+use super::rows::{Budget, Rows};
 
 /// SQLite itself goes no deeper (`BTCURSOR_MAX_DEPTH`).
 pub(crate) const DEPTH_MAX: usize = 20;
@@ -30,6 +30,21 @@ impl Marks {
             Marks::All => true,
         }
     }
+}
+
+/// Where a tree begins.
+#[derive(Clone, Copy)]
+pub(crate) struct Root {
+    pub(crate) page: u32,
+    /// Whether it is ordered by keys: an index or a WITHOUT ROWID table.
+    pub(crate) is_index: bool,
+}
+
+/// Which way a walk takes.
+pub(crate) struct Way<'y> {
+    pub(crate) marks: &'y Marks,
+    /// What the pages lead to is noted here.
+    pub(crate) parents: &'y mut ParentMap,
 }
 
 /// What the walk noted of a tree.
@@ -74,19 +89,18 @@ impl<'w> Walk<'w> {
     }
 
     /// Walks a tree through the pages that are marked. Rows of pages that changed, or that have an overflow
-    /// page that did, are added to `rows`; what the pages lead to is noted in `parents`.
+    /// page that did, are added to `rows`.
     pub(crate) fn tree(
         &mut self,
-        (root, is_index): (u32, bool),
-        marks: &Marks,
-        parents: &mut ParentMap,
-        mut rows: Option<&mut Rows>,
+        root: Root,
+        way: &mut Way<'_>,
+        mut rows: Option<(&mut Rows, &mut Budget)>,
     ) -> Result<Shape, Trouble> {
         let mut shape = Shape::default();
         let mut bytes = Vec::new();
         let mut level = RoaringBitmap::new();
-        if marks.contains(root) {
-            level.insert(root);
+        if way.marks.contains(root.page) {
+            level.insert(root.page);
         }
         // Level by level and in order of page numbers: that is how they lie in a file and in a repository.
         for depth in 0..DEPTH_MAX {
@@ -95,27 +109,11 @@ impl<'w> Walk<'w> {
                 if !self.seen.insert(number) {
                     return Err(Trouble::Malformed);
                 }
-                self.pages.read(number, &mut bytes)?;
-                let page = Page::decode(number, &bytes, self.pages.layout)?;
-                if page.kind().is_index() != is_index {
-                    return Err(Trouble::Malformed);
-                }
-                if !page.kind().is_interior() {
-                    shape.leaves = Some(depth);
-                }
-                for child in page.children()? {
-                    self.check_child(child)?;
-                    if self.changed.contains(number) {
-                        shape.child(depth + 1, child);
-                    }
-                    parents.set(child, number);
-                    if marks.contains(child) && !next.insert(child) {
-                        return Err(Trouble::Malformed);
-                    }
-                }
-                let changed = self.chains(number, &page, marks, parents)? | self.changed.contains(number);
-                if let Some(rows) = rows.as_deref_mut().filter(|_| changed) {
-                    rows.add(&page, &mut self.pages)?;
+                let page = self.page(number, root.is_index, &mut bytes)?;
+                self.children(number, &page, depth, way, &mut shape, &mut next)?;
+                let changed = self.chains(number, &page, way)? | self.changed.contains(number);
+                if let Some((rows, budget)) = rows.as_mut().filter(|_| changed) {
+                    rows.add(&page, &mut self.pages, budget)?;
                 }
             }
             if next.is_empty() {
@@ -126,15 +124,43 @@ impl<'w> Walk<'w> {
         Err(Trouble::Malformed)
     }
 
-    /// Follows the chains that begin in a page as far as they are marked. Whether a page of one changed.
-    fn chains(
+    /// A page of a tree of this kind.
+    fn page<'p>(&mut self, number: u32, is_index: bool, bytes: &'p mut Vec<u8>) -> Result<Page<'p>, Trouble> {
+        self.pages.read(number, bytes)?;
+        let page = Page::decode(number, bytes, self.pages.layout)?;
+        if page.kind().is_index() == is_index { Ok(page) } else { Err(Trouble::Malformed) }
+    }
+
+    /// Notes the children of a page, and puts those to be walked into `next`.
+    fn children(
         &mut self,
         number: u32,
         page: &Page<'_>,
-        marks: &Marks,
-        parents: &mut ParentMap,
-    ) -> Result<bool, Trouble> {
-        if page.kind() == super::page::Kind::TableInterior {
+        depth: usize,
+        way: &mut Way<'_>,
+        shape: &mut Shape,
+        next: &mut RoaringBitmap,
+    ) -> Result<(), Malformed> {
+        if !page.kind().is_interior() {
+            shape.leaves = Some(depth);
+        }
+        let changed = self.changed.contains(number);
+        for child in page.children()? {
+            self.check_child(child)?;
+            way.parents.set(child, number);
+            if changed {
+                shape.child(depth + 1, child);
+            }
+            if way.marks.contains(child) && !next.insert(child) {
+                return Err(Malformed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Follows the chains that begin in a page as far as they are marked. Whether a page of one changed.
+    fn chains(&mut self, number: u32, page: &Page<'_>, way: &mut Way<'_>) -> Result<bool, Trouble> {
+        if page.kind() == Kind::TableInterior {
             return Ok(false);
         }
         let mut changed = false;
@@ -142,25 +168,19 @@ impl<'w> Walk<'w> {
             let cell = cell?;
             let Some(first) = cell.overflow else { continue };
             self.check_child(first)?;
-            parents.set(first, number);
+            way.parents.set(first, number);
             let len = self.pages.layout.chain_len(cell.payload_len - cell.local.len());
-            changed |= self.chain(first, len, marks, parents)?;
+            changed |= self.chain(first, len, way)?;
         }
         Ok(changed)
     }
 
-    fn chain(
-        &mut self,
-        first: u32,
-        len: usize,
-        marks: &Marks,
-        parents: &mut ParentMap,
-    ) -> Result<bool, Trouble> {
+    fn chain(&mut self, first: u32, len: usize, way: &mut Way<'_>) -> Result<bool, Trouble> {
         let mut changed = false;
         let mut number = first;
         let mut bytes = Vec::new();
         for left in (0..len).rev() {
-            if !marks.contains(number) {
+            if !way.marks.contains(number) {
                 break;
             }
             if !self.seen.insert(number) {
@@ -174,7 +194,7 @@ impl<'w> Walk<'w> {
             self.pages.read(number, &mut bytes)?;
             let next = u32_at(&bytes, 0)?;
             self.check_child(next)?;
-            parents.set(next, number);
+            way.parents.set(next, number);
             number = next;
         }
         Ok(changed)
@@ -188,22 +208,18 @@ impl<'w> Walk<'w> {
         depth: usize,
         shape: &mut Shape,
         is_index: bool,
-        rows: &mut Rows,
+        (rows, budget): (&mut Rows, &mut Budget),
     ) -> Result<(), Trouble> {
         if depth >= DEPTH_MAX || !self.expanded.insert(number) {
             return Err(Trouble::Malformed);
         }
         let mut bytes = Vec::new();
-        self.pages.read(number, &mut bytes)?;
-        let page = Page::decode(number, &bytes, self.pages.layout)?;
-        if page.kind().is_index() != is_index {
-            return Err(Trouble::Malformed);
-        }
+        let page = self.page(number, is_index, &mut bytes)?;
         for child in page.children()? {
             self.check_child(child)?;
             shape.child(depth + 1, child);
         }
-        rows.add(&page, &mut self.pages)
+        rows.add(&page, &mut self.pages, budget)
     }
 
     /// The depth of a tree's leaves, by the way to the first one.
