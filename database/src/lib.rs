@@ -20,6 +20,8 @@ mod delta;
 mod error;
 mod file_replica;
 mod fingerprint;
+#[doc(hidden)]
+pub mod fuzzing;
 mod image;
 mod legacy;
 mod library;

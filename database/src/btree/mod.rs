@@ -32,4 +32,5 @@ mod walk;
 
 pub use find::touched;
 pub use parents::ParentMap;
+pub(crate) use parents::seal;
 pub use touched::{Ranges, Roots, TableRoot, Touched};

@@ -24,6 +24,8 @@ use super::pages::Pages;
 
 mod blob;
 
+pub(crate) use blob::seal;
+
 /// Pages of a chunk, the piece in which the map is kept, decoded and shared.
 const CHUNK_PAGES: usize = 16_384;
 

@@ -1,11 +1,11 @@
 //! Whatever happens to a database, and whatever map of its pages there is: each row that differs is found.
 
 use super::random::{Random, Subject};
-use super::support::{Image, Two, find, roots};
+use super::support::{Image, Two, changed, find, look, roots};
 use crate::btree::{ParentMap, Roots};
 
 /// So many seeds in an ordinary run. `SQLRSYNC_SEEDS` asks for more.
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 120;
 
 fn seeds() -> impl Iterator<Item = u64> {
     let count = std::env::var("SQLRSYNC_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS);
@@ -50,28 +50,33 @@ fn every_row_that_differs_is_found_along_the_map_of_the_old_content() {
 fn a_map_brought_through_twenty_versions_still_leads_to_every_row() {
     for seed in seeds().step_by(8) {
         let mut subject = Subject::new(seed);
+        let mut first = version(&subject);
         let mut old = version(&subject);
-        let mut brought = ParentMap::build(&mut old.image.clone()).unwrap();
-        let mut came_out = brought.clone();
-        let first = (brought.clone(), version(&subject));
+        let built = ParentMap::build(&mut old.image.clone()).unwrap();
+        let (mut by_pages, mut came_out) = (built.clone(), built.clone());
         for _ in 0..20 {
             subject.step();
             let new = version(&subject);
-            let changed = super::support::changed(&old.image, &new.image);
-            let two = found(&old, &new, brought.clone(), seed, "a map brought forward");
-            assert_eq!(two.found.read_more, None, "seed {seed}, brought");
             let two = found(&old, &new, came_out, seed, "the map that came out last time");
+            // The last table was dropped, and VACUUM then takes the format back to none.
+            if two.found.everything {
+                break;
+            }
             assert_eq!(two.found.read_more, None, "seed {seed}, came out");
             came_out = ParentMap::decode(&two.parents.encode()).unwrap();
-            brought.bring(&mut old.image, &mut new.image.clone(), &changed).unwrap();
+            let two = look(two.old, two.new, (&old.roots, &new.roots), by_pages.clone());
+            assert_eq!(two.found.read_more, None, "seed {seed}, by pages");
+            let pages = changed(&old.image, &new.image);
+            by_pages.bring(&mut old.image, &mut new.image.clone(), &pages).unwrap();
             old = new;
         }
-        // The same in one step.
-        let (mut map, first) = first;
-        let changed = super::support::changed(&first.image, &old.image);
-        map.bring(&mut first.image.clone(), &mut old.image, &changed).unwrap();
-        let two = found(&old, &first, map, seed, "a map brought over twenty versions at once");
-        assert_eq!(two.found.read_more, None, "seed {seed}, at once");
+        let mut at_once = built;
+        let pages = changed(&first.image, &old.image);
+        at_once.bring(&mut first.image, &mut old.image, &pages).unwrap();
+        let two = found(&old, &first, at_once, seed, "a map brought over twenty versions at once");
+        if !two.found.everything {
+            assert_eq!(two.found.read_more, None, "seed {seed}, at once");
+        }
     }
 }
 

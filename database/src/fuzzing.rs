@@ -1,0 +1,239 @@
+//! Bodies of the fuzz targets: each takes any bytes, must not panic, and what comes of them must be in
+//! order. Unit tests call them over `fuzz/corpus/`; `docs/fuzzing.md` says how to fuzz for longer. Not part
+//! of the public interface.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a target says that it found something")]
+
+use std::collections::HashSet;
+
+use roaring::RoaringBitmap;
+use sqlrsync_protocol::canonical::HeaderFields;
+use sqlrsync_protocol::content::{ChangedPages, Content, ContentError};
+use sqlrsync_protocol::page::{Geometry, PageCount, PageNumber, PageSize};
+
+use crate::btree::{ParentMap, Ranges, Roots, TableRoot, Touched, seal, touched};
+
+/// A fuzz target: the name of its corpus, and its body.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of this crate.
+pub const TARGETS: &[Target] = &[("parent_map", parent_map), ("touched", pages_that_differ)];
+
+const PAGE: usize = 512;
+
+/// More pages teach a fuzzer nothing that these do not.
+const PAGES_MAX: usize = 64;
+
+/// What stands before the pages in the input of [`pages_that_differ`].
+const HEAD: usize = 9;
+
+/// Pages of which every one that is read counts.
+struct Pages {
+    bytes: Vec<u8>,
+    reads: usize,
+}
+
+impl Content for Pages {
+    fn geometry(&self) -> Geometry {
+        let page_count = PageCount((self.bytes.len() / PAGE) as u32);
+        Geometry { page_size: PageSize::MIN, page_count }
+    }
+
+    fn fields(&self) -> HeaderFields {
+        HeaderFields::default()
+    }
+
+    fn read(&mut self, page: PageNumber, into: &mut [u8]) -> Result<(), ContentError> {
+        self.reads += 1;
+        into.copy_from_slice(self.bytes.chunks_exact(PAGE).nth(page.index() as usize).unwrap());
+        Ok(())
+    }
+}
+
+/// Two contents that differ in some pages, and what is found of their tables:
+///
+/// ```text
+/// map 1, number of patches 1, (root, key columns) of three tables 6, root of an index 1
+/// patches of 4 bytes: page, offset / 2, value, value
+/// pages of the one content; the other has the patches
+/// ```
+pub fn pages_that_differ(bytes: &[u8]) {
+    let Some((head, rest)) = bytes.split_first_chunk::<HEAD>() else { return };
+    let Some((patches, pages)) = rest.split_at_checked(4 * usize::from(head[1])) else { return };
+    let len = pages.len().min(PAGE * PAGES_MAX) / PAGE * PAGE;
+    let mut old = Pages { bytes: pages[..len].to_vec(), reads: 0 };
+    let mut new = Pages { bytes: old.bytes.clone(), reads: 0 };
+    let mut changed = RoaringBitmap::new();
+    for patch in patches.chunks_exact(4) {
+        let at = usize::from(patch[0]) * PAGE + 2 * usize::from(patch[1]);
+        if let Some(place) = new.bytes.get_mut(at..at + 2) {
+            place.copy_from_slice(&patch[2..]);
+            changed.insert(u32::from(patch[0]) + 1);
+        }
+    }
+    let mut map = match head[0] % 3 {
+        0 => ParentMap::build(&mut old).unwrap(),
+        1 => ParentMap::decode(&sealed(pages)).unwrap_or_default(),
+        _ => ParentMap::unknown(),
+    };
+    let roots = roots(head);
+    (old.reads, new.reads) = (0, 0);
+    let changed = ChangedPages::Known(changed);
+    let found = touched(&mut old, &mut new, &changed, &mut map, (&roots, &roots)).unwrap();
+    check(&found);
+    // Four walks, a map and a list of free pages; and each cell may have a key that goes through all pages.
+    let pages = len / PAGE;
+    let most = 10 * pages + pages * (PAGE / 2) * pages + 1000;
+    assert!(old.reads <= most && new.reads <= most, "{} and {} reads", old.reads, new.reads);
+}
+
+fn roots(head: &[u8; HEAD]) -> Roots {
+    let mut roots = Roots::default();
+    for (name, table) in ["a", "b", "c"].into_iter().zip(head[2..8].chunks_exact(2)) {
+        let Some(root) = PageNumber::new(u32::from(table[0])) else { continue };
+        let key_columns = (table[1] > 0).then_some(usize::from(table[1]));
+        roots.tables.push(TableRoot { name: name.into(), root, key_columns });
+    }
+    roots.indexes.extend(PageNumber::new(u32::from(head[8])));
+    roots
+}
+
+/// Ranges ascend and do not overlap, and no key stands twice.
+fn check(found: &Touched) {
+    for ranges in found.tables.values() {
+        match ranges {
+            Ranges::All => {}
+            Ranges::Rowids(ranges) => {
+                assert!(!ranges.is_empty() && ranges.iter().all(|range| !range.is_empty()));
+                assert!(ranges.windows(2).all(|two| two[0].end() < two[1].start()));
+            }
+            Ranges::Keys(keys) => {
+                assert_eq!(keys.iter().collect::<HashSet<_>>().len(), keys.len());
+            }
+        }
+    }
+}
+
+/// The map of a content's pages as it is kept: as it is, and with its checksums made right.
+pub fn parent_map(bytes: &[u8]) {
+    for bytes in [bytes, &sealed(bytes)] {
+        let Some(map) = ParentMap::decode(bytes) else { continue };
+        // What is damaged is left out, and then comes back the same.
+        let once = ParentMap::decode(&map.encode()).unwrap();
+        let (mut map, mut once) = (map, once);
+        let all = RoaringBitmap::from_iter(0..2000);
+        assert_eq!(map.with_ancestors(&all), once.with_ancestors(&all));
+    }
+}
+
+fn sealed(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    seal(&mut bytes);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use rusqlite::Connection;
+
+    use super::*;
+
+    fn corpus_of(target: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target)
+    }
+
+    #[test]
+    fn every_target_holds_over_its_corpus() {
+        for (name, body) in TARGETS {
+            let mut count = 0;
+            for file in fs::read_dir(corpus_of(name)).unwrap() {
+                let path = file.unwrap().path();
+                // Shown only where the test fails: which input it was.
+                println!("{}", path.display());
+                body(&fs::read(&path).unwrap());
+                count += 1;
+            }
+            assert!(count > 0, "{name} has no corpus");
+            let program = corpus_of(name).join("../../targets").join(name).with_extension("rs");
+            assert!(program.exists(), "{} is missing", program.display());
+        }
+    }
+
+    /// A step of a generator of numbers (an LCG of Knuth's): the same on every machine.
+    fn next(state: &mut u64) -> u64 {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *state >> 33
+    }
+
+    #[test]
+    fn bytes_that_were_changed_anywhere_do_no_harm() {
+        let mut state = 7;
+        for (name, body) in TARGETS {
+            for file in fs::read_dir(corpus_of(name)).unwrap() {
+                let seed = fs::read(file.unwrap().path()).unwrap();
+                for _ in 0..300 {
+                    let mut bytes = seed.clone();
+                    for _ in 0..=next(&mut state) % 4 {
+                        let at = next(&mut state) as usize % bytes.len();
+                        // Where the headers of pages are, one bit means most.
+                        let at = if next(&mut state).is_multiple_of(2) { at } else { at - at % PAGE % 200 };
+                        bytes[at] = next(&mut state) as u8;
+                    }
+                    bytes.truncate(bytes.len() - next(&mut state) as usize % 3 * 100 % bytes.len());
+                    body(&bytes);
+                }
+            }
+        }
+    }
+
+    /// A small database with tables of both kinds, chains, free pages and interior pages.
+    fn database(auto_vacuum: bool) -> (Vec<u8>, [u8; 7]) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("database");
+        let connection = Connection::open(&path).unwrap();
+        let sql = format!(
+            "PRAGMA page_size=512; PRAGMA auto_vacuum={};
+             CREATE TABLE a(id INTEGER PRIMARY KEY, b); CREATE TABLE b(k, v, PRIMARY KEY(k, v)) WITHOUT ROWID;
+             CREATE TABLE c(x); CREATE INDEX i ON a(b);
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50)
+             INSERT INTO a SELECT i, 'text ' || i FROM n;
+             INSERT INTO b SELECT id * 1.5, zeroblob(id * 12) FROM a WHERE id > 42;
+             INSERT INTO c SELECT zeroblob(id * 90) FROM a WHERE id < 9;
+             DELETE FROM c WHERE rowid % 3 = 0",
+            u8::from(auto_vacuum)
+        );
+        connection.execute_batch(&sql).unwrap();
+        let root = |name: &str| -> u8 {
+            let sql = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";
+            connection.query_row(sql, [name], |row| row.get(0)).unwrap()
+        };
+        let roots = [root("a"), 0, root("b"), 2, root("c"), 0, root("i")];
+        (fs::read(&path).unwrap(), roots)
+    }
+
+    /// Writes the seeds: `cargo test -p sqlrsync-database --lib -- --ignored write_seeds`.
+    #[test]
+    #[ignore = "writes into fuzz/corpus"]
+    fn write_seeds() {
+        for auto_vacuum in [false, true] {
+            let (database, roots) = database(auto_vacuum);
+            let name = if auto_vacuum { "auto-vacuum" } else { "plain" };
+            let count = (database.len() / PAGE) as u8;
+            let mut bytes = vec![0, count];
+            bytes.extend(roots);
+            // A byte at the end of each page.
+            (0..count).for_each(|page| bytes.extend([page, 254, 7, 7]));
+            bytes.extend(&database);
+            let mut old = Pages { bytes: database, reads: 0 };
+            let map = ParentMap::build(&mut old).unwrap().encode();
+            for (target, bytes) in [("touched", bytes), ("parent_map", map)] {
+                let folder = corpus_of(target);
+                fs::create_dir_all(&folder).unwrap();
+                fs::write(folder.join(format!("seed-{name}")), bytes).unwrap();
+            }
+        }
+    }
+}
