@@ -2,10 +2,12 @@
 //!
 //! - [`Schema`]: what tables a database has, read without running anything that its schema brings along.
 //! - [`diff`]: how the rows of two databases differ, as a stream.
+//! - [`JsonLines`], [`SqlScript`], [`Changeset`]: its exports.
 //! - [`Value`], [`Key`], [`Row`], [`RowChange`], [`SchemaChange`]: what a difference is made of.
 
 mod diff;
 mod error;
+mod export;
 mod key;
 mod reader;
 mod schema;
@@ -19,6 +21,7 @@ mod tests;
 
 pub use diff::{Counts, Go, LeftOut, Summary, diff, diff_of};
 pub use error::Error;
+pub use export::{Changeset, JsonLines, SqlScript, row_json, value_json};
 pub use key::{Key, MAX_VALUES, Op, Row, RowChange};
 pub use schema::{
     Change, Column, Encoding, KeyPart, Object, ObjectKind, Schema, SchemaChange, Table, TableKind,

@@ -198,6 +198,8 @@ pub struct Table {
     pub key_parts: Vec<KeyPart>,
     /// The name of that index; `None` where there is none, or where the key is the rowid.
     pub key_index: Option<String>,
+    /// Whether an index other than that is UNIQUE.
+    pub other_unique: bool,
     /// How a statement names the rowid, quoted where it must be. `None` where there is none, or where
     /// columns have all three of its names: then no SQL reaches it.
     pub rowid: Option<String>,
@@ -229,6 +231,14 @@ impl Table {
     /// Whether it is one that SQLite keeps for itself.
     pub fn is_internal(&self) -> bool {
         is_internal(&self.name)
+    }
+
+    /// Whether it is a shadow table of a full-text index other than the texts themselves: what is in it is
+    /// for nobody to read, and follows from what is indexed.
+    pub fn is_search_index(&self) -> bool {
+        let Some(owner) = &self.shadow_of else { return false };
+        let suffix = self.name.get(owner.len() + 1..).unwrap_or_default();
+        SEARCH_INDEX_SUFFIXES.iter().any(|known| suffix.eq_ignore_ascii_case(known))
     }
 
     /// Which column has a name; names are the same whatever the case of their ASCII letters.
@@ -434,6 +444,9 @@ fn shadow_tables(objects: &[Object]) -> BTreeMap<String, Arc<str>> {
     }
     shadows
 }
+
+/// Of the tables of fts3, fts4 and fts5, those that hold the index. R-trees use none of these names.
+const SEARCH_INDEX_SUFFIXES: [&str; 7] = ["data", "idx", "docsize", "config", "segments", "segdir", "stat"];
 
 /// What the shadow tables of a module are called after their virtual table, for the modules that come with
 /// SQLite. The tables of any other module count as ordinary ones.

@@ -34,6 +34,14 @@ impl Token<'_> {
 /// The tokens of a text, without blanks and comments. What is cut off within a quote ends it.
 struct Tokens<'a> {
     rest: &'a str,
+    /// Whether the text ended within a quote or a comment.
+    left_open: bool,
+}
+
+impl<'a> Tokens<'a> {
+    const fn of(sql: &'a str) -> Tokens<'a> {
+        Tokens { rest: sql, left_open: false }
+    }
 }
 
 impl<'a> Iterator for Tokens<'a> {
@@ -45,7 +53,9 @@ impl<'a> Iterator for Tokens<'a> {
             if let Some(comment) = self.rest.strip_prefix("--") {
                 self.rest = comment.find('\n').map_or("", |end| &comment[end..]);
             } else if let Some(comment) = self.rest.strip_prefix("/*") {
-                self.rest = comment.find("*/").map_or("", |end| &comment[end + 2..]);
+                let end = comment.find("*/");
+                self.left_open |= end.is_none();
+                self.rest = end.map_or("", |end| &comment[end + 2..]);
             } else {
                 break;
             }
@@ -75,7 +85,7 @@ impl Tokens<'_> {
         loop {
             let Some(end) = rest.find(closing) else {
                 name.push_str(rest);
-                self.rest = "";
+                (self.rest, self.left_open) = ("", true);
                 return name;
             };
             name.push_str(&rest[..end]);
@@ -92,7 +102,7 @@ impl Tokens<'_> {
 
 /// The module of a virtual table, in lower case; `None` for the SQL of anything else.
 pub(crate) fn module_of(sql: &str) -> Option<String> {
-    let mut tokens = Tokens { rest: sql };
+    let mut tokens = Tokens::of(sql);
     if !tokens.next()?.is("create") || !tokens.next()?.is("virtual") {
         return None;
     }
@@ -106,7 +116,7 @@ pub(crate) fn module_of(sql: &str) -> Option<String> {
 pub(crate) fn is_strict(sql: &str) -> bool {
     let mut depth = 0_usize;
     let mut strict = false;
-    for token in (Tokens { rest: sql }) {
+    for token in Tokens::of(sql) {
         match token {
             Token::Mark('(') => depth += 1,
             Token::Mark(')') => {
@@ -135,6 +145,30 @@ pub(crate) fn is_literal(sql: &str) -> bool {
     }
     sql.strip_prefix(['+', '-']).unwrap_or(sql).parse::<f64>().is_ok_and(f64::is_finite)
         && sql.bytes().any(|byte| byte.is_ascii_digit())
+}
+
+/// Whether a text from `sqlite_schema` is one statement and nothing else, so that it can stand in a script
+/// before others. SQLite reads no further than the first statement's end, so a hostile file may have any
+/// other behind it; and a comment that is left open would take in what follows.
+pub(crate) fn is_one_statement(sql: &str, trigger: bool) -> bool {
+    if sql.contains('\0') {
+        return false;
+    }
+    let mut tokens = Tokens::of(sql);
+    let mut last = Token::Mark(' ');
+    let mut ended = false;
+    for token in tokens.by_ref() {
+        if ended && token != Token::Mark(';') {
+            return false;
+        }
+        // A trigger ends with the first END that follows a semicolon; all else with a semicolon.
+        ended |= match trigger {
+            true => token.is("end") && last == Token::Mark(';'),
+            false => token == Token::Mark(';'),
+        };
+        last = token;
+    }
+    (ended || !trigger) && !tokens.left_open
 }
 
 /// What stands between single quotes.
@@ -182,6 +216,28 @@ mod tests {
         }
         for other in ["", "inf", "nan", "'a' || 'b'", "x'0'", "random()", "1); DROP", "current_time", "- 1"] {
             assert!(!is_literal(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_a_hostile_schema_has_behind_a_statement_is_found() {
+        let trigger = "CREATE TRIGGER r AFTER INSERT ON t BEGIN SELECT CASE 1 WHEN 1 THEN 2 END; END";
+        for (sql, is_trigger) in [
+            ("CREATE TABLE t(a DEFAULT ';') -- ;", false),
+            ("CREATE VIEW v AS SELECT 1;", false),
+            (trigger, true),
+        ] {
+            assert!(is_one_statement(sql, is_trigger), "{sql}");
+        }
+        let hidden = [
+            ("CREATE TABLE t(a); DROP TABLE u".to_owned(), false),
+            ("CREATE TABLE t(a) /* open".into(), false),
+            ("CREATE TABLE t(a) \0 ;".into(), false),
+            (format!("{trigger}; DROP TABLE t; SELECT 1; END"), true),
+            ("CREATE TRIGGER r AFTER INSERT ON t BEGIN SELECT 1".into(), true),
+        ];
+        for (sql, is_trigger) in hidden {
+            assert!(!is_one_statement(&sql, is_trigger), "{sql}");
         }
     }
 }

@@ -29,6 +29,7 @@ pub(super) fn read_table(
         key: Vec::new(),
         key_parts: Vec::new(),
         key_index: None,
+        other_unique: false,
         rowid: None,
         rowid_column: None,
         autoincrement: false,
@@ -130,7 +131,7 @@ fn column_details(connection: &Connection, table: &Table, column: &str) -> Resul
 /// Finds the index of the primary key, and by it what kind of table it is: an INTEGER PRIMARY KEY has no such
 /// index, and that of a table WITHOUT ROWID is not in `sqlite_schema`, because it is the table.
 fn read_key(connection: &Connection, table: &mut Table, indexes: &HashSet<&str>) -> Result<(), Error> {
-    let Some(index) = key_index(connection, table)? else {
+    let Some(index) = read_indexes(connection, table)? else {
         if let [column] = table.key[..] {
             table.rowid_column = Some(column);
             table.key_parts = vec![KeyPart { column, collation: "BINARY".into() }];
@@ -162,17 +163,20 @@ fn read_key(connection: &Connection, table: &mut Table, indexes: &HashSet<&str>)
     Ok(())
 }
 
-/// The name of the index that the primary key is kept in.
-fn key_index(connection: &Connection, table: &Table) -> Result<Option<String>, Error> {
+/// The name of the index that the primary key is kept in; notes whether another one is UNIQUE.
+fn read_indexes(connection: &Connection, table: &mut Table) -> Result<Option<String>, Error> {
     let sql = format!("PRAGMA main.index_list({})", quoted(&table.name));
     let mut statement =
         Statement::prepare(connection, &sql, format!("reading the indexes of {}", table.name))?;
+    let mut key = None;
     while statement.step()? {
         if statement.string(3, MAX_SQL, "bytes in a name")?.as_deref() == Some("pk") {
-            return statement.string(1, MAX_SQL, "bytes in a name");
+            key = statement.string(1, MAX_SQL, "bytes in a name")?;
+        } else {
+            table.other_unique |= statement.integer(2) != 0;
         }
     }
-    Ok(None)
+    Ok(key)
 }
 
 fn rowid_name(table: &Table) -> Option<String> {

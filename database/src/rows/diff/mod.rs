@@ -27,6 +27,7 @@ use super::schema::{Change, Encoding, Schema, Table};
 use crate::btree::{Ranges, Touched};
 use plan::{Method, Plan};
 
+pub(crate) use plan::{affinity, is_replaced};
 pub use summary::{Counts, LeftOut, Summary};
 
 /// Whether to go on.

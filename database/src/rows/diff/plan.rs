@@ -53,15 +53,7 @@ impl Plan {
                 None => added.push((index, default_of(column, new.strict, encoding)?)),
             }
         }
-        let rowids = old.rowid.is_some() && new.rowid.is_some();
         let rowid_is_key = |table: &Table| table.key.is_empty() || table.rowid_column.is_some();
-        let method = match (same_key(old, new), rowids) {
-            (false, _) => Method::Replaced,
-            (true, true) => Method::Rowids,
-            (true, false) if !new.key.is_empty() => Method::Keys,
-            (true, false) if old.rowid.is_none() && new.rowid.is_none() => Method::Nameless,
-            (true, false) => Method::Replaced,
-        };
         let same_reading = old.kind == new.kind
             && old.generated == new.generated
             && old.strict == new.strict
@@ -69,7 +61,7 @@ impl Plan {
         Ok(Plan {
             old: old.clone(),
             new: new.clone(),
-            method,
+            method: method(old, new),
             rowid_is_key: rowid_is_key(old) && rowid_is_key(new),
             same_reading,
             common,
@@ -88,11 +80,23 @@ impl Plan {
     }
 }
 
-/// Whether the declared keys have the same columns in the same order.
-fn same_key(old: &Table, new: &Table) -> bool {
+fn method(old: &Table, new: &Table) -> Method {
     let name = |table: &Table, column: usize| table.columns[column].name.to_ascii_lowercase();
     let names = |table: &Table| table.key.iter().map(|&column| name(table, column)).collect::<Vec<_>>();
-    names(old) == names(new)
+    let rowids = old.rowid.is_some() && new.rowid.is_some();
+    match (names(old) == names(new), rowids) {
+        (false, _) => Method::Replaced,
+        (true, true) => Method::Rowids,
+        (true, false) if !new.key.is_empty() => Method::Keys,
+        (true, false) if old.rowid.is_none() && new.rowid.is_none() => Method::Nameless,
+        (true, false) => Method::Replaced,
+    }
+}
+
+/// Whether the rows of two definitions of a table cannot be paired: all of the old are gone, all of the new
+/// are new.
+pub(crate) fn is_replaced(old: &Table, new: &Table) -> bool {
+    method(old, new) == Method::Replaced
 }
 
 /// What a row has in a column that ALTER TABLE added and nobody wrote; `None` where that is not known,
@@ -117,7 +121,7 @@ fn default_of(column: &Column, strict: bool, encoding: Encoding) -> Result<Optio
 }
 
 /// A type with the affinity of a declared one, by SQLite's rules.
-pub(super) fn affinity(declared: &str, strict: bool) -> &'static str {
+pub(crate) fn affinity(declared: &str, strict: bool) -> &'static str {
     let declared = declared.to_ascii_uppercase();
     let has = |part: &str| declared.contains(part);
     if has("INT") {

@@ -1,6 +1,8 @@
 //! Tests of rows over ordinary databases.
 
 mod diff;
+mod export;
 mod schema;
 mod schema_changes;
+mod session;
 mod support;

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use rusqlite::Connection;
 
 use crate::btree::{Ranges, Touched};
-use crate::rows::{Change, Encoding, Go, Key, Op, Row, RowChange, SchemaChange, Summary, Value, diff};
+use crate::rows::{
+    Change, Encoding, Go, Key, Op, Row, RowChange, Schema, SchemaChange, Statement, Summary, Value, diff,
+};
 
 /// A database in memory, made by a script.
 pub(super) fn database(sql: &str) -> Connection {
@@ -103,4 +105,24 @@ fn short(values: &[Value], encoding: Encoding) -> String {
 
 pub(super) fn count(found: &Found, op: Op) -> usize {
     found.rows.iter().filter(|change| change.op() == op).count()
+}
+
+/// All that a database holds but rowids that are no key: its schema, its header's numbers, and the rows of
+/// each table in no particular order.
+pub(super) fn dump(database: &Connection) -> Vec<String> {
+    let schema = Schema::read(database).unwrap();
+    let mut lines = vec![format!("{} {}", schema.application_id, schema.user_version)];
+    // That sqlite_sequence is there though it is empty is nothing that a script could do, or undo.
+    for object in schema.objects.iter().filter(|object| object.sql.is_some() && !object.is_internal()) {
+        lines.push(format!("{object:?}").replace(&format!("{:?}", object.root), ""));
+    }
+    for table in schema.tables.values().filter(|table| !table.is_virtual()) {
+        let statement = format!("SELECT * FROM {}", crate::rows::quoted(&table.name));
+        let mut statement = Statement::prepare(database, &statement, "dumping").unwrap();
+        while statement.step().unwrap() {
+            lines.push(format!("{} {:?}", table.name, statement.values(0, schema.encoding).unwrap()));
+        }
+    }
+    lines.sort();
+    lines
 }
