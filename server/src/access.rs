@@ -78,6 +78,40 @@ impl Caller {
         self.covers(&replica.namespace, Some(replica))
     }
 
+    /// Decides on looking at what is not published: conflicts, who did what. Any key for the replica will do.
+    ///
+    /// # Errors
+    /// [`Why::NoKey`], [`Why::NotAllowed`].
+    pub fn may_see(&self, replica: &ReplicaRecord) -> Result<(), Refused> {
+        if self.is_for(replica) { Ok(()) } else { Err(self.not_for(&replica.namespace, &replica.path)) }
+    }
+
+    /// Decides on settling a conflict, which makes a version: keys that may push.
+    ///
+    /// # Errors
+    /// [`Why::NoKey`], [`Why::NotAllowed`].
+    pub fn may_settle(&self, replica: &ReplicaRecord) -> Result<(), Refused> {
+        match self.may_push(&replica.namespace, &replica.path, Some(replica))? {
+            PushRight::Push => Ok(()),
+            PushRight::PullOnly => Err(Refused::new(
+                Why::NotAllowed,
+                "this is a PULL key: it sees conflicts and settles none. Use a PUSH key",
+            )),
+        }
+    }
+
+    /// Decides on changing what becomes of pushes: admin keys.
+    ///
+    /// # Errors
+    /// [`Why::NoKey`], [`Why::NotAllowed`].
+    pub fn may_rule(&self, replica: &ReplicaRecord) -> Result<(), Refused> {
+        self.may_see(replica)?;
+        match self.key() {
+            Some(key) if key.kind == Kind::AccountAdmin => Ok(()),
+            _ => Err(Refused::new(Why::NotAllowed, "an admin key is needed to change the policy")),
+        }
+    }
+
     /// Whether the key is for what lies there.
     fn covers(&self, namespace: &str, replica: Option<&ReplicaRecord>) -> bool {
         match self {
@@ -123,7 +157,7 @@ impl Caller {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::KeyId;
+    use crate::catalog::{KeyId, Policy};
 
     fn key(kind: Kind, scope: Scope) -> Caller {
         Caller::Key(KeyRecord {
@@ -139,7 +173,8 @@ mod tests {
 
     fn replica(id: &str, visibility: Visibility) -> Option<ReplicaRecord> {
         let (namespace, path) = ("team".to_owned(), "app.db".to_owned());
-        Some(ReplicaRecord { id: id.to_owned(), namespace, path, visibility, created: String::new() })
+        let (id, created, policy) = (id.to_owned(), String::new(), Policy::default());
+        Some(ReplicaRecord { id, namespace, path, visibility, created, policy })
     }
 
     fn callers() -> Vec<(&'static str, Caller)> {
@@ -220,6 +255,27 @@ mod tests {
             .map(|(name, _)| name)
             .collect();
         assert_eq!(is_for, ["admin", "pull", "replica push", "replica pull"]);
+    }
+
+    /// The columns are looking at conflicts, settling one, and changing the policy of a public replica.
+    #[test]
+    fn the_matrix_of_conflicts() {
+        let replica = replica("r", Visibility::Public).unwrap();
+        let expected = [
+            ("nobody", [false, false, false]),
+            ("admin", [true, true, true]),
+            ("pull", [true, false, false]),
+            ("replica push", [true, true, false]),
+            ("replica pull", [true, false, false]),
+            ("other admin", [false, false, false]),
+            ("other pull", [false, false, false]),
+            ("other replica push", [false, false, false]),
+            ("other replica pull", [false, false, false]),
+        ];
+        for ((name, caller), (_, expected)) in callers().into_iter().zip(expected) {
+            let rights = [caller.may_see(&replica), caller.may_settle(&replica), caller.may_rule(&replica)];
+            assert_eq!(rights.map(|right| right.is_ok()), expected, "{name}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use serde::Serialize;
 use sqlrsync_protocol::page::VersionNumber;
 use sqlrsync_protocol::remote::RemoteName;
 use sqlrsync_repository::Manifest;
+use utoipa::ToSchema;
 
 use super::{Backend, ClientSays};
 use crate::access::Caller;
@@ -14,7 +15,7 @@ use crate::refused::{Refused, Why};
 pub const HISTORY_MAX: usize = 1000;
 
 /// A version as it is told.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct VersionInfo {
     /// Its number.
     pub version: u64,
@@ -44,7 +45,7 @@ pub struct VersionInfo {
 }
 
 /// Versions, newest first.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct HistoryPage {
     /// `NAMESPACE/PATH`.
     pub replica: String,
@@ -57,7 +58,7 @@ pub struct HistoryPage {
 }
 
 /// A replica as it is told.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ListedReplica {
     /// `NAMESPACE/PATH`.
     pub replica: String,

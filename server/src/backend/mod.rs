@@ -11,6 +11,7 @@ mod push;
 mod push_pages;
 mod recovery;
 mod rooms;
+mod rules;
 mod status;
 mod turns;
 
@@ -56,6 +57,8 @@ pub struct ClientSays {
     pub replica_id: Option<String>,
     /// `X-Visibility`; `None` where nothing was said.
     pub visibility: Option<catalog::Visibility>,
+    /// `X-Force`: a push is to be the newest version as it is, whatever others have pushed.
+    pub force: bool,
     /// `X-ReplicaVersion`.
     pub version: sqlrsync_protocol::remote::VersionSelector,
 }

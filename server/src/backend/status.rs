@@ -8,6 +8,7 @@ use serde::Serialize;
 use sqlrsync_protocol::page::VersionNumber;
 use sqlrsync_protocol::remote::RemoteName;
 use sqlrsync_repository::Manifest;
+use utoipa::ToSchema;
 
 use super::activity::Doing;
 use super::{Backend, ClientSays};
@@ -27,7 +28,7 @@ pub const ANNOUNCED_MAX: SignedDuration = SignedDuration::from_hours(366 * 24);
 const VERSIONS_LOOKED_AT: usize = 100;
 
 /// A replica's status as it is told. Times are RFC 3339.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Status {
     /// `NAMESPACE/PATH`.
     pub replica: String,
@@ -46,7 +47,7 @@ pub struct Status {
 }
 
 /// A client of a replica as it is told.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ClientStatus {
     /// Its id; empty where it has none.
     pub client_id: String,
@@ -75,7 +76,7 @@ pub struct ClientStatus {
 }
 
 /// A failure that a client reported.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ErrorStatus {
     /// The error, in one line.
     pub error: String,

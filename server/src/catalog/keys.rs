@@ -3,9 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use serde_json::json;
 use sqlrsync_protocol::key::{KeyHash, Kind};
 
+use super::audit::{self, Actor, Audit, Subject};
 use super::{Catalog, Error, namespace_id, now};
 
 /// The most live keys of a replica: what stops a peer that asks for keys again and again.
@@ -127,7 +129,8 @@ impl Catalog {
     /// # Errors
     /// [`Error::TooManyKeys`], [`Error::NoNamespace`], [`Error::ParentRevoked`], [`Error::Database`].
     pub fn add_key(&self, new: &NewKey<'_>) -> Result<KeyId, Error> {
-        let connection = self.lock();
+        let mut locked = self.lock();
+        let connection = locked.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let namespace = namespace_id(&connection, new.namespace)?;
         if let Some(replica) = new.replica {
             let live: u32 = connection
@@ -155,7 +158,11 @@ impl Catalog {
         if made == 0 {
             return Err(Error::ParentRevoked);
         }
-        Ok(KeyId(connection.last_insert_rowid()))
+        let id = KeyId(connection.last_insert_rowid());
+        let actor = new.parent.map_or(Ok(Actor::operator()), |parent| holder(&connection, parent))?;
+        note(&connection, id, actor, "key-created")?;
+        connection.commit()?;
+        Ok(id)
     }
 
     /// The key of this hash, revoked or not.
@@ -207,7 +214,8 @@ impl Catalog {
     /// # Errors
     /// [`Error::NoKey`], [`Error::Database`].
     pub fn revoke_key(&self, id: KeyId, derived: bool) -> Result<Vec<KeyId>, Error> {
-        let connection = self.lock();
+        let mut locked = self.lock();
+        let connection = locked.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let kind: String = connection
             .prepare_cached("SELECT kind FROM key WHERE id = ?")?
             .query_row([id.0], |row| row.get(0))
@@ -223,9 +231,40 @@ impl Catalog {
         )?;
         let revoked = statement.query_map(params![id.0, derived, now()], |row| row.get(0).map(KeyId))?;
         let mut revoked = revoked.collect::<Result<Vec<_>, _>>()?;
+        drop(statement);
         revoked.sort_unstable();
+        for key in &revoked {
+            note(&connection, *key, Actor::operator(), "key-revoked")?;
+        }
+        connection.commit()?;
         Ok(revoked)
     }
+}
+
+fn by_id(connection: &Connection, id: KeyId) -> Result<KeyRecord, Error> {
+    let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE key.id = ?"))?;
+    statement.query_row([id.0], |row| Ok(record(row))).optional()?.ok_or(Error::NoKey(id))?
+}
+
+/// Who holds a key.
+fn holder(connection: &Connection, id: KeyId) -> Result<Actor, Error> {
+    let label = by_id(connection, id)?.label;
+    Ok(Actor { key: Some(id), label, ..Actor::default() })
+}
+
+/// Notes down what became of a key.
+fn note(connection: &Connection, id: KeyId, actor: Actor, action: &'static str) -> Result<(), Error> {
+    let key = by_id(connection, id)?;
+    let subject = Subject {
+        namespace: key.scope.namespace().to_owned(),
+        replica: match &key.scope {
+            Scope::Namespace(_) => None,
+            Scope::Replica { path, id, .. } => Some((id.clone(), path.clone())),
+        },
+        ..Subject::default()
+    };
+    let details = json!({"key": id.0, "kind": kind_word(key.kind), "label": key.label});
+    audit::insert(connection, &Audit { actor, action, subject, details })
 }
 
 fn record(row: &Row<'_>) -> Result<KeyRecord, Error> {

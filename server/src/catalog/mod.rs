@@ -9,7 +9,9 @@
 //! All calls block.
 
 mod activity;
+mod audit;
 mod keys;
+mod policy;
 mod replicas;
 mod schema;
 
@@ -23,7 +25,9 @@ pub use activity::{
     ActivityTable, CLIENT_REPORTS_MAX, CLIENTS_MAX, ClientActivity, ClientName, Done, Event, Happened,
     KeptReport, REPLICA_REPORTS_MAX, Report, Standing,
 };
+pub use audit::{Actor, Audit, AuditEntry, Subject};
 pub use keys::{KeyId, KeyRecord, NewKey, REPLICA_KEYS_MAX, Scope, kind_word};
+pub use policy::{Policy, Rule};
 pub use replicas::{Found, NewReplica, ReplicaRecord, Visibility};
 
 /// How long a write waits for another program's write.

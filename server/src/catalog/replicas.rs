@@ -1,8 +1,10 @@
 //! Replicas in the catalog: which id stands behind a path, and who may see it.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use serde_json::json;
 
-use super::{Catalog, Error, namespace_id, now};
+use super::audit::{self, Actor, Audit, Subject};
+use super::{Catalog, Error, Policy, namespace_id, now};
 
 /// Who may pull a replica without a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,6 +51,8 @@ pub struct ReplicaRecord {
     pub visibility: Visibility,
     /// When it was registered, RFC 3339.
     pub created: String,
+    /// What becomes of a push that was made from an older version.
+    pub policy: Policy,
 }
 
 impl ReplicaRecord {
@@ -95,7 +99,8 @@ impl Found {
     }
 }
 
-const SELECT: &str = "SELECT replica.id, namespace.name, path, visibility, replica.created
+const SELECT: &str = "SELECT replica.id, namespace.name, path, visibility, replica.created,
+     policy, merge_cells, merge_renumber
      FROM replica JOIN namespace ON namespace.id = replica.namespace ";
 
 impl Catalog {
@@ -160,17 +165,57 @@ impl Catalog {
         Ok(if made == 1 { Found::Made(record) } else { Found::Existing(record) })
     }
 
-    /// Says who may pull a replica without a key, from the next request on.
+    /// Says who may pull a replica without a key, from the next request on. Only who has access to the data
+    /// folder can.
     ///
     /// # Errors
     /// [`Error::NoReplica`], [`Error::Database`].
     pub fn set_visibility(&self, namespace: &str, path: &str, visibility: Visibility) -> Result<(), Error> {
-        let changed = self.lock().execute(
-            "UPDATE replica SET visibility = ? WHERE path = ?
-             AND namespace = (SELECT id FROM namespace WHERE name = ?)",
-            params![visibility as u8, path, namespace],
-        )?;
-        if changed == 1 { Ok(()) } else { Err(Error::NoReplica(format!("{namespace}/{path}"))) }
+        let details = json!({"visibility": visibility.as_str()});
+        let change = "UPDATE replica SET visibility = ?1 WHERE id = ?2";
+        self.change(namespace, path, &Actor::operator(), "visibility-changed", details, |connection, id| {
+            connection.execute(change, params![visibility as u8, id])
+        })
+    }
+
+    /// Says what becomes of pushes that are made from an older version, from the next one on.
+    ///
+    /// # Errors
+    /// [`Error::NoReplica`], [`Error::Database`].
+    pub fn set_policy(
+        &self,
+        namespace: &str,
+        path: &str,
+        policy: Policy,
+        actor: &Actor,
+    ) -> Result<(), Error> {
+        let details =
+            json!({"policy": policy.rule.as_str(), "cells": policy.cells, "renumber": policy.renumber});
+        let change = "UPDATE replica SET policy = ?1, merge_cells = ?2, merge_renumber = ?3 WHERE id = ?4";
+        self.change(namespace, path, actor, "policy-changed", details, |connection, id| {
+            connection.execute(change, params![policy.rule as u8, policy.cells, policy.renumber, id])
+        })
+    }
+
+    /// Changes a replica and notes that down, both or neither.
+    fn change(
+        &self,
+        namespace: &str,
+        path: &str,
+        actor: &Actor,
+        action: &'static str,
+        details: serde_json::Value,
+        change: impl FnOnce(&Connection, &str) -> rusqlite::Result<usize>,
+    ) -> Result<(), Error> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let found = one(&transaction, "WHERE namespace.name = ? AND path = ?", params![namespace, path])?;
+        let record = found.ok_or_else(|| Error::NoReplica(format!("{namespace}/{path}")))?;
+        change(&transaction, &record.id)?;
+        let subject = Subject::replica(&record);
+        audit::insert(&transaction, &Audit { actor: actor.clone(), action, subject, details })?;
+        transaction.commit()?;
+        Ok(())
     }
 
     /// Whether everybody may pull the replica of this id.
@@ -231,11 +276,14 @@ fn record(row: &Row<'_>) -> Result<ReplicaRecord, Error> {
         path: row.get(2)?,
         visibility,
         created: row.get(4)?,
+        policy: Policy::from_columns(row.get(5)?, row.get(6)?, row.get(7)?)
+            .ok_or(Error::Damaged("merge policy"))?,
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Rule;
     use super::*;
 
     fn new<'a>(id: &'a str, path: &'a str) -> NewReplica<'a> {
@@ -269,8 +317,17 @@ mod tests {
         let changed = catalog.replica("team", "app.db").unwrap().unwrap();
         assert_eq!(changed.visibility, Visibility::Private);
         assert!(!catalog.replica_is_open("a").unwrap());
+        assert_eq!(changed.policy, Policy::default());
+        let cells = Policy { rule: Rule::Merge, cells: true, renumber: false };
+        for policy in [Policy { rule: Rule::Reject, ..Policy::default() }, cells] {
+            catalog.set_policy("team", "app.db", policy, &Actor::operator()).unwrap();
+            assert_eq!(catalog.replica("team", "app.db").unwrap().unwrap().policy, policy);
+        }
         let none = catalog.set_visibility("other", "app.db", Visibility::Public);
         assert!(matches!(none, Err(Error::NoReplica(_))));
+        let log = catalog.audit_of("a", None, 10).unwrap();
+        let actions: Vec<_> = log.iter().map(|entry| entry.action.as_str()).collect();
+        assert_eq!(actions, ["policy-changed", "policy-changed", "visibility-changed"]);
         assert!(catalog.forget_replica("a").unwrap());
         assert_eq!(catalog.replica("team", "app.db").unwrap(), None);
     }

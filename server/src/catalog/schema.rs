@@ -104,6 +104,53 @@ const STEPS: &[&str] = &[
         UNIQUE (client, error)
     ) STRICT;
 ",
+    "
+    -- What becomes of a push that was made from an older version: 0 merge, 1 reject, 2 latest wins.
+    ALTER TABLE replica ADD COLUMN policy INTEGER NOT NULL DEFAULT 0 CHECK (policy BETWEEN 0 AND 2);
+    -- Within merge: whether columns are merged, and whether generated keys are given anew.
+    ALTER TABLE replica ADD COLUMN merge_cells INTEGER NOT NULL DEFAULT 0 CHECK (merge_cells IN (0, 1));
+    ALTER TABLE replica ADD COLUMN merge_renumber INTEGER NOT NULL DEFAULT 0
+        CHECK (merge_renumber IN (0, 1));
+
+    -- Who did what. It refers to nothing by key: what is gone from the catalog was there once.
+    CREATE TABLE audit (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        time INTEGER NOT NULL,
+        action TEXT NOT NULL,
+        namespace TEXT NOT NULL,
+        replica TEXT,
+        path TEXT,
+        key INTEGER,
+        label TEXT NOT NULL,
+        address TEXT,
+        client_id TEXT NOT NULL,
+        host TEXT NOT NULL,
+        local_path TEXT NOT NULL,
+        version INTEGER,
+        conflict INTEGER,
+        -- A JSON object.
+        details TEXT NOT NULL
+    ) STRICT;
+
+    CREATE INDEX audit_by_replica ON audit (replica, id) WHERE replica IS NOT NULL;
+
+    CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit
+    BEGIN
+        SELECT RAISE(ABORT, 'the audit log is only added to');
+    END;
+
+    CREATE TRIGGER audit_is_not_deleted BEFORE DELETE ON audit
+    BEGIN
+        SELECT RAISE(ABORT, 'the audit log is only added to');
+    END;
+
+    -- INSERT OR REPLACE deletes without a trigger.
+    CREATE TRIGGER audit_is_not_replaced BEFORE INSERT ON audit
+    WHEN EXISTS (SELECT 1 FROM audit WHERE id = NEW.id)
+    BEGIN
+        SELECT RAISE(ABORT, 'the audit log is only added to');
+    END;
+",
 ];
 
 /// Brings the catalog up to date, in one transaction: two programs that open a new catalog at the

@@ -8,9 +8,11 @@ use serde_json::json;
 use sqlrsync_protocol::remote::RemoteName;
 use sqlrsync_repository::ReplicaId;
 
-use super::args::{KeyCommand, KeyCreate, NamespaceCommand, ReplicaCommand};
+use super::args::{KeyCommand, KeyCreate, NamespaceCommand, ReplicaCommand, RuleWord};
 use super::error::Error;
-use crate::catalog::{self, Catalog, KeyId, KeyRecord, NewReplica, ReplicaRecord, Visibility, kind_word};
+use crate::catalog::{
+    self, Actor, Catalog, KeyId, KeyRecord, NewReplica, Policy, ReplicaRecord, Rule, Visibility, kind_word,
+};
 use crate::data_folder::DataFolder;
 use crate::new_key::{self, Wish};
 
@@ -75,8 +77,36 @@ pub fn replica(folder: &DataFolder, command: ReplicaCommand) -> Result<ExitCode,
             let (namespace, path) = (name.namespace().as_str(), name.path().as_str());
             catalog.set_visibility(namespace, path, visibility.visibility())?;
         }
+        ReplicaCommand::Policy { name, rule, cells, renumber, json } => {
+            if let Some(rule) = rule.map(RuleWord::rule) {
+                set_policy(&catalog, &name, Policy { rule, cells, renumber })?;
+            }
+            show_policy(&catalog, &name, json)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn set_policy(catalog: &Catalog, name: &RemoteName, policy: Policy) -> Result<(), Error> {
+    if policy.rule != Rule::Merge && (policy.cells || policy.renumber) {
+        return Err(Error::Usage("--cells and --renumber are for the policy merge".to_owned()));
+    }
+    let (namespace, path) = (name.namespace().as_str(), name.path().as_str());
+    Ok(catalog.set_policy(namespace, path, policy, &Actor::operator())?)
+}
+
+fn show_policy(catalog: &Catalog, name: &RemoteName, json: bool) -> Result<(), Error> {
+    let found = catalog.replica(name.namespace().as_str(), name.path().as_str())?;
+    let policy = found.ok_or_else(|| catalog::Error::NoReplica(name.to_string()))?.policy;
+    let mut out = io::stdout().lock();
+    if json {
+        let Policy { rule, cells, renumber } = policy;
+        let line = json!({"replica": name.to_string(), "policy": rule, "cells": cells, "renumber": renumber});
+        writeln!(out, "{line}")?;
+    } else {
+        writeln!(out, "{policy}")?;
+    }
+    Ok(())
 }
 
 fn list_replicas(catalog: &Catalog, json: bool) -> Result<(), Error> {

@@ -7,7 +7,7 @@ use clap_complete::Shell;
 use sqlrsync_protocol::key::Kind;
 use sqlrsync_protocol::remote::{Namespace, RemoteName};
 
-use crate::catalog::{KeyId, Visibility};
+use crate::catalog::{KeyId, Rule, Visibility};
 use crate::settings::{Given, with_defaults};
 
 /// A server that keeps versions of SQLite databases and hands them out.
@@ -184,6 +184,47 @@ pub enum ReplicaCommand {
         #[arg(value_enum)]
         visibility: VisibilityWord,
     },
+    /// Show or say what becomes of a push that was made from an older version. A running server heeds it from
+    /// the next push on.
+    Policy {
+        /// The replica.
+        #[arg(value_name = "NS/PATH")]
+        name: RemoteName,
+        /// What becomes of it [default: show what holds].
+        #[arg(value_enum)]
+        rule: Option<RuleWord>,
+        /// Merge two updates of one row that touch different columns.
+        #[arg(long, requires = "rule")]
+        cells: bool,
+        /// Give a row a new key where two rows were inserted under one that SQLite made.
+        #[arg(long, requires = "rule")]
+        renumber: bool,
+        /// Print what holds then as a JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What becomes of a push that was made from an older version, as it is typed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum RuleWord {
+    /// Merge what does not overlap, and keep what does as a conflict.
+    Merge,
+    /// The push fails.
+    Reject,
+    /// It becomes the next version as it is.
+    LatestWins,
+}
+
+impl RuleWord {
+    /// As the catalog has it.
+    pub const fn rule(self) -> Rule {
+        match self {
+            RuleWord::Merge => Rule::Merge,
+            RuleWord::Reject => Rule::Reject,
+            RuleWord::LatestWins => Rule::LatestWins,
+        }
+    }
 }
 
 /// Who may pull a replica without a key, as it is typed.

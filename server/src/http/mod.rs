@@ -2,6 +2,7 @@
 //! into an answer. Nothing is decided here.
 
 pub mod answer;
+pub mod api;
 mod handlers;
 mod report;
 mod request;

@@ -7,9 +7,9 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 
-use super::{answer, handlers, report, request, sockets};
+use super::{answer, api, handlers, report, request, sockets};
 use crate::backend::Backend;
 use crate::gate::Gate;
 use crate::listener::{Peer, address_full};
@@ -50,8 +50,9 @@ pub fn router(app: App) -> Router {
         .route("/sapi/subscribe/", get(sockets::subscribe))
         .route("/sapi/subscribe/{*name}", get(sockets::subscribe))
         .route("/sapi/{replica_id}", post(report::report))
-        .route("/api/v1/replicas", get(handlers::replicas))
-        .route("/api/v1/replicas/{*name}", get(handlers::of_replica))
+        .route("/api/v1/openapi.json", get(api::openapi))
+        .route("/api/v1/replicas", get(api::replicas))
+        .route("/api/v1/replicas/{*name}", any(api::of_replica))
         .fallback(handlers::nothing_here)
         .method_not_allowed_fallback(handlers::wrong_method)
         .layer(from_fn(log_request))

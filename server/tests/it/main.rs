@@ -7,6 +7,7 @@
 //! - `limits`: connections, time, sizes, turns
 //! - `subscriptions`: notices of new versions
 //! - `api`: what is read over HTTP
+//! - `rules`: the policy, the audit log, the OpenAPI document
 //! - `status`: what clients did, announced and reported, and who is told of it
 //! - `tls`: certificates
 //! - `program`: the program itself: first start, keys while it runs, signals, check
@@ -20,6 +21,7 @@ mod limits;
 mod program;
 mod public_client;
 mod revoked;
+mod rules;
 mod status;
 mod subscriptions;
 mod support;

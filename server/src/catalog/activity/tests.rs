@@ -180,7 +180,16 @@ fn a_catalog_of_an_earlier_release_gets_the_tables() {
     let Tables { table, catalog, folder } = tables;
     drop((table, catalog));
     let connection = Connection::open(&path).unwrap();
-    connection.execute_batch("DROP TABLE client_report; DROP TABLE client; PRAGMA user_version = 2").unwrap();
+    // What later steps made goes with it: the steps are taken again from there.
+    connection
+        .execute_batch(
+            "DROP TABLE client_report; DROP TABLE client; DROP TABLE audit;
+             ALTER TABLE replica DROP COLUMN policy;
+             ALTER TABLE replica DROP COLUMN merge_cells;
+             ALTER TABLE replica DROP COLUMN merge_renumber;
+             PRAGMA user_version = 2",
+        )
+        .unwrap();
     drop(connection);
     let table = ActivityTable::open(&path).unwrap();
     table.write(&[event(1, name("me", "", ""), Happened::Pulled(version(1)))]).unwrap();
