@@ -5,6 +5,7 @@
 mod activity;
 mod given_keys;
 mod history;
+mod merging;
 mod notices;
 mod pull;
 mod push;

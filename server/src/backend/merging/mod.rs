@@ -1,0 +1,64 @@
+//! What becomes of a push that was not made from the latest version: merged, kept as a conflict, refused, or
+//! put on top. Here the repository, which has contents, and the database crate, which understands them, are
+//! joined.
+//!
+//! What always holds:
+//! - What was pushed is kept as a candidate, durably, before it is merged: whatever happens then, it is there,
+//!   and it is what the pusher's next push is a difference to. (The merge is not: taken for the pusher's base
+//!   it would make the next push delete what others did.)
+//! - A version that a merge makes names the candidate. That is the only mark that it is done, so that a server
+//!   that is killed anywhere finds out what is left to do when the push comes again.
+//! - Nothing is guessed: where it is not known what a push was made from, and it matters, it is a conflict.
+
+mod maps;
+mod versions;
+
+use sqlrsync_database::version::VersionError;
+use sqlrsync_database::{merge, rows};
+use sqlrsync_protocol::content::ContentError;
+use sqlrsync_protocol::exchange::{Fault, Refusal};
+
+pub(super) use maps::Maps;
+pub(super) use versions::{Opened, Versions};
+
+/// Why contents could not be compared or merged.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The repository.
+    #[error(transparent)]
+    Repository(#[from] sqlrsync_repository::Error),
+    /// A page.
+    #[error("a stored page cannot be read: {0}")]
+    Pages(ContentError),
+    /// A content is no database, or took too long.
+    #[error(transparent)]
+    Version(#[from] VersionError),
+    /// The comparison.
+    #[error(transparent)]
+    Rows(#[from] rows::Error),
+    /// The merge.
+    #[error(transparent)]
+    Merge(#[from] merge::Error),
+}
+
+impl Fault for Error {
+    fn refusal(&self) -> Refusal {
+        match self {
+            Error::Repository(error) => error.refusal(),
+            Error::Pages(error) => error.refusal(),
+            Error::Version(error) => error.refusal(),
+            Error::Merge(merge::Error::TimeUp) => Refusal::TryLater,
+            Error::Rows(_) | Error::Merge(_) => Refusal::Failed,
+        }
+    }
+
+    fn public_text(&self) -> String {
+        match self {
+            Error::Repository(error) => error.public_text(),
+            Error::Pages(error) => error.public_text(),
+            Error::Version(error) => error.public_text(),
+            Error::Merge(merge::Error::TimeUp) => "merging took longer than it may: try again later".to_owned(),
+            Error::Rows(_) | Error::Merge(_) => "the server could not compare the versions".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Stored contents, opened as databases and compared: what repository and database are joined by here.
+//!
+//! Each content is opened in its own SQLite connection over its pages where they are; nothing is written out,
+//! and what is open is taken for hostile. What may differ between two is found from their page trees and from
+//! the maps of their pages, so that it costs what changed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use sqlrsync_database::btree::{ParentMap, Roots, Touched, touched};
+use sqlrsync_database::merge::{self, Conflict, Merge, MergeOptions, Resolutions, Side, Sides, Summary};
+use sqlrsync_database::rows::Schema;
+use sqlrsync_database::version::{Limits, VersionDatabase, Written};
+use sqlrsync_repository::{Manifest, Replica};
+
+use super::Error;
+use super::maps::Maps;
+
+/// How long a merge may take.
+pub(super) const MERGE_TIME: Duration = Duration::from_secs(300);
+
+/// Contents of one replica, to be opened and compared within a time.
+pub(in crate::backend) struct Versions<'a> {
+    replica: &'a Replica,
+    maps: &'a Maps,
+    deadline: Instant,
+    cancel: Option<Arc<AtomicBool>>,
+    temp_dir: Option<PathBuf>,
+}
+
+/// A content that is open as a database.
+pub(in crate::backend) struct Opened {
+    /// The database.
+    pub database: VersionDatabase,
+    /// Its schema.
+    pub schema: Schema,
+    roots: Roots,
+}
+
+/// What a merge came to.
+pub(super) enum Outcome {
+    /// It is done, within this content.
+    Merged {
+        /// The side whose content was written over.
+        on: Side,
+        /// What was written over it.
+        written: Box<Written>,
+        /// What was done.
+        summary: Summary,
+    },
+    /// Nothing was written.
+    Conflict(Conflict),
+}
+
+/// The three contents of a merge.
+#[derive(Clone, Copy)]
+pub(super) struct Three<'a> {
+    /// What both sides began with.
+    pub base: &'a Manifest,
+    /// The latest version.
+    pub theirs: &'a Manifest,
+    /// The candidate.
+    pub mine: &'a Manifest,
+}
+
+impl<'a> Versions<'a> {
+    /// Contents of this replica, for so long at most.
+    pub fn new(replica: &'a Replica, maps: &'a Maps, time: Duration) -> Versions<'a> {
+        Versions { replica, maps, deadline: Instant::now() + time, cancel: None, temp_dir: None }
+    }
+
+    /// Until this becomes true as well.
+    pub fn cancelled_by(self, cancel: Arc<AtomicBool>) -> Versions<'a> {
+        Versions { cancel: Some(cancel), ..self }
+    }
+
+    /// Opens a content.
+    pub fn open(&self, content: &Manifest) -> Result<Opened, Error> {
+        let limits = Limits {
+            time: Some(self.deadline.saturating_duration_since(Instant::now())),
+            cancel: self.cancel.clone(),
+            temp_dir: self.temp_dir.clone(),
+            ..Limits::default()
+        };
+        let database = VersionDatabase::open(Box::new(self.replica.content(content)?), limits)?;
+        let schema = Schema::read(database.connection())?;
+        let roots = Roots { tables: schema.table_roots(), indexes: schema.index_roots() };
+        Ok(Opened { database, schema, roots })
+    }
+
+    /// Which rows may differ between two contents; `map` is that of the old one, and then of the new one.
+    fn touched(
+        &self,
+        (old, old_open): (&Manifest, &Opened),
+        (new, new_open): (&Manifest, &Opened),
+        map: &mut ParentMap,
+    ) -> Result<Touched, Error> {
+        let changed = self.replica.changed_pages(old, new)?;
+        let (mut from, mut to) = (self.replica.content(old)?, self.replica.content(new)?);
+        touched(&mut from, &mut to, &changed, map, (&old_open.roots, &new_open.roots)).map_err(Error::Pages)
+    }
+
+    /// Opens two contents and says which rows of them may differ.
+    pub fn compare(&self, old: &Manifest, new: &Manifest) -> Result<(Opened, Opened, Touched), Error> {
+        let (old_open, new_open) = (self.open(old)?, self.open(new)?);
+        let mut map = self.maps.of(self.replica, old)?;
+        let touched = self.touched((old, &old_open), (new, &new_open), &mut map)?;
+        Ok((old_open, new_open, touched))
+    }
+
+    /// Merges what was changed between base and mine into theirs.
+    pub fn merge(
+        &self,
+        three: Three<'_>,
+        options: &MergeOptions,
+        resolve: &Resolutions,
+    ) -> Result<Outcome, Error> {
+        let Three { base, theirs, mine } = three;
+        let (base_open, theirs_open, mine_open) = (self.open(base)?, self.open(theirs)?, self.open(mine)?);
+        let mut map = self.maps.of(self.replica, base)?;
+        let base_mine = self.touched((base, &base_open), (mine, &mine_open), &mut map.clone())?;
+        let base_theirs = self.touched((base, &base_open), (theirs, &theirs_open), &mut map)?;
+        // The next push is most likely made from about here.
+        self.maps.keep(self.replica, theirs, map);
+        let sides = Sides {
+            base: base_open.database.connection(),
+            theirs: theirs_open.database.connection(),
+            mine: mine_open.database.connection(),
+            base_theirs: &base_theirs,
+            base_mine: &base_mine,
+        };
+        let mut options = *options;
+        options.limits.deadline = Some(self.deadline);
+        let merged = merge::merge(sides, &options, resolve);
+        for open in [&base_open, &theirs_open, &mine_open] {
+            // What lies below SQLite says more than SQLite can.
+            open.database.check()?;
+        }
+        Ok(match merged? {
+            Merge::Conflict(conflict) => Outcome::Conflict(conflict),
+            Merge::Merged { on, summary } => {
+                let open = if on == Side::Theirs { theirs_open } else { mine_open };
+                Outcome::Merged { on, written: Box::new(open.database.written()?), summary }
+            }
+        })
+    }
+}
