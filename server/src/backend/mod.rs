@@ -33,6 +33,7 @@ use crate::settings::Settings;
 pub use activity::{Activity, Doing, Present};
 pub use given_keys::GivenKeys;
 pub use history::{HISTORY_MAX, HistoryPage, ListedReplica, VersionInfo};
+use merging::Maps;
 pub use notices::{Notice, Notices, Pusher, Subscription};
 pub use pull::PullPlan;
 pub use push::{PushPlan, PushTurn};
@@ -106,6 +107,7 @@ pub struct Backend {
     pub activity: Arc<Activity>,
     /// Room for transfers.
     pub rooms: Arc<Rooms>,
+    maps: Maps,
     turns: Arc<Turns>,
     blocking: Semaphore,
     database_bytes_max: u64,
@@ -128,6 +130,7 @@ impl Backend {
             notices: Notices::default(),
             activity,
             rooms: Rooms::new(settings.transfers_max, settings.transfers_per_address_max),
+            maps: Maps::default(),
             turns: Arc::default(),
             blocking: Semaphore::new(BLOCKING_CALLS_MAX),
             database_bytes_max: settings.database_bytes_max.0,

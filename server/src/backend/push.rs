@@ -10,7 +10,7 @@ use sqlrsync_repository::{Permission, PushOptions, Replica, ReplicaId};
 use tokio::time::{Instant, timeout_at};
 
 use super::turns::Turn;
-use super::{Backend, ClientSays, PushPages, Pusher, Room};
+use super::{Backend, ClientSays, PushPages, Pusher, Room, rules};
 use crate::access::{Caller, PushRight};
 use crate::catalog::{ReplicaRecord, Scope};
 use crate::refused::{Refused, Why};
@@ -65,6 +65,8 @@ pub struct PushTurn {
     pub name: RemoteName,
     /// What the catalog has on it; `None` before its first version.
     pub record: Option<ReplicaRecord>,
+    /// Where the push comes from.
+    pub address: Option<IpAddr>,
     replica: Replica,
     _turn: Turn,
     _room: Room,
@@ -137,7 +139,7 @@ impl Backend {
             if let Some((name, record)) = found {
                 let replica = self.replica_to_push(record.as_ref())?;
                 let room = self.rooms.take(address, deadline).await?;
-                return Ok(PushTurn { name, record, replica, _turn: turn, _room: room });
+                return Ok(PushTurn { name, record, address, replica, _turn: turn, _room: room });
             }
             // Somebody else took the name that was chosen for this push: choose again.
         }
@@ -245,7 +247,9 @@ impl Backend {
                 move || backend.still_holds(&ground).is_ok()
             }),
         };
-        PushPages::new(self.clone(), plan.says.clone(), options, turn)
+        let address = turn.as_ref().ok().and_then(|turn| turn.address);
+        let actor = rules::actor(&plan.caller, address, &plan.says);
+        PushPages::new(self.clone(), (actor, plan.says.clone()), options, turn)
     }
 }
 

@@ -16,14 +16,17 @@ use sqlrsync_protocol::exchange::{
     Committed, End, Fault, Ground, Held, PushId, Refusal, ReplicaPages, StagedBlock,
 };
 use sqlrsync_protocol::hash::PageHash;
-use sqlrsync_protocol::page::{Geometry, PageNumber};
+use sqlrsync_protocol::page::{ConflictNumber, Geometry, PageNumber, VersionNumber};
 use sqlrsync_protocol::sponge::Hash20;
 use sqlrsync_protocol::tree::NodeId;
-use sqlrsync_repository::{About, PushOptions, PushReplica};
+use sqlrsync_repository::{About, PushOptions, PushReplica, Received};
 
-use super::{Backend, ClientSays, PushTurn, Pusher};
-use crate::catalog::{Found, NewReplica, ReplicaRecord, Visibility};
+use super::{Backend, ClientSays, PushTurn, Pusher, merging};
+use crate::catalog::{Actor, Found, NewReplica, ReplicaRecord, Visibility};
 use crate::refused::{Refused, Why};
+
+/// The version of the protocol that first can say that a push is in a conflict, without its having failed.
+const CONFLICTS_SINCE: u8 = 3;
 
 /// Why a push fails on this side.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +37,30 @@ pub enum PushError {
     /// The repository.
     #[error(transparent)]
     Repository(#[from] sqlrsync_repository::Error),
+    /// It was not merged, nor kept.
+    #[error(transparent)]
+    Merging(#[from] merging::Error),
+    /// It is kept as a conflict, and the peer speaks a version that has no other way to say so.
+    #[error(
+        "rows that this changes were changed by others as well: it is kept as conflict {conflict} of {name}, \
+         and nothing was published. Settle it with: sqlrsync resolve {name} {conflict}"
+    )]
+    InConflict {
+        /// The conflict.
+        conflict: ConflictNumber,
+        /// The replica's name.
+        name: String,
+    },
+}
+
+impl PushError {
+    /// The latest version, where the push was refused since it was not made from that.
+    pub fn rejected_for(&self) -> Option<VersionNumber> {
+        match self {
+            PushError::Merging(merging::Error::Rejected(rejected)) => Some(rejected.latest),
+            _ => None,
+        }
+    }
 }
 
 impl Fault for PushError {
@@ -41,6 +68,8 @@ impl Fault for PushError {
         match self {
             PushError::Refused(refused) => refused.refusal(),
             PushError::Repository(error) => error.refusal(),
+            PushError::Merging(error) => error.refusal(),
+            PushError::InConflict { .. } => Refusal::Conflict,
         }
     }
 
@@ -48,6 +77,8 @@ impl Fault for PushError {
         match self {
             PushError::Refused(refused) => refused.public_text(),
             PushError::Repository(error) => error.public_text(),
+            PushError::Merging(error) => error.public_text(),
+            PushError::InConflict { .. } => self.to_string(),
         }
     }
 }
@@ -56,6 +87,7 @@ impl Fault for PushError {
 pub struct PushPages {
     backend: Arc<Backend>,
     says: ClientSays,
+    actor: Actor,
     options: PushOptions,
     turn: Result<PushTurn, Refused>,
     inner: Option<PushReplica>,
@@ -69,13 +101,14 @@ pub struct PushPages {
 impl PushPages {
     pub(super) fn new(
         backend: Arc<Backend>,
-        says: ClientSays,
+        (actor, says): (Actor, ClientSays),
         options: PushOptions,
         turn: Result<PushTurn, Refused>,
     ) -> PushPages {
         PushPages {
             backend,
             says,
+            actor,
             options,
             turn,
             inner: None,
@@ -114,6 +147,23 @@ impl PushPages {
         self.inner.as_mut().ok_or_else(|| {
             Refused::new(Why::Failed, "a push was used before it began, which is a bug of the server").into()
         })
+    }
+
+    fn pusher(&self) -> Pusher {
+        Pusher { client_id: self.options.client_id.clone(), local_path: self.options.local_path.clone() }
+    }
+
+    /// What decides on what was received.
+    fn push<'a>(&'a self, record: &'a ReplicaRecord, received: Received) -> merging::Push<'a> {
+        merging::Push {
+            backend: &self.backend,
+            record,
+            actor: &self.actor,
+            says: &self.says,
+            force: self.says.force,
+            permission: self.options.permission.clone(),
+            received,
+        }
     }
 
     fn register(&mut self) -> Result<&ReplicaRecord, PushError> {
@@ -218,20 +268,27 @@ impl ReplicaPages for PushPages {
     fn finish(&mut self, end: End) -> Result<Committed, PushError> {
         let record = self.register()?.clone();
         self.may_be_committed = true;
-        let committed = match self.inner()?.finish(end) {
+        let received = self.inner()?.receive(end).inspect_err(|_| self.may_be_committed = false)?;
+        let protocol = received.protocol_version();
+        let committed = match self.push(&record, received).run() {
             Ok(committed) => committed,
             Err(error) => {
                 self.may_be_committed = !ended_before_the_commit(&error);
                 return Err(error.into());
             }
         };
+        if let Some(conflict) = committed.conflict {
+            self.backend.note_pushed(&record, self.says.name(), None);
+            if protocol < CONFLICTS_SINCE {
+                return Err(PushError::InConflict { conflict, name: record.name() });
+            }
+            return Ok(committed);
+        }
         self.describe(&record);
         self.backend.note_pushed(&record, self.says.name(), committed.version);
         if let Some(version) = committed.version.filter(|_| !committed.unchanged) {
-            let pusher = Pusher {
-                client_id: self.options.client_id.clone(),
-                local_path: self.options.local_path.clone(),
-            };
+            // What was merged is not what the pusher has: it hears of it as everybody does.
+            let pusher = if committed.merged { Pusher::default() } else { self.pusher() };
             self.backend.notices.announce(&record.name(), version, pusher);
         }
         Ok(committed)
@@ -240,9 +297,16 @@ impl ReplicaPages for PushPages {
 
 /// Whether a push that failed so has made no version for certain. A store that failed may have made
 /// it, or make it yet.
-fn ended_before_the_commit(error: &sqlrsync_repository::Error) -> bool {
+fn ended_before_the_commit(error: &merging::Error) -> bool {
     use sqlrsync_repository::Error;
-    matches!(error, Error::Peer(_) | Error::WrongRoot { .. } | Error::TooLarge { .. } | Error::Withdrawn)
+    match error {
+        merging::Error::Rejected(_) => true,
+        merging::Error::Repository(error) => matches!(
+            error,
+            Error::Peer(_) | Error::WrongRoot { .. } | Error::TooLarge { .. } | Error::Withdrawn
+        ),
+        _ => false,
+    }
 }
 
 #[cfg(test)]

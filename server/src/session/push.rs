@@ -22,10 +22,10 @@ use axum::extract::ws::WebSocket;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use sqlrsync_protocol::control::{self, Direction};
-use sqlrsync_protocol::conversation::{Quiet, ReplicaOptions, Summary, run_replica};
+use sqlrsync_protocol::conversation::{ExchangeError, Quiet, ReplicaOptions, Summary, run_replica};
 use sqlrsync_protocol::exchange::Refusal;
 use sqlrsync_protocol::message::{Side, error_bytes};
-use sqlrsync_protocol::text::{Config, KeyType, ServerText};
+use sqlrsync_protocol::text::{Abort, Config, KeyType, ServerText};
 
 use super::end::End;
 use super::outcome::{self, failed};
@@ -178,6 +178,13 @@ impl Push {
             }
             Err(error) => {
                 let failure = failed(&error, Side::Replica, &mut wire);
+                if let ExchangeError::Local(refused) = &error
+                    && let Some(latest) = refused.rejected_for()
+                {
+                    // After the error: the public client takes this alone for a push that went well.
+                    let text = ServerText::Abort(Abort::VersionConflict(latest)).to_string();
+                    let _ = wire.put(Outgoing::Text(text));
+                }
                 pages.abandon(failure.cut && wire.version() >= 3);
                 outcome::log_failure("push failed", &name, &self.common, &error, started);
                 failure.end
@@ -204,7 +211,13 @@ impl Push {
 fn message(record: &ReplicaRecord, summary: &Summary) -> String {
     let name = record.name();
     let version = summary.committed.version.map_or(0, |version| version.get());
-    if summary.committed.unchanged {
+    if let Some(conflict) = summary.committed.conflict {
+        format!("kept as conflict {conflict} of {name}: rows that this changes were changed by others as well")
+    } else if summary.committed.merged && summary.committed.unchanged {
+        format!("nothing to publish: version {version} of {name} has all that this changes")
+    } else if summary.committed.merged {
+        format!("merged as version {version} of {name}, with what others pushed meanwhile")
+    } else if summary.committed.unchanged {
         format!("nothing changed: version {version} of {name} is this database")
     } else if summary.committed.overtook {
         format!("version {version} of {name}; what others pushed meanwhile is in the versions before it")
@@ -218,6 +231,8 @@ fn log(record: &ReplicaRecord, summary: &Summary, started: Instant) {
         replica = record.name(),
         version = summary.committed.version.map(|version| version.get()),
         unchanged = summary.committed.unchanged,
+        merged = summary.committed.merged,
+        conflict = summary.committed.conflict.map(|conflict| conflict.get()),
         pages = summary.pages_received,
         bytes_received = summary.bytes_received,
         bytes_sent = summary.bytes_sent,

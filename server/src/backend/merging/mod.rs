@@ -10,16 +10,32 @@
 //!   that is killed anywhere finds out what is left to do when the push comes again.
 //! - Nothing is guessed: where it is not known what a push was made from, and it matters, it is a conflict.
 
+mod bases;
+mod json;
 mod maps;
+mod overlap;
+mod push;
 mod versions;
 
 use sqlrsync_database::version::VersionError;
 use sqlrsync_database::{merge, rows};
 use sqlrsync_protocol::content::ContentError;
 use sqlrsync_protocol::exchange::{Fault, Refusal};
+use sqlrsync_protocol::page::VersionNumber;
 
 pub(super) use maps::Maps;
-pub(super) use versions::{Opened, Versions};
+pub(super) use push::Push;
+
+/// The push was not made from the latest version, and the replica takes no other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "this was not made from version {latest}, the latest, and the replica takes no other (its policy is \
+     reject): pull version {latest}, make the changes there, and push again"
+)]
+pub struct Rejected {
+    /// The latest version.
+    pub latest: VersionNumber,
+}
 
 /// Why contents could not be compared or merged.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +55,25 @@ pub enum Error {
     /// The merge.
     #[error(transparent)]
     Merge(#[from] merge::Error),
+    /// The policy.
+    #[error(transparent)]
+    Rejected(#[from] Rejected),
+}
+
+impl Error {
+    /// Why nothing can be merged, where that is for what is in a content and not for this machine.
+    ///
+    /// # Errors
+    /// Itself, where it is for anything else.
+    fn of_a_content(self) -> Result<String, Error> {
+        match self {
+            Error::Version(
+                error @ (VersionError::Corrupt(_) | VersionError::PageSize { .. } | VersionError::TooLong),
+            ) => Ok(error.to_string()),
+            Error::Rows(error) => Ok(error.to_string()),
+            error => Err(error),
+        }
+    }
 }
 
 impl Fault for Error {
@@ -48,6 +83,7 @@ impl Fault for Error {
             Error::Pages(error) => error.refusal(),
             Error::Version(error) => error.refusal(),
             Error::Merge(merge::Error::TimeUp) => Refusal::TryLater,
+            Error::Rejected(_) => Refusal::Conflict,
             Error::Rows(_) | Error::Merge(_) => Refusal::Failed,
         }
     }
@@ -58,6 +94,7 @@ impl Fault for Error {
             Error::Pages(error) => error.public_text(),
             Error::Version(error) => error.public_text(),
             Error::Merge(merge::Error::TimeUp) => "merging took longer than it may: try again later".to_owned(),
+            Error::Rejected(rejected) => rejected.to_string(),
             Error::Rows(_) | Error::Merge(_) => "the server could not compare the versions".to_owned(),
         }
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use sqlrsync_database::btree::{ParentMap, Roots, Touched, touched};
 use sqlrsync_database::merge::{self, Conflict, Merge, MergeOptions, Resolutions, Side, Sides, Summary};
-use sqlrsync_database::rows::Schema;
+use sqlrsync_database::rows::{Encoding, Schema};
 use sqlrsync_database::version::{Limits, VersionDatabase, Written};
 use sqlrsync_repository::{Manifest, Replica};
 
@@ -50,8 +50,8 @@ pub(super) enum Outcome {
         /// What was done.
         summary: Summary,
     },
-    /// Nothing was written.
-    Conflict(Conflict),
+    /// Nothing was written. The texts of its rows have this encoding.
+    Conflict(Conflict, Encoding),
 }
 
 /// The three contents of a merge.
@@ -139,7 +139,7 @@ impl<'a> Versions<'a> {
             open.database.check()?;
         }
         Ok(match merged? {
-            Merge::Conflict(conflict) => Outcome::Conflict(conflict),
+            Merge::Conflict(conflict) => Outcome::Conflict(conflict, theirs_open.schema.encoding),
             Merge::Merged { on, summary } => {
                 let open = if on == Side::Theirs { theirs_open } else { mine_open };
                 Outcome::Merged { on, written: Box::new(open.database.written()?), summary }

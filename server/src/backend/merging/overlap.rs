@@ -1,0 +1,121 @@
+//! What a conflict is about, in the form in which it is kept: rows as lines of JSON, reasons as sentences.
+//!
+//! The lines are what is listed later, so that nobody has to compare the three contents again for that. They
+//! are bounded: of a conflict with more rows than fit, the rest is only counted, and long values are cut.
+
+use serde_json::{Value as Json, json};
+use sqlrsync_database::merge::{Conflict, ConflictRow, Limits, Reason};
+use sqlrsync_database::rows::Encoding;
+use sqlrsync_protocol::page::VersionNumber;
+use sqlrsync_protocol::text::printable;
+use sqlrsync_repository::{
+    CONFLICT_REASONS_MAX, CONFLICT_ROWS_BYTES_MAX, CONFLICT_TABLES_MAX, CONFLICT_TEXT_BYTES_MAX, Candidate,
+    MergeBase, Overlap, TableRows,
+};
+
+use super::json;
+
+/// How many rows of a conflict are kept for the listing.
+const ROWS_MAX: usize = 50_000;
+
+/// How many bytes of rows are had at once.
+const ROW_BYTES_MAX: usize = 12 << 20;
+
+/// The longest value that is kept whole, in bytes.
+const VALUE_BYTES_MAX: usize = 16 << 10;
+
+/// What overlaps, ready to be stored.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Rows in conflict, by table.
+    tables: Vec<TableRows>,
+    /// How many rows are in conflict.
+    pub row_count: u64,
+    /// Why, as sentences.
+    pub reasons: Vec<String>,
+    /// The rows, a line each.
+    pub rows: Vec<u8>,
+}
+
+/// What of a conflict is had in memory.
+pub(super) fn limits() -> Limits {
+    Limits { rows: ROWS_MAX, bytes: ROW_BYTES_MAX, value_bytes: VALUE_BYTES_MAX, ..Limits::default() }
+}
+
+impl Found {
+    /// No row, for a reason that is of the whole.
+    pub fn because(why: &str) -> Found {
+        Found { reasons: vec![sentence(why)], ..Found::default() }
+    }
+
+    /// What a merge has found.
+    pub fn of(conflict: &Conflict, encoding: Encoding) -> Found {
+        let mut rows = Vec::new();
+        for row in &conflict.rows {
+            let line = line(row, &conflict.reasons, encoding);
+            if rows.len() + line.len() >= CONFLICT_ROWS_BYTES_MAX {
+                break;
+            }
+            rows.extend_from_slice(line.as_bytes());
+            rows.push(b'\n');
+        }
+        let table = |of: &sqlrsync_database::merge::TableConflict| TableRows {
+            table: cut(&of.table),
+            rows: of.rows,
+        };
+        let others = conflict.reasons.iter().filter(|reason| **reason != Reason::Overlap);
+        Found {
+            tables: conflict.tables.iter().take(CONFLICT_TABLES_MAX).map(table).collect(),
+            row_count: conflict.row_count,
+            reasons: others.take(CONFLICT_REASONS_MAX).map(|reason| sentence(&reason.to_string())).collect(),
+            rows,
+        }
+    }
+
+    /// As the repository keeps it, but for the rows.
+    pub fn overlap(
+        &self,
+        candidate: &Candidate,
+        merge_base: Option<MergeBase>,
+        theirs: VersionNumber,
+    ) -> Overlap {
+        let mut overlap = Overlap::new(candidate.id, merge_base, theirs);
+        overlap.tables.clone_from(&self.tables);
+        overlap.reasons.clone_from(&self.reasons);
+        overlap
+    }
+}
+
+/// A row in conflict as the listing shows it.
+fn line(row: &ConflictRow, reasons: &[Reason], encoding: Encoding) -> String {
+    let names = |columns: &[usize]| -> Vec<&str> {
+        columns.iter().filter_map(|column| row.table.columns.get(*column)).map(|column| column.name.as_str()).collect()
+    };
+    let why = match reasons.get(row.why) {
+        None | Some(Reason::Overlap) => Json::Null,
+        Some(reason) => Json::String(sentence(&reason.to_string())),
+    };
+    json!({
+        "table": row.table.name,
+        "key": json::key(&row.table, &row.key, encoding),
+        "base": json::row(&row.table, row.base.as_ref(), encoding),
+        "theirs": json::row(&row.table, row.theirs.as_ref(), encoding),
+        "mine": json::row(&row.table, row.mine.as_ref(), encoding),
+        "differing": names(&row.differing),
+        "cut": names(&row.cut),
+        "why": why,
+    })
+    .to_string()
+}
+
+fn sentence(text: &str) -> String {
+    cut(&printable(text))
+}
+
+fn cut(text: &str) -> String {
+    let mut text = text.to_owned();
+    while text.len() > CONFLICT_TEXT_BYTES_MAX {
+        text.pop();
+    }
+    text
+}

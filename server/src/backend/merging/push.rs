@@ -1,0 +1,219 @@
+//! One push, from received to answered.
+//!
+//! Every step can be taken again: a push that comes a second time, after the server was killed or the answer
+//! was lost, finds what the first one left and goes on from there.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use sqlrsync_database::merge::{MergeOptions, Resolutions, Side, Summary};
+use sqlrsync_database::version::Written;
+use sqlrsync_protocol::content::ContentError;
+use sqlrsync_protocol::exchange::Committed;
+use sqlrsync_protocol::page::VersionNumber;
+use sqlrsync_repository::{
+    Candidate, Conflict, Described, KeepOptions, Manifest, MergeBase, MergePages, Permission, Received,
+    Replica,
+};
+
+use super::bases::{self, Ground};
+use super::overlap::{self, Found};
+use super::versions::{MERGE_TIME, Outcome, Three, Versions};
+use super::{Error, Rejected};
+use crate::backend::{Backend, ClientSays};
+use crate::catalog::{Actor, Audit, Policy, ReplicaRecord, Rule, Subject};
+
+/// How many others may be first before a push gives up.
+const ATTEMPTS_MAX: u32 = 64;
+
+/// A push that is received, and whose turn it is.
+pub(in crate::backend) struct Push<'a> {
+    /// The backend.
+    pub backend: &'a Arc<Backend>,
+    /// What the catalog has on the replica.
+    pub record: &'a ReplicaRecord,
+    /// Who pushes.
+    pub actor: &'a Actor,
+    /// What the client says of itself.
+    pub says: &'a ClientSays,
+    /// Whether what others did may be overtaken.
+    pub force: bool,
+    /// Whether the push may still be made.
+    pub permission: Permission,
+    /// What arrived.
+    pub received: Received,
+}
+
+impl Push<'_> {
+    /// Decides what becomes of it.
+    pub fn run(mut self) -> Result<Committed, Error> {
+        for _ in 0..ATTEMPTS_MAX {
+            if let Some(done) = self.received.already()? {
+                return Ok(done);
+            }
+            let latest = self.replica().latest()?;
+            if let Some(done) = self.attempt(latest.as_ref())? {
+                return Ok(done);
+            }
+        }
+        Err(sqlrsync_repository::Error::Contended(ATTEMPTS_MAX).into())
+    }
+
+    fn replica(&self) -> Replica {
+        self.received.replica().clone()
+    }
+
+    fn policy(&self) -> Policy {
+        self.record.policy
+    }
+
+    /// `None` where somebody was first, and it has to be looked at again.
+    fn attempt(&mut self, latest: Option<&Manifest>) -> Result<Option<Committed>, Error> {
+        let rule = if self.force { Rule::LatestWins } else { self.policy().rule };
+        let Some(latest) = latest else { return Ok(self.received.commit_after(None)?) };
+        if latest.root == self.received.root() || rule == Rule::LatestWins {
+            return Ok(self.received.commit_after(Some(latest))?);
+        }
+        if let Some(kept) = self.received.kept().cloned() {
+            // An earlier attempt got so far. What becomes of its changes does not depend on the policy now.
+            return self.merge(&kept, latest);
+        }
+        let ground = bases::ground(self, latest)?;
+        match (ground, rule) {
+            (Ground::Latest, _) => Ok(self.received.commit_after(Some(latest))?),
+            (Ground::Unchanged, _) => Ok(Some(Committed {
+                version: Some(latest.number),
+                unchanged: true,
+                merged: true,
+                ..Committed::default()
+            })),
+            (_, Rule::Reject) => Err(Error::Rejected(Rejected { latest: latest.number })),
+            (Ground::Older(options), _) => self.keep_and_merge(options, latest),
+            (Ground::Unknown, _) => self.keep_and_merge(KeepOptions::default(), latest),
+        }
+    }
+
+    fn keep_and_merge(&mut self, options: KeepOptions, latest: &Manifest) -> Result<Option<Committed>, Error> {
+        let candidate = self.received.keep(options)?;
+        self.merge(&candidate, latest)
+    }
+
+    fn merge(&mut self, candidate: &Candidate, latest: &Manifest) -> Result<Option<Committed>, Error> {
+        let replica = self.replica();
+        let KeepOptions { merge_base, adds_to } = replica.still_to_merge(candidate)?;
+        let open = adds_to.map(|to| replica.conflict(to.conflict)).transpose()?.flatten();
+        let base = merge_base.as_ref().map(|base| replica.merge_base(base)).transpose()?.flatten();
+        let found = match &base {
+            None => Ok(Found::because(
+                "it is not known which version the pushed database was made from: nothing is merged by guess",
+            )),
+            Some(base) => {
+                let versions = Versions::new(&replica, &self.backend.maps, MERGE_TIME);
+                let options = MergeOptions {
+                    cells: self.policy().cells,
+                    renumber: self.policy().renumber,
+                    limits: overlap::limits(),
+                };
+                let three = Three { base, theirs: latest, mine: &candidate.content };
+                match versions.merge(three, &options, &Resolutions::default()) {
+                    Ok(Outcome::Merged { on, written, summary }) => {
+                        return self.commit(candidate, open.as_ref(), latest, (on, *written, summary));
+                    }
+                    Ok(Outcome::Conflict(conflict, encoding)) => Ok(Found::of(&conflict, encoding)),
+                    Err(error) => error.of_a_content().map(|why| Found::because(&why)),
+                }
+            }
+        };
+        self.keep_as_conflict((candidate, merge_base), open, latest, &found?)
+    }
+
+    fn commit(
+        &self,
+        candidate: &Candidate,
+        ends: Option<&Conflict>,
+        latest: &Manifest,
+        (on, mut written, summary): (Side, Written, Summary),
+    ) -> Result<Option<Committed>, Error> {
+        let replica = self.replica();
+        let merge = MergePages {
+            after: latest,
+            candidate,
+            on: if on == Side::Theirs { latest } else { &candidate.content },
+            geometry: written.geometry,
+            fields: written.fields,
+            ends,
+            settled: false,
+            described: Described::of(candidate),
+            permission: self.permission.clone(),
+        };
+        let mut pages = written.pages().map(|page| page.map_err(|error| Box::new(error) as ContentError));
+        let version = match replica.commit_merge(&merge, &mut pages) {
+            Ok(Some(version)) => version,
+            Ok(None) => return Ok(None),
+            Err(error) => return another_way(error),
+        };
+        let mut subject = Subject::replica(self.record).version(version.number.get());
+        if let Some(conflict) = ends {
+            subject = subject.conflict(conflict.number.get());
+            replica.end_conflict(conflict, &version, String::new(), Described::of(candidate))?;
+        }
+        let Summary { inserted, updated, deleted, .. } = summary;
+        let details = json!({
+            "onto": latest.number.get(),
+            "base": base_json(candidate.merge_base.as_ref()),
+            "inserted": inserted, "updated": updated, "deleted": deleted,
+        });
+        self.backend.note(&Audit { actor: self.actor.clone(), action: "merged", subject, details });
+        let merged = version.root != candidate.content.root;
+        Ok(Some(Committed { version: Some(version.number), merged, ..Committed::default() }))
+    }
+
+    fn keep_as_conflict(
+        &self,
+        (candidate, merge_base): (&Candidate, Option<MergeBase>),
+        open: Option<Conflict>,
+        latest: &Manifest,
+        found: &Found,
+    ) -> Result<Option<Committed>, Error> {
+        let replica = self.replica();
+        let overlap = found.overlap(candidate, merge_base, latest.number);
+        let by = Described::of(candidate);
+        let (number, action) = match open {
+            Some(conflict) => {
+                match replica.replace_in_conflict(&conflict, candidate, overlap, &found.rows, by) {
+                    Ok(Some(conflict)) => (conflict.number, "conflict-replaced"),
+                    Ok(None) => return Ok(None),
+                    Err(error) => return another_way(error),
+                }
+            }
+            None => {
+                let conflict = replica.open_conflict(candidate, overlap, &found.rows, by)?;
+                (conflict.number, "conflict-opened")
+            }
+        };
+        let subject = Subject::replica(self.record).conflict(number.get());
+        let details = json!({
+            "theirs": latest.number.get(),
+            "base": base_json(merge_base.as_ref()),
+            "rows": found.row_count, "reasons": found.reasons,
+        });
+        self.backend.note(&Audit { actor: self.actor.clone(), action, subject, details });
+        Ok(Some(Committed { conflict: Some(number), ..Committed::default() }))
+    }
+}
+
+/// Where another process came to another outcome meanwhile, that is looked at; any other error is one.
+fn another_way(error: sqlrsync_repository::Error) -> Result<Option<Committed>, Error> {
+    use sqlrsync_repository::Error;
+    match error {
+        Error::InConflict(_) | Error::ConflictIsOver { .. } => Ok(None),
+        error => Err(error.into()),
+    }
+}
+
+fn base_json(base: Option<&MergeBase>) -> serde_json::Value {
+    match base {
+        None => serde_json::Value::Null,
+        Some(base) => json!({"version": base.version.map(VersionNumber::get), "root": base.root.to_string()}),
+    }
+}
