@@ -212,7 +212,9 @@ fn message(record: &ReplicaRecord, summary: &Summary) -> String {
     let name = record.name();
     let version = summary.committed.version.map_or(0, |version| version.get());
     if let Some(conflict) = summary.committed.conflict {
-        format!("kept as conflict {conflict} of {name}: rows that this changes were changed by others as well")
+        format!(
+            "kept as conflict {conflict} of {name}: rows that this changes were changed by others as well"
+        )
     } else if summary.committed.merged && summary.committed.unchanged {
         format!("nothing to publish: version {version} of {name} has all that this changes")
     } else if summary.committed.merged {

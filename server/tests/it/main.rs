@@ -5,6 +5,7 @@
 //! - `revoked`: keys that are revoked while connections are open
 //! - `hostile`: peers that send what they may not, slowly, or not at all
 //! - `limits`: connections, time, sizes, turns
+//! - `merges`: pushes that were not made from the latest version, conflicts and their settlement
 //! - `subscriptions`: notices of new versions
 //! - `api`: what is read over HTTP
 //! - `rules`: the policy, the audit log, the OpenAPI document
@@ -18,6 +19,7 @@ mod access;
 mod api;
 mod hostile;
 mod limits;
+mod merges;
 mod program;
 mod public_client;
 mod revoked;

@@ -204,12 +204,32 @@ pub fn database(page_size: u32, rows: u32, seed: u32) -> Content {
 
 /// The same database with one row changed.
 pub fn with_a_row_changed(content: &Content, seed: u32) -> Content {
+    changed(content, &format!("UPDATE events SET text = 'seed {seed}' WHERE id = 1"))
+}
+
+/// The same database after some SQL.
+pub fn changed(content: &Content, sql: &str) -> Content {
+    opened(content, |connection| connection.execute_batch(sql).unwrap())
+}
+
+/// What a query of one text column gives.
+pub fn rows(content: &Content, sql: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    opened(content, |connection| {
+        let mut statement = connection.prepare(sql).unwrap();
+        found = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    });
+    found
+}
+
+/// Opens a content as a file, and gives back what it is then.
+fn opened(content: &Content, use_it: impl FnOnce(&rusqlite::Connection)) -> Content {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("changed.db");
+    let path = folder.path().join("opened.db");
     let bytes: Vec<u8> = content.numbers().flat_map(|number| content.page(number).into_owned()).collect();
     std::fs::write(&path, bytes).unwrap();
     let connection = rusqlite::Connection::open(&path).unwrap();
-    connection.execute("UPDATE events SET text = ? WHERE id = 1", [format!("seed {seed}")]).unwrap();
+    use_it(&connection);
     drop(connection);
     Content::from_file(content.geometry().page_size, &std::fs::read(path).unwrap())
 }

@@ -153,7 +153,8 @@ fn a_push_repeated_under_its_push_id_makes_no_second_version() {
     let base = Base { version: VersionNumber::new(1), root: first.root() };
     let third = with_a_row_changed(&first, 3);
     let origin = MemoryOrigin::new(third.clone()).with_base(base, first.clone());
-    let done = push_from(&server, "team/app.db", &ask, origin).unwrap();
+    let forced = ask.clone().header("x-force", "1");
+    let done = push_from(&server, "team/app.db", &forced, origin).unwrap();
     assert_eq!(done.config.committed_version, VersionNumber::new(3));
     assert!(done.summary.committed.overtook);
     assert!(done.messages[0].contains("what others pushed meanwhile"), "{:?}", done.messages);

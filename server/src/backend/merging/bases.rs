@@ -24,7 +24,7 @@ pub(super) enum Ground {
 pub(super) fn ground(push: &Push<'_>, latest: &Manifest) -> Result<Ground, Error> {
     match push.received.agreed() {
         Some(agreed) => known(push, agreed, latest),
-        None => Ok(Ground::Unknown),
+        None => Ok(Ground::Latest),
     }
 }
 

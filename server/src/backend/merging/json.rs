@@ -3,8 +3,8 @@
 //! Integers are JSON integers and reals have a point or an exponent; infinities are `{"$real":"inf"}` and
 //! `{"$real":"-inf"}`, blobs `{"$blob":"hex"}`, texts that are none in their encoding `{"$text":"hex"}`.
 
-use sqlrsync_database::rows::{Encoding, Key, Row, Table, Value};
 use serde_json::{Map, Value as Json, json};
+use sqlrsync_database::rows::{Encoding, Key, Row, Table, Value};
 
 /// A value.
 pub(in crate::backend) fn cell(value: &Value, encoding: Encoding) -> Json {
@@ -56,7 +56,8 @@ pub(super) fn key(table: &Table, key: &Key, encoding: Encoding) -> Json {
         Key::Rowid(rowid) => json!({table.rowid.as_deref().unwrap_or("rowid"): rowid}),
         Key::Declared(values) => {
             let names = table.key.iter().filter_map(|column| table.columns.get(*column));
-            let members = names.zip(values).map(|(column, value)| (column.name.clone(), cell(value, encoding)));
+            let members =
+                names.zip(values).map(|(column, value)| (column.name.clone(), cell(value, encoding)));
             Json::Object(members.collect())
         }
     }
@@ -109,7 +110,8 @@ mod tests {
         }
         let wide = Value::Text(Encoding::Utf16le.encode("aé"));
         assert_eq!(cell(&wide, Encoding::Utf16le), json!("aé"));
-        for nonsense in ["true", "[]", "{}", r#"{"$blob":"0"}"#, r#"{"$blob":"0g"}"#, "18446744073709551615"] {
+        for nonsense in ["true", "[]", "{}", r#"{"$blob":"0"}"#, r#"{"$blob":"0g"}"#, "18446744073709551615"]
+        {
             assert_eq!(value(&serde_json::from_str(nonsense).unwrap(), Encoding::Utf8), None, "{nonsense}");
         }
     }

@@ -93,7 +93,9 @@ impl Fault for Error {
             Error::Repository(error) => error.public_text(),
             Error::Pages(error) => error.public_text(),
             Error::Version(error) => error.public_text(),
-            Error::Merge(merge::Error::TimeUp) => "merging took longer than it may: try again later".to_owned(),
+            Error::Merge(merge::Error::TimeUp) => {
+                "merging took longer than it may: try again later".to_owned()
+            }
             Error::Rejected(rejected) => rejected.to_string(),
             Error::Rows(_) | Error::Merge(_) => "the server could not compare the versions".to_owned(),
         }

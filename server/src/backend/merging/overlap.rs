@@ -59,10 +59,8 @@ impl Found {
             rows.extend_from_slice(line.as_bytes());
             rows.push(b'\n');
         }
-        let table = |of: &sqlrsync_database::merge::TableConflict| TableRows {
-            table: cut(&of.table),
-            rows: of.rows,
-        };
+        let table =
+            |of: &sqlrsync_database::merge::TableConflict| TableRows { table: cut(&of.table), rows: of.rows };
         let others = conflict.reasons.iter().filter(|reason| **reason != Reason::Overlap);
         Found {
             tables: conflict.tables.iter().take(CONFLICT_TABLES_MAX).map(table).collect(),
@@ -89,7 +87,11 @@ impl Found {
 /// A row in conflict as the listing shows it.
 fn line(row: &ConflictRow, reasons: &[Reason], encoding: Encoding) -> String {
     let names = |columns: &[usize]| -> Vec<&str> {
-        columns.iter().filter_map(|column| row.table.columns.get(*column)).map(|column| column.name.as_str()).collect()
+        columns
+            .iter()
+            .filter_map(|column| row.table.columns.get(*column))
+            .map(|column| column.name.as_str())
+            .collect()
     };
     let why = match reasons.get(row.why) {
         None | Some(Reason::Overlap) => Json::Null,

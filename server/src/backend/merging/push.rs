@@ -93,7 +93,11 @@ impl Push<'_> {
         }
     }
 
-    fn keep_and_merge(&mut self, options: KeepOptions, latest: &Manifest) -> Result<Option<Committed>, Error> {
+    fn keep_and_merge(
+        &mut self,
+        options: KeepOptions,
+        latest: &Manifest,
+    ) -> Result<Option<Committed>, Error> {
         let candidate = self.received.keep(options)?;
         self.merge(&candidate, latest)
     }
