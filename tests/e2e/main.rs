@@ -26,8 +26,10 @@
 //! | a publisher whose file is replaced, deleted, vacuumed, away | `subscribe_files` |
 //! | a wall clock that jumps under all three programs | `subscribe_clock` |
 //!
-//! A test that needs a program that may be missing (`sqlite3_rsync`, `sshd`) or a right that it may not
-//! have (root) says loudly what it did not show, see [`not_shown`].
+//! A test that needs a program that may be missing (`sqlite3_rsync`, `sshd`, `systemd-analyze`) or a right
+//! that it may not have (root) passes without it and says loudly what it did not show, so that the tests
+//! pass on any machine with Rust and a C compiler. Where [`REQUIRE_ALL`] is set, as `.ci/run` does, what
+//! can be installed must be there: then such a test fails. See [`not_shown`] and [`needs`].
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is a failed test, with its place")]
 
@@ -58,7 +60,21 @@ mod versions;
 /// The replica that most tests push to.
 const REMOTE: &str = "team/app.db";
 
+/// The environment variable that makes a missing program a failure.
+const REQUIRE_ALL: &str = "SQLRSYNC_TESTS_REQUIRE_ALL";
+
 /// Says that a test could not show what it is for.
 fn not_shown(what: &str, because: &str) {
     eprintln!("\n*** NOT SHOWN: {what}, because {because} ***\n");
+}
+
+/// What a test needs, if it is there. Where it is not, the test is to end: that is said, and it is a
+/// failure where all tests are required. `package` has it, in Debian.
+fn needs<T>(found: Option<T>, program: &str, package: &str, what: &str) -> Option<T> {
+    if found.is_none() {
+        let because = format!("there is no {program}: install {package}");
+        assert!(std::env::var_os(REQUIRE_ALL).is_none(), "{what} must be shown, and {because}");
+        not_shown(what, &because);
+    }
+    found
 }

@@ -11,7 +11,7 @@ use sqlrsync_tests::programs::{on_path, programs};
 use sqlrsync_tests::sample;
 use tempfile::TempDir;
 
-use crate::not_shown;
+use crate::{needs, not_shown};
 
 /// A program that takes the place of ssh: throws the options and the host away and runs the rest here,
 /// through a shell, as sshd does.
@@ -150,13 +150,17 @@ struct Sshd {
 }
 
 impl Sshd {
-    fn start() -> Sshd {
+    /// `None` where OpenSSH is not installed.
+    fn start(what: &str) -> Option<Sshd> {
         let sshd = ["/usr/sbin/sshd", "/usr/local/sbin/sshd", "/usr/local/bin/sshd"]
             .map(PathBuf::from)
             .into_iter()
             .find(|path| path.exists())
-            .or_else(|| on_path("sshd"))
-            .expect("this test needs sshd: install the OpenSSH server");
+            .or_else(|| on_path("sshd"));
+        let sshd = needs(sshd, "sshd", "openssh-server", what)?;
+        for program in ["ssh", "ssh-keygen"] {
+            needs(on_path(program), program, "openssh-client", what)?;
+        }
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         for name in ["host", "user"] {
@@ -192,7 +196,7 @@ impl Sshd {
             .unwrap();
         let sshd = Sshd { child, folder, port };
         sshd.wait();
-        sshd
+        Some(sshd)
     }
 
     fn wait(&self) {
@@ -242,7 +246,7 @@ fn is_root() -> bool {
 
 #[test]
 fn over_a_real_ssh_databases_go_both_ways() {
-    let sshd = Sshd::start();
+    let Some(sshd) = Sshd::start("databases over a real ssh") else { return };
     let client = Client::stranger();
     let ssh = sshd.ssh(&client);
     let exe = text(&programs().client).to_owned();

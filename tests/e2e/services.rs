@@ -13,7 +13,7 @@ use sqlrsync_tests::sample;
 use sqlrsync_tests::server::Server;
 use sqlrsync_tests::subscriber::{PATIENCE, Subscriber};
 
-use crate::{REMOTE, not_shown};
+use crate::{REMOTE, needs};
 
 /// The end of systemd.
 struct Manager {
@@ -128,9 +128,9 @@ fn units(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn systemd_accepts_the_units() {
-    let Some(analyze) = on_path("systemd-analyze") else {
-        return not_shown("that systemd accepts the units", "there is no systemd-analyze");
-    };
+    let analyze = on_path("systemd-analyze");
+    let what = "that systemd accepts the units";
+    let Some(analyze) = needs(analyze, "systemd-analyze", "systemd", what) else { return };
     let folder = tempfile::tempdir().unwrap();
     let units = units(folder.path());
     assert!(units.len() >= 3, "{units:?}");

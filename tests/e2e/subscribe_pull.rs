@@ -101,6 +101,27 @@ fn who_was_away_for_many_versions_fetches_one_difference() {
 }
 
 #[test]
+fn who_was_stopped_for_a_hundred_versions_fetches_one_difference() {
+    const VERSIONS: u64 = 100;
+    let (server, origin) = published();
+    let client = Client::admin(&server);
+    let mut follower = follow(&client, &[]);
+    follower.wait_for_version(1);
+    assert_eq!(follower.stop(), 0);
+    for n in 0..VERSIONS {
+        push_change(&origin, &format!("change {n}"));
+    }
+    let follower = follow(&client, &[]);
+    let pulled = follower.wait_for_version(1 + VERSIONS);
+    assert_eq!(pulled["version"], 1 + VERSIONS);
+    assert_eq!(count(&follower, is_pulled), 1, "one difference: {:?}", follower.objects());
+    // The one row and its place in the index, whatever became of them on the way.
+    let pages = pulled["pages_received"].as_u64().unwrap();
+    assert!((1..10).contains(&pages), "{pulled}");
+    sample::assert_same(&origin.path("app.db"), &client.path("app.db"));
+}
+
+#[test]
 fn a_connection_that_died_without_a_word_is_noticed_and_replaced() {
     let (server, origin) = published();
     let client = Client::admin(&server);
