@@ -131,6 +131,8 @@ fn a_dry_run_says_what_would_move_and_moves_nothing() {
     let said = client.json(&["app.db", "--dry"]);
     assert_eq!((&said["outcome"], &said["version"]), (&"unchanged".into(), &6.into()), "{said}");
     client.run(&["app.db", "--replicaID", "nonsense"]).code(10).says("another replica");
+    client.run(&["app.db", "team/ap.db", "--replicaID", "nonsense"]).code(10).says("leave the id out");
+    client.run(&["log", "team/ap.db"]).code(10);
 }
 
 #[test]

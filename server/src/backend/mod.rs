@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use sqlrsync_protocol::exchange::Fault;
 use sqlrsync_protocol::key::Key;
+use sqlrsync_protocol::remote::RemoteName;
 use sqlrsync_repository::{ReplicaId, Repository};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -89,6 +90,24 @@ impl ClientSays {
                 ),
             )),
             _ => Ok(()),
+        }
+    }
+
+    /// That nobody gave the id of a replica and a name that none has: a mistyped name would become a
+    /// second replica, and the first be forgotten.
+    ///
+    /// # Errors
+    /// [`Why::NotFound`].
+    pub fn means_a_new_one(&self, name: &RemoteName) -> Result<(), Refused> {
+        match &self.replica_id {
+            Some(_) => Err(Refused::new(
+                Why::NotFound,
+                format!(
+                    "there is no replica {name}, and the id of one was given: correct the name, or leave the \
+                         id out to make a new one"
+                ),
+            )),
+            None => Ok(()),
         }
     }
 }

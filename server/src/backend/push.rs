@@ -95,7 +95,10 @@ impl Backend {
                 let (namespace, path) = (name.namespace().as_str(), name.path().as_str());
                 let replica = self.catalog.replica(namespace, path)?;
                 let right = caller.may_push(namespace, path, replica.as_ref())?;
-                replica.as_ref().map(|replica| says.means(replica)).transpose()?;
+                match &replica {
+                    Some(replica) => says.means(replica)?,
+                    None => says.means_a_new_one(&name)?,
+                }
                 (right, Target::Named(name))
             }
             (None, Scope::Namespace(own)) => {

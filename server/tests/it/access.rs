@@ -120,6 +120,16 @@ fn an_id_that_is_another_replicas_or_none_is_refused_beside_a_name() {
         }
         Socket::open(&server, path, &Ask::new(&server.admin, 2).header("x-replicaid", &own)).unwrap();
     }
+    // A name that none has is mistyped where an id was given, and no new replica.
+    for id in [own.as_str(), "nonsense"] {
+        let ask = Ask::new(&server.admin, 2).header("x-replicaid", id);
+        let (status, body) = Socket::open(&server, "/sapi/push/team/ap.db", &ask).map(drop).unwrap_err();
+        assert_eq!(status, 404, "{id}: {body}");
+        assert!(
+            body.contains("there is no replica team/ap.db") && body.contains("leave the id out"),
+            "{body}"
+        );
+    }
 }
 
 #[test]
