@@ -34,10 +34,7 @@ pub(super) struct Step {
 
 /// The rows whose outcome is not what they are on the side that is written. `later` adds a condition.
 pub(super) fn steps_sql(on: Side, condition: &str) -> String {
-    let (is, hash) = match on {
-        Side::Theirs => ("theirs", "theirs_hash"),
-        Side::Mine => ("mine", "mine_hash"),
-    };
+    let (is, hash) = held(on);
     let shall = |column: &str| {
         format!("CASE decision WHEN 1 THEN theirs{column} WHEN 2 THEN mine{column} ELSE merged{column} END")
     };
@@ -48,11 +45,11 @@ pub(super) fn steps_sql(on: Side, condition: &str) -> String {
     )
 }
 
-/// The condition for rows that are on the side that is written.
-fn there(on: Side) -> &'static str {
+/// What the side that is written has, and the hash of that.
+fn held(on: Side) -> (&'static str, &'static str) {
     match on {
-        Side::Theirs => "theirs_hash IS NOT NULL",
-        Side::Mine => "mine_hash IS NOT NULL",
+        Side::Theirs => ("theirs", "theirs_hash"),
+        Side::Mine => ("iif(renumbered, held, mine)", "iif(renumbered, held_hash, mine_hash)"),
     }
 }
 
@@ -94,7 +91,7 @@ pub(super) fn apply(
     let statements = Statements::new(context.sides.of(context.on), schema.encoding);
     let mut writer = Writer { statements, violations: Violations::default(), moved: BTreeSet::new() };
     store.run("DELETE FROM later", [])?;
-    let there = there(context.on);
+    let there = format!("{} IS NOT NULL", held(context.on).1);
     for_each(context, store, &format!("{there} AND NOT ({STAYS})"), |step| {
         summary.deleted += 1;
         writer.delete(&step.table, &step.key)

@@ -156,7 +156,9 @@ fn complete_migrated(context: &Context<'_>, store: &mut Store) -> Result<(), Err
                 last = id;
                 let row = store.get(id)?;
                 let found = statements.row(table, &row.key)?;
-                store.put(side, table, &row.key, row.base.as_ref(), found.as_ref())?;
+                if found.is_some() || row.base.is_some() {
+                    store.put(side, table, &row.key, row.base.as_ref(), found.as_ref())?;
+                }
             }
         }
     }

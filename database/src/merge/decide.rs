@@ -7,7 +7,7 @@ use crate::rows::{Key, Row, Table};
 
 use super::lookup::Statements;
 use super::store::{BY_MINE, BY_THEIRS, Store, TAKE_MINE, TAKE_THEIRS};
-use super::{Choice, Context, Error, Reason, Side, Summary, cells};
+use super::{Choice, Context, Error, Reason, Side, Summary, cells, renumber};
 
 /// The decision that is a side's.
 pub(super) const fn taking(side: Side) -> i64 {
@@ -33,6 +33,9 @@ pub(super) fn decide(context: &Context<'_>, store: &mut Store) -> Result<Summary
         if let Some(id) = find_or_fetch(context, store, table, key)? {
             choose(store, id, *choice)?;
         }
+    }
+    if context.options.renumber {
+        summary.renumbered = renumber::renumber(context, store)?;
     }
     summary.combined = cells::combine(context, store)?;
     if let Some(choice) = context.resolve.default {

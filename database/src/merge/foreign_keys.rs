@@ -30,18 +30,18 @@ const PARENTS_BY_THEMSELVES: usize = 64;
 const ORPHANS_MAX: usize = 100_000;
 
 /// A foreign key.
-struct ForeignKey {
-    child: Arc<Table>,
+pub(super) struct ForeignKey {
+    pub child: Arc<Table>,
     /// As the child names it.
-    parent: String,
+    pub parent: String,
     /// Columns of the child, and of the parent where it names them.
     columns: Vec<(String, Option<String>)>,
 }
 
 /// A foreign key whose parent is there, with the columns of both.
-struct Joined<'s> {
-    parent: &'s Arc<Table>,
-    columns: Vec<(String, String)>,
+pub(super) struct Joined<'s> {
+    pub parent: &'s Arc<Table>,
+    pub columns: Vec<(String, String)>,
 }
 
 /// Checks what the steps in the store wrote.
@@ -295,7 +295,7 @@ fn same(step: &Step, column: usize) -> bool {
 }
 
 /// All foreign keys of a schema.
-fn read(connection: &Connection, schema: &Schema) -> Result<Vec<ForeignKey>, Error> {
+pub(super) fn read(connection: &Connection, schema: &Schema) -> Result<Vec<ForeignKey>, Error> {
     let mut keys: Vec<ForeignKey> = Vec::new();
     for table in schema.tables.values().filter(|table| !table.is_virtual() && !table.is_internal()) {
         // Most tables have none, and a pragma for each of 2,000 tables takes its time.
@@ -330,7 +330,7 @@ fn contains_word(sql: &str, word: &str) -> bool {
 
 /// The parent of a foreign key in a schema, and the columns on both sides. `None` where there is none, or
 /// where the key does not fit it, which SQLite calls a mismatch.
-fn joined<'s>(key: &ForeignKey, schema: &'s Schema) -> Option<Joined<'s>> {
+pub(super) fn joined<'s>(key: &ForeignKey, schema: &'s Schema) -> Option<Joined<'s>> {
     let parent = schema.tables.values().find(|table| table.name.eq_ignore_ascii_case(&key.parent))?;
     let mut columns = Vec::with_capacity(key.columns.len());
     for (index, (child, named)) in key.columns.iter().enumerate() {
@@ -368,7 +368,7 @@ fn orphan(key: &ForeignKey, schema: &Schema) -> Option<String> {
 }
 
 /// The affinity that a declared type gives, as SQLite derives it.
-fn affinity(declared: &str) -> &'static str {
+pub(super) fn affinity(declared: &str) -> &'static str {
     let declared = declared.to_ascii_uppercase();
     let has = |part: &str| declared.contains(part);
     match () {

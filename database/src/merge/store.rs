@@ -34,13 +34,17 @@ const SCHEMA: &str = "
         id INTEGER PRIMARY KEY, tbl INTEGER NOT NULL, hash BLOB NOT NULL, sides INTEGER NOT NULL,
         decision INTEGER, chosen INTEGER NOT NULL DEFAULT 0, conflict INTEGER,
         base_hash BLOB, theirs_hash BLOB, mine_hash BLOB, merged_hash BLOB,
-        key BLOB NOT NULL, base BLOB, theirs BLOB, mine BLOB, merged BLOB);
+        -- Whether mine is not what its database has: it was renumbered. That is in `held` then.
+        renumbered INTEGER NOT NULL DEFAULT 0, held_hash BLOB,
+        key BLOB NOT NULL, base BLOB, theirs BLOB, mine BLOB, merged BLOB, held BLOB);
     CREATE UNIQUE INDEX by_key ON row(tbl, hash);
     CREATE INDEX by_conflict ON row(tbl, id) WHERE conflict IS NOT NULL;
     -- Rows whose insertion waits until all old images are gone.
     CREATE TABLE later(id INTEGER PRIMARY KEY);
-    -- Generated rowids of mine that were taken: old and new, by table.
-    CREATE TABLE renumbered(tbl INTEGER NOT NULL, old INTEGER NOT NULL, new INTEGER NOT NULL, PRIMARY KEY(tbl, old)) WITHOUT ROWID;
+    -- What mine's rows name by foreign keys: the number of the key, and the hash of the values.
+    CREATE TABLE reference(key INTEGER NOT NULL, named BLOB NOT NULL, row INTEGER NOT NULL);
+    CREATE INDEX by_named ON reference(key, named);
+    CREATE INDEX by_row ON reference(row);
     BEGIN;
 ";
 
@@ -209,6 +213,34 @@ impl Store {
         })
     }
 
+    /// Makes mine another row than its database has.
+    pub fn replace_mine(&self, id: i64, mine: Option<&Row>) -> Result<(), Error> {
+        self.run(
+            "UPDATE row SET held = iif(renumbered, held, mine), held_hash = iif(renumbered, held_hash, mine_hash),
+                 renumbered = 1, mine = ?2, mine_hash = ?3 WHERE id = ?1",
+            params![id, mine.map(Row::to_bytes), mine.map(hash_of_row)],
+        )?;
+        // What was decided for mine is decided for what it is now; what was not may be now.
+        self.run(
+            "UPDATE row SET sides = sides & ~2 | iif(mine_hash IS base_hash, 0, 2) WHERE id = ?1",
+            [id],
+        )?;
+        self.run(
+            "UPDATE row SET decision = CASE WHEN sides & 2 = 0 OR theirs_hash IS mine_hash THEN 1
+                 WHEN sides = 2 THEN 2 END WHERE id = ?1 AND decision IS NULL",
+            [id],
+        )?;
+        Ok(())
+    }
+
+    /// A row of mine that no database has, under a new key; its id.
+    pub fn add_mine(&mut self, table: &Arc<Table>, key: &Key, mine: &Row) -> Result<i64, Error> {
+        self.put(Side::Mine, table, key, None, None)?;
+        let id = self.find(&table.name, key)?.ok_or(Error::Store("a row"))?;
+        self.replace_mine(id, Some(mine))?;
+        Ok(id)
+    }
+
     /// Decides for an outcome of its own.
     pub fn decide_merged(&self, id: i64, merged: Option<&Row>) -> Result<(), Error> {
         self.db
@@ -261,8 +293,13 @@ fn hash_of_key(key: &[u8]) -> [u8; 32] {
 
 /// Equal for rows with equal values, whatever their rowids.
 fn hash_of_row(row: &Row) -> [u8; 32] {
+    hash_of_values(row.values.iter())
+}
+
+/// Equal for values that are equal bit for bit.
+pub(super) fn hash_of_values<'v>(values: impl Iterator<Item = &'v Value>) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
-    for value in &row.values {
+    for value in values {
         match value {
             Value::Null => {
                 hasher.update(&[0]);

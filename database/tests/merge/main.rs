@@ -9,6 +9,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod constraints;
+mod options;
 mod rows;
+mod schema;
 mod settle;
 mod support;
+mod virtual_tables;
