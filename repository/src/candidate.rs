@@ -8,7 +8,7 @@
 //! has a root; it is written first, so that a candidate is always found by its root.
 
 use bytes::Bytes;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sqlrsync_protocol::exchange::PushId;
 use sqlrsync_protocol::hash::Root;
@@ -22,7 +22,7 @@ use crate::replica::{Replica, last_number};
 use crate::store::Create;
 
 /// The most candidates of a replica. Beyond it nothing is kept until some are settled or swept.
-pub const CANDIDATES_MAX: usize = 4096;
+pub const CANDIDATES_MAX: usize = 32_768;
 
 /// How long a candidate is kept that nothing refers to any more.
 pub const CANDIDATE_TIME: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -116,6 +116,7 @@ struct StoredPointer {
     replica: String,
     root: String,
     candidate: String,
+    marked: Option<Timestamp>,
 }
 
 impl StoredMergeBase {
@@ -190,12 +191,33 @@ impl StoredCandidate {
     }
 }
 
-fn decode_pointer(replica: ReplicaId, root: Root, bytes: &[u8]) -> Result<PushId, Damage> {
-    let stored: StoredPointer = envelope::decode("candidate-root", bytes)?;
-    if stored.replica != replica.to_string() || stored.root != root.to_string() {
-        return Err(Damage::Misplaced);
+/// Which candidate has a root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pointer {
+    pub(crate) candidate: PushId,
+    /// Since when it is about to be removed: nothing is made from it any more.
+    pub(crate) marked: Option<Timestamp>,
+}
+
+impl Pointer {
+    pub(crate) fn encode(&self, replica: ReplicaId, root: Root) -> Result<Bytes, Error> {
+        let stored = StoredPointer {
+            replica: replica.to_string(),
+            root: root.to_string(),
+            candidate: hex(&self.candidate.0),
+            marked: self.marked,
+        };
+        envelope::encode("candidate-root", &stored).map_err(|_| Error::OutOfOrder("candidate root"))
     }
-    hex16(&stored.candidate).map(PushId).ok_or(Damage::Structure)
+
+    pub(crate) fn decode(replica: ReplicaId, root: Root, bytes: &[u8]) -> Result<Pointer, Damage> {
+        let stored: StoredPointer = envelope::decode("candidate-root", bytes)?;
+        if stored.replica != replica.to_string() || stored.root != root.to_string() {
+            return Err(Damage::Misplaced);
+        }
+        let candidate = hex16(&stored.candidate).map(PushId).ok_or(Damage::Structure)?;
+        Ok(Pointer { candidate, marked: stored.marked })
+    }
 }
 
 impl Replica {
@@ -212,14 +234,55 @@ impl Replica {
 
     /// The candidate that was last kept of this root.
     pub fn candidate_by_root(&self, root: Root) -> Result<Option<Candidate>, Error> {
-        let Some(id) = self.candidate_pointer(root)? else { return Ok(None) };
-        Ok(self.candidate(id)?.filter(|found| found.content.root == root))
+        let pointer = match self.pointer(root) {
+            Err(error) if error.is_damage() => {
+                tracing::warn!(%error, "a candidate is not found by its root");
+                None
+            }
+            pointer => pointer?.filter(|pointer| pointer.marked.is_none()),
+        };
+        let Some(pointer) = pointer else { return Ok(None) };
+        Ok(self.candidate(pointer.candidate)?.filter(|found| found.content.root == root))
     }
 
-    pub(crate) fn candidate_pointer(&self, root: Root) -> Result<Option<PushId>, Error> {
+    pub(crate) fn pointer(&self, root: Root) -> Result<Option<Pointer>, Error> {
         let path = Name::CandidateRoot(root).path(self.id());
         let Some(bytes) = self.shared().store.get(&path, POINTER_BYTES_MAX)? else { return Ok(None) };
-        decode_pointer(self.id(), root, &bytes).map(Some).map_err(|damage| Error::damaged(path, damage))
+        Pointer::decode(self.id(), root, &bytes).map(Some).map_err(|damage| Error::damaged(path, damage))
+    }
+
+    fn put_pointer(&self, root: Root, pointer: Pointer) -> Result<(), Error> {
+        let bytes = pointer.encode(self.id(), root)?;
+        self.shared().store.put(&Name::CandidateRoot(root).path(self.id()), bytes)
+    }
+
+    /// Says that a root is a candidate's, in place of another of the same content.
+    pub(crate) fn point_to(&self, candidate: &Candidate) -> Result<(), Error> {
+        self.put_pointer(candidate.content.root, Pointer { candidate: candidate.id, marked: None })
+    }
+
+    /// Says that a candidate is about to be removed.
+    pub(crate) fn mark(&self, candidate: PushId, root: Root, now: Timestamp) -> Result<(), Error> {
+        self.put_pointer(root, Pointer { candidate, marked: Some(now) })
+    }
+
+    /// Takes that back.
+    pub(crate) fn unmark(&self, candidate: PushId, root: Root) -> Result<(), Error> {
+        match self.pointer(root)? {
+            Some(Pointer { candidate: named, marked: Some(_) }) if named == candidate => {
+                self.put_pointer(root, Pointer { candidate, marked: None })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What is made from a candidate may be kept or committed: it is not about to be removed.
+    pub(crate) fn stays(&self, base: &Manifest) -> Result<(), Error> {
+        let Some(id) = base.candidate else { return Ok(()) };
+        match self.pointer(base.root)? {
+            Some(pointer) if pointer.candidate != id || pointer.marked.is_none() => Ok(()),
+            _ => Err(Error::BaseRemoved),
+        }
     }
 
     /// The ids of all candidates, sorted.
@@ -246,10 +309,22 @@ impl Replica {
         Ok(found.filter(|found| found.root == base.root))
     }
 
-    /// There are fewer candidates than there may be.
+    /// There are fewer candidates than there may be, as far as this process knows: they are counted once and
+    /// when sweeping.
     pub(crate) fn has_room_for_candidate(&self) -> Result<(), Error> {
-        let count = self.candidates()?.len();
-        if count >= CANDIDATES_MAX { Err(Error::TooManyCandidates(count)) } else { Ok(()) }
+        let count = match self.shared().candidates.get(&self.id()) {
+            Some(count) => count,
+            None => self.candidates()?.len(),
+        };
+        if count >= CANDIDATES_MAX {
+            return Err(Error::TooManyCandidates(count));
+        }
+        self.candidates_counted(count + 1);
+        Ok(())
+    }
+
+    pub(crate) fn candidates_counted(&self, count: usize) {
+        self.shared().candidates.put(self.id(), count, size_of::<(ReplicaId, usize)>());
     }
 
     /// How many conflicts there ever were.
@@ -279,18 +354,5 @@ impl Replica {
             (None, Err(error)) => Err(error),
             (None, Ok(_)) => Err(Error::damaged(path, Damage::Missing)),
         }
-    }
-
-    /// Says that a root is a candidate's, in place of another of the same content.
-    pub(crate) fn point_to(&self, candidate: &Candidate) -> Result<(), Error> {
-        let root = candidate.content.root;
-        let pointer = StoredPointer {
-            replica: self.id().to_string(),
-            root: root.to_string(),
-            candidate: hex(&candidate.id.0),
-        };
-        let pointer = envelope::encode("candidate-root", &pointer);
-        let pointer = pointer.map_err(|_| Error::OutOfOrder("candidate root"))?;
-        self.shared().store.put(&Name::CandidateRoot(root).path(self.id()), pointer)
     }
 }

@@ -6,12 +6,14 @@
 //! proved, everything is followed. Memory: a few nodes, one segment's index, and the names of one
 //! replica's objects.
 
+mod beside;
+mod candidates;
 mod segments;
 mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sqlrsync_protocol::page::VersionNumber;
+use sqlrsync_protocol::page::{ConflictNumber, VersionNumber};
 
 use crate::error::{Damage, Error};
 use crate::id::{Name, REPLICAS, ReplicaId, SegmentId};
@@ -48,6 +50,10 @@ pub struct CheckReport {
     pub versions_proved: u64,
     /// Versions there are, expired ones aside.
     pub versions: u64,
+    /// Candidates whose root was proved.
+    pub candidates_proved: u64,
+    /// Candidates there are.
+    pub candidates: u64,
     /// Objects read.
     pub objects: u64,
     /// Bytes of these.
@@ -106,6 +112,11 @@ struct Objects {
     segments: BTreeMap<SegmentId, u64>,
     hashes20: BTreeSet<SegmentId>,
     staged: Vec<(crate::id::Scope, SegmentId)>,
+    candidates: BTreeSet<[u8; 16]>,
+    steps: BTreeSet<(ConflictNumber, u64)>,
+    rows: BTreeSet<SegmentId>,
+    /// Objects that stand for themselves.
+    beside: Vec<Name>,
 }
 
 pub(crate) fn check(
@@ -152,7 +163,9 @@ impl Check<'_> {
             let about: Result<Option<About>, Error> = replica.about();
             self.note(&replica, about.map(drop), None)?;
         }
-        let segments = self.versions(&replica, &objects)?;
+        let (mut segments, proved) = self.versions(&replica, &objects)?;
+        self.candidates(&replica, &objects, &mut segments, &proved)?;
+        self.beside(&replica, &objects)?;
         self.segments(&replica, &objects, &segments)
     }
 
@@ -179,8 +192,18 @@ impl Check<'_> {
                     objects.hashes20.insert(id);
                 }
                 Some((_, Name::Staged(scope, id))) => objects.staged.push((scope, id)),
-                Some((_, Name::Candidate(_) | Name::CandidateRoot(_) | Name::Conflict(..))) => {}
-                Some((_, Name::ConflictRows(_) | Name::Client(_) | Name::Parents(_))) => {}
+                Some((_, Name::Candidate(id))) => {
+                    objects.candidates.insert(id);
+                }
+                Some((_, Name::Conflict(number, step))) => {
+                    objects.steps.insert((number, step));
+                }
+                Some((_, Name::ConflictRows(id))) => {
+                    objects.rows.insert(id);
+                }
+                Some((_, name @ (Name::CandidateRoot(_) | Name::Client(_) | Name::Parents(_)))) => {
+                    objects.beside.push(name);
+                }
             }
         }
         Ok(objects)

@@ -81,6 +81,9 @@ pub enum Error {
     /// More pushes wait to be merged or settled than a replica may have.
     #[error("{0} pushes are kept for this database already: settle some of its conflicts, then push again")]
     TooManyCandidates(usize),
+    /// The candidate that a push is made from is about to be removed.
+    #[error("what this push is made from is about to be removed: push again, without it")]
+    BaseRemoved,
     /// What was to be merged waits in a conflict, by way of another process.
     #[error("conflict {0} was opened for this push meanwhile: it waits to be settled")]
     InConflict(ConflictNumber),
@@ -142,9 +145,12 @@ pub enum Damage {
     /// The page tree's top does not hash to the version's root.
     #[error("its root is not that of its page tree")]
     Root,
-    /// A version below the latest has no manifest.
-    #[error("it is missing, and later versions exist")]
+    /// A number below the last has no object.
+    #[error("it is missing, and later ones exist")]
     Gap,
+    /// What it refers to is not there.
+    #[error("what it refers to is missing")]
+    Incomplete,
     /// The name is none that a repository gives.
     #[error("no repository gives an object this name")]
     ForeignName,
@@ -234,6 +240,7 @@ impl Fault for Error {
             Error::Contended(_)
             | Error::DiskFull { .. }
             | Error::TookTooLong(_)
+            | Error::BaseRemoved
             | Error::TooManyCandidates(_) => Refusal::TryLater,
             Error::Store { .. } | Error::Scratch(_) | Error::OutOfOrder(_) => Refusal::Failed,
         }

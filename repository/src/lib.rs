@@ -14,6 +14,7 @@
 mod cache;
 mod candidate;
 mod check;
+mod client;
 mod conflict;
 mod content;
 mod envelope;
@@ -26,6 +27,7 @@ mod id;
 mod manifest;
 mod origin;
 mod pages;
+mod parents;
 mod push;
 mod replica;
 mod repository;
@@ -39,6 +41,7 @@ mod tree;
 
 pub use candidate::{AddsTo, CANDIDATE_TIME, CANDIDATES_MAX, Candidate, KeepOptions, MergeBase};
 pub use check::{CheckProgress, CheckReport, Problem};
+pub use client::{ClientKey, ClientRecord, PULLED_MAX};
 pub use conflict::{
     CHOICES_BYTES_MAX, CONFLICT_REASONS_MAX, CONFLICT_ROWS_BYTES_MAX, CONFLICT_STEPS_MAX,
     CONFLICT_TABLES_MAX, CONFLICT_TEXT_BYTES_MAX, Conflict, ConflictPage, Overlap, SETTLED_TIME, Step,
@@ -49,6 +52,7 @@ pub use error::{Damage, Error, PeerFault};
 pub use id::{NotReplicaId, ReplicaId};
 pub use manifest::{EndOfConflict, MANIFEST_BYTES_MAX, MESSAGE_BYTES_MAX, Manifest, MergeOf, TEXT_BYTES_MAX};
 pub use origin::VersionOrigin;
+pub use parents::PARENTS_BYTES_MAX;
 pub use push::{Described, MergePages, MergedPages, Permission, PushOptions, PushReplica, Received};
 pub use replica::{About, Replica, VERSIONS_SEARCHED_MAX};
 pub use repository::Repository;

@@ -269,6 +269,10 @@ impl ReplicaPages for PushReplica {
             Ground::Nothing { recognised: true } => open.shown.clone(),
             Ground::Nothing { recognised: false } | Ground::Compared => None,
         };
+        // Of a version, nothing is ever removed.
+        for segment in base.iter().filter(|base| base.is_candidate()).flat_map(|base| &base.segments) {
+            open.collector.pin(segment.id);
+        }
         open.base = base;
         open.named = named;
         open.push_id = push;

@@ -50,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) manifests: Cache<(ReplicaId, VersionNumber), Arc<Manifest>>,
     pub(crate) hashes20: Cache<SegmentId, Arc<Hashes20>>,
     pub(crate) latest: Cache<ReplicaId, u64>,
+    /// How many candidates a replica has, about.
+    pub(crate) candidates: Cache<ReplicaId, usize>,
     /// How many conflicts a replica has.
     pub(crate) conflicts: Cache<ReplicaId, u64>,
     /// Conflicts that are over, and so do not change any more.
@@ -105,6 +107,7 @@ impl Repository {
             manifests: Cache::new(MANIFEST_CACHE_BYTES_MAX),
             hashes20: Cache::new(HASHES20_CACHE_BYTES_MAX),
             latest: Cache::new(LATEST_CACHE_BYTES_MAX),
+            candidates: Cache::new(LATEST_CACHE_BYTES_MAX),
             conflicts: Cache::new(LATEST_CACHE_BYTES_MAX),
             conflicts_over: Cache::new(CONFLICT_CACHE_BYTES_MAX),
             pins: Pins::default(),
@@ -160,6 +163,7 @@ impl Repository {
             manifests: Cache::new(MANIFEST_CACHE_BYTES_MAX),
             hashes20: Cache::new(0),
             latest: Cache::new(LATEST_CACHE_BYTES_MAX),
+            candidates: Cache::new(LATEST_CACHE_BYTES_MAX),
             conflicts: Cache::new(LATEST_CACHE_BYTES_MAX),
             conflicts_over: Cache::new(CONFLICT_CACHE_BYTES_MAX),
             pins: Pins::default(),

@@ -1,6 +1,9 @@
-//! Sweeping: removes what nothing refers to. What a manifest refers to, what waits to be continued and
-//! what a running push has in hand stays, and so does whatever is younger than the grace period, since
+//! Sweeping: removes what nothing refers to. What a manifest or a candidate refers to, what waits to be continued
+//! and what a running push has in hand stays, and so does whatever is younger than the grace period, since
 //! another process may be about to commit it.
+
+mod beside;
+mod candidates;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -99,6 +102,8 @@ impl Sweep<'_> {
             })
             .collect();
         let mut used = self.referenced(replica)?;
+        let by = self.named_by(replica, &named)?;
+        self.candidates(replica, by.candidates, &mut used)?;
         for (id, listed, record) in staged {
             match record {
                 Ok(Some(record)) if record.expires > self.now && !used.contains(&id) => {
@@ -120,10 +125,10 @@ impl Sweep<'_> {
                 _ => {}
             }
         }
-        Ok(())
+        self.beside(replica, &named, &by.rows)
     }
 
-    /// The segments that manifests and candidates refer to. One that cannot be read ends it.
+    /// The segments that manifests refer to. A manifest that cannot be read ends it.
     fn referenced(&self, replica: &Replica) -> Result<BTreeSet<SegmentId>, Error> {
         let mut used = BTreeSet::new();
         let mut number = replica.latest_number()?;
@@ -135,11 +140,6 @@ impl Sweep<'_> {
             };
             used.extend(manifest.ok_or_else(missing)?.segments.iter().map(|segment| segment.id));
             number = at.back(1);
-        }
-        for id in replica.candidates()? {
-            let candidate = replica.candidate(id)?;
-            let segments = candidate.into_iter().flat_map(|candidate| candidate.content.segments);
-            used.extend(segments.map(|segment| segment.id));
         }
         Ok(used)
     }

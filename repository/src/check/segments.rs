@@ -21,7 +21,7 @@ impl Check<'_> {
         let segments = replica.segments();
         for (id, (_, version)) in referenced {
             if !objects.segments.contains_key(id) {
-                self.problem(Some(replica), segments.object(*id), Damage::Missing, Some(*version));
+                self.problem(Some(replica), segments.object(*id), Damage::Missing, *version);
             }
         }
         for (id, bytes) in &objects.segments {
@@ -33,7 +33,7 @@ impl Check<'_> {
                 _ => Ok(()),
             });
             self.read(*bytes);
-            self.note(replica, outcome, named.map(|(_, version)| *version))?;
+            self.note(replica, outcome, named.and_then(|(_, version)| *version))?;
         }
         for id in &objects.hashes20 {
             let outcome = self.hashes20(replica, &segments, objects, *id);

@@ -1,6 +1,6 @@
 //! The versions' part of a check: manifests, and each version's root proved down to its pages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sqlrsync_protocol::canonical::HeaderFields;
 use sqlrsync_protocol::page::{PageCount, PageNumber, VersionNumber};
@@ -16,13 +16,18 @@ use crate::replica::Replica;
 use crate::segment::Written;
 use crate::segment::node::StoredEntry;
 
-/// The segments that manifests refer to, with the first version that does.
-pub(super) type Referenced = BTreeMap<SegmentId, (Written, VersionNumber)>;
+/// The segments that manifests and candidates refer to, with the first version that does.
+pub(super) type Referenced = BTreeMap<SegmentId, (Written, Option<VersionNumber>)>;
 
 impl Check<'_> {
-    /// Checks all versions and returns the segments that they name.
-    pub(super) fn versions(&mut self, replica: &Replica, objects: &Objects) -> Result<Referenced, Error> {
+    /// Checks all versions. Returns the segments that they name, and those whose root is proved.
+    pub(super) fn versions(
+        &mut self,
+        replica: &Replica,
+        objects: &Objects,
+    ) -> Result<(Referenced, BTreeSet<VersionNumber>), Error> {
         let mut referenced = Referenced::new();
+        let mut all_proved = BTreeSet::new();
         let mut before: Option<Manifest> = None;
         let last = objects.manifests.last().copied();
         let mut number = Some(VersionNumber::FIRST);
@@ -33,7 +38,7 @@ impl Check<'_> {
                 continue;
             };
             for segment in &version.segments {
-                referenced.entry(segment.id).or_insert((*segment, at));
+                referenced.entry(segment.id).or_insert((*segment, Some(at)));
             }
             if objects.expired.contains(&at) {
                 before = None;
@@ -43,12 +48,13 @@ impl Check<'_> {
             let proved = self.prove(replica, &version, before.as_ref())?;
             if proved {
                 self.report.versions_proved += 1;
+                all_proved.insert(at);
             }
             before = proved.then_some(version);
             self.at.versions_done += 1;
             self.read(0);
         }
-        Ok(referenced)
+        Ok((referenced, all_proved))
     }
 
     fn manifest(&mut self, replica: &Replica, at: VersionNumber) -> Result<Option<Manifest>, Error> {
@@ -64,7 +70,7 @@ impl Check<'_> {
     }
 
     /// Proves a version's root, given that `before` is proved. Says whether it is.
-    fn prove(
+    pub(super) fn prove(
         &mut self,
         replica: &Replica,
         version: &Manifest,
@@ -73,7 +79,7 @@ impl Check<'_> {
         let mut pages = PageReader::new(replica.tree(version));
         let before = before.filter(|before| before.geometry.page_size == version.geometry.page_size);
         let mut walk = Walk {
-            number: version.number,
+            number: Some(version.number).filter(|_| !version.is_candidate()),
             replica,
             old: before.map(|before| (before.geometry.page_count, replica.tree(before))),
             page: Vec::new(),
@@ -82,14 +88,15 @@ impl Check<'_> {
         let node = top(version.geometry.page_count);
         let old = walk.old_entry(node, None)?;
         walk.node(self, &mut pages, node, version.top, old)?;
-        let first = prove_first(&mut pages, version);
-        let first = self.note(replica, first, Some(version.number))?;
+        let number = walk.number;
+        let first = prove_first(&mut pages, replica, version);
+        let first = self.note(replica, first, number)?;
         Ok(walk.sound && first)
     }
 }
 
 /// The 20-byte hash of page 1 is what the manifest says.
-fn prove_first(pages: &mut PageReader, version: &Manifest) -> Result<(), Error> {
+fn prove_first(pages: &mut PageReader, replica: &Replica, version: &Manifest) -> Result<(), Error> {
     let Some(expected) = version.first_hash20 else { return Ok(()) };
     let mut page = Vec::new();
     pages.append(PageNumber::FIRST, &mut page)?;
@@ -98,12 +105,13 @@ fn prove_first(pages: &mut PageReader, version: &Manifest) -> Result<(), Error> 
     if canonical && hash20(&page) == expected {
         return Ok(());
     }
-    Err(Error::damaged(Name::Manifest(version.number).path(version.replica), Damage::Structure))
+    Err(Error::damaged(replica.manifest_object(version), Damage::Structure))
 }
 
 /// A walk over what a tree does not share with the one before it.
 struct Walk<'r> {
-    number: VersionNumber,
+    /// `None` for a candidate.
+    number: Option<VersionNumber>,
     replica: &'r Replica,
     old: Option<(PageCount, crate::tree::StoredTree)>,
     page: Vec<u8>,
@@ -145,7 +153,7 @@ impl Walk<'_> {
         let children = match pages.tree.node(node, &entry) {
             Ok(children) => children,
             Err(error) => {
-                self.sound &= check.note(self.replica, Err(error), Some(self.number))?;
+                self.sound &= check.note(self.replica, Err(error), self.number)?;
                 return Ok(());
             }
         };
@@ -181,7 +189,7 @@ impl Walk<'_> {
         self.page.clear();
         let outcome = pages.append_entry(page, entry, &mut self.page);
         check.read(self.page.len() as u64);
-        self.sound &= check.note(self.replica, outcome, Some(self.number))?;
+        self.sound &= check.note(self.replica, outcome, self.number)?;
         Ok(())
     }
 }

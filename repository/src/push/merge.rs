@@ -117,6 +117,9 @@ impl Replica {
             return Ok(Some(version));
         }
         let mut collector = Collector::new(self, merge.geometry.page_size, None, false);
+        for segment in &merge.on.segments {
+            collector.pin(segment.id);
+        }
         let mut referred = false;
         let outcome = self.write_merge(merge, pages, &mut collector, &mut referred);
         // After an error the manifest may be there all the same.

@@ -258,7 +258,8 @@ impl Received {
 
     /// Asked right before anything is made of it. From here on it may have been, whatever an answer says.
     fn may_be_made(&mut self) -> Result<(), Error> {
-        let outcome = self.options.permission.ask().and_then(|()| self.open.in_time());
+        let stays = || self.open.base.as_ref().map_or(Ok(()), |base| self.replica.stays(base));
+        let outcome = self.options.permission.ask().and_then(|()| self.open.in_time()).and_then(|()| stays());
         match &outcome {
             Ok(()) => self.leave = Leave::All,
             Err(Error::Withdrawn) if self.leave == Leave::ForLater => self.leave = Leave::Nothing,

@@ -6,6 +6,7 @@
 //! | `versions.rs` | versions come back, differences are right, push ids, races, limits |
 //! | `kept.rs` | a push that is received and not committed: candidates |
 //! | `merged.rs` | merges and conflicts: one outcome, whoever is first |
+//! | `beside.rs` | client records and what is worked out about a version |
 //! | `older.rs` | the older protocol: pages in any order, hashes without reading pages |
 //! | `conversation.rs` | pushes and pulls through the conversations of every version |
 //! | `resume.rs` | a cut push is continued |
@@ -15,6 +16,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+mod beside;
 mod conversation;
 mod cost;
 mod crash;
