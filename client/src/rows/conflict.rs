@@ -11,6 +11,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use sqlrsync_protocol::text::printable;
+
 use super::cell::{Cell, Cells};
 use super::selector::{key_text, table_text};
 use super::style::{Paint, Style};
@@ -39,8 +41,14 @@ pub struct ConflictRow {
     /// What was pushed; `None`: it is not there.
     pub mine: Option<Cells>,
     /// The columns in which theirs and mine are not the same.
-    #[serde(default)]
+    #[serde(default, alias = "differing")]
     pub differs: Vec<String>,
+    /// Columns of which only the beginning of the values is here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cut: Vec<String>,
+    /// What is wrong besides that both changed it: a constraint that would not hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// Who changed a value.
@@ -77,6 +85,9 @@ impl ConflictRow {
     pub fn lines(&self, style: Style) -> Vec<String> {
         let name = format!("{}:{}", table_text(&self.table), key_text(&self.key, Some(KEY_WIDTH_MAX)));
         let mut lines = vec![format!("{}  {}", style.paint(Paint::Bold, &name), self.summary())];
+        if let Some(why) = &self.why {
+            lines.push(style.paint(Paint::Yellow, &format!("  {}", printable(why))));
+        }
         let columns = self.columns();
         let name_width = columns.iter().map(|name| name.chars().count()).max().unwrap_or_default();
         let name_width = name_width.clamp(1, NAME_WIDTH_MAX);
@@ -134,7 +145,10 @@ impl ConflictRow {
 
     fn who(&self, column: &str) -> Who {
         let [base, theirs, mine] = [0, 1, 2].map(|side| self.side(side, column));
+        let cut = self.cut.iter().any(|name| name == column);
         match (theirs != base, mine != base) {
+            // Where only the beginnings are here, only who compared the whole can tell.
+            _ if cut && theirs == mine && self.differs.iter().any(|name| name == column) => Who::Both,
             (false, false) => Who::Nobody,
             (true, false) => Who::Theirs,
             (false, true) => Who::Mine,
@@ -243,6 +257,19 @@ mod tests {
             assert!(lines.iter().all(|line| line.chars().count() <= width), "{lines:#?}");
             assert!(lines.iter().any(|line| line.contains("bytes")) || width < 80, "{lines:#?}");
         }
+    }
+
+    #[test]
+    fn a_difference_past_what_is_here_is_marked_all_the_same() {
+        let row = row(
+            r#"{"table":"t","key":{"id":1},"base":{"id":1,"a":"beginning"},"cut":["a"],"differing":["a"],
+                         "theirs":{"id":1,"a":"beginning"},"mine":{"id":1,"a":"beginning"},
+                         "why":"UNIQUE constraint failed: t.a"}"#,
+        );
+        let lines = row.lines(PLAIN);
+        assert_eq!(lines[1], "  UNIQUE constraint failed: t.a");
+        assert!(lines[4].starts_with("* a"), "{lines:#?}");
+        assert!(serde_json::to_string(&row).unwrap().contains(r#""differs":["a"]"#));
     }
 
     #[test]
