@@ -12,7 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use sqlrsync_database::btree::Touched;
-use sqlrsync_database::rows::{self, Change, Encoding, Go, Key, RowChange, SchemaChange, Table, Value};
+use sqlrsync_database::rows::{
+    self, Change, Changeset, Encoding, Go, JsonLines, Key, LeftOut, RowChange, Schema, SchemaChange,
+    SqlScript, Summary, Table, Value,
+};
 use sqlrsync_database::version::{Limits, LiveContent, VersionDatabase};
 use sqlrsync_database::{FileReplica, FileReplicaOptions, Overwrite};
 use sqlrsync_protocol::canonical::HeaderFields;
@@ -21,6 +24,7 @@ use sqlrsync_protocol::page::PageNumber;
 use sqlrsync_protocol::remote::{RemoteName, VersionSelector};
 
 use super::printer::Printer;
+use super::{into_file, quietly};
 use crate::error::Error;
 use crate::outcome::bytes_text;
 use crate::plan::{Access, DiffForm, LocalFile, Pull};
@@ -34,9 +38,6 @@ const COPY_PREFIX: &str = "diff-";
 
 /// How old one is when nobody can be at work in it any more.
 const COPY_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// What a row without a declared key is named by in JSON.
-const ROWID: &str = "rowid";
 
 pub fn files(run: &Run, from: &Path, to: &Path, form: &DiffForm) -> Result<(), Error> {
     let (from, to) = (LiveContent::open(from)?, LiveContent::open(to)?);
@@ -126,10 +127,6 @@ fn write_out(content: &mut LiveContent, path: &Path) -> Result<(), Error> {
 
 /// Compares two contents row by row.
 fn compare(run: &Run, from: Box<dyn Content>, to: Box<dyn Content>, form: &DiffForm) -> Result<(), Error> {
-    if let DiffForm::Sql | DiffForm::Changeset(_) = form {
-        let what = "--sql and --changeset are for two versions on a server in this version of sqlrsync";
-        return Err(Error::usage(what, "push the file first, or compare without them"));
-    }
     let cancel = Arc::new(AtomicBool::new(false));
     let (told, stop) = (run.cancel.clone(), Arc::clone(&cancel));
     let watch = run.runtime.spawn(async move {
@@ -140,17 +137,48 @@ fn compare(run: &Run, from: Box<dyn Content>, to: Box<dyn Content>, form: &DiffF
     let (from, to) = (VersionDatabase::open(from, limits.clone())?, VersionDatabase::open(to, limits)?);
     let compared = print(run, &from, &to, form);
     watch.abort();
-    if run.cancel.is_cancelled() {
-        return Err(Error::Cancelled);
+    match compared {
+        _ if run.cancel.is_cancelled() => Err(Error::Cancelled),
+        Err(Error::Rows(rows::Error::Write(error))) => quietly(Err(Error::Output(error))),
+        compared => quietly(compared),
     }
-    compared
 }
 
 fn print(run: &Run, from: &VersionDatabase, to: &VersionDatabase, form: &DiffForm) -> Result<(), Error> {
+    let schemas = (Schema::read(from.connection())?, Schema::read(to.connection())?);
+    let sides = Sides { from, to, schemas: &schemas };
+    match form {
+        DiffForm::Rows if run.output.json => {
+            let mut lines = JsonLines::new(BufWriter::new(io::stdout().lock()));
+            sides.each(run, |change| lines.change(change))?;
+            lines.into_inner().flush().map_err(Error::Output)
+        }
+        DiffForm::Rows | DiffForm::Stat => shown(run, &sides, form),
+        DiffForm::Sql => {
+            let out = BufWriter::new(io::stdout().lock());
+            let mut script = SqlScript::new(out, &schemas.0, &schemas.1)?;
+            sides.each(run, |change| script.change(change))?;
+            let (mut out, left_out) = script.finish()?;
+            warn_of(run, &left_out);
+            out.flush().map_err(Error::Output)
+        }
+        DiffForm::Changeset(file) => into_file(file, |out| {
+            let mut changeset = Changeset::new(out, &schemas.0, &schemas.1);
+            sides.each(run, |change| changeset.change(change))?;
+            warn_of(run, &changeset.finish().1);
+            Ok(())
+        }),
+    }
+}
+
+/// For people, and numbers.
+fn shown(run: &Run, sides: &Sides<'_>, form: &DiffForm) -> Result<(), Error> {
     let mut printer = Printer::new(run.output.json, form, io::stdout().lock());
     let mut failed = None;
-    let mut sink = |change: Change| {
+    let summary = sides.each_until(&mut |change: Change| {
         let goes_on = match change {
+            // They follow from what they index, and are for nobody to read.
+            Change::Row(row) if row.table.is_search_index() => Ok(true),
             Change::Row(row) => printer.row(&row_difference(&row)),
             Change::Schema(schema) => printer.schema(&schema_difference(schema)),
         };
@@ -162,19 +190,51 @@ fn print(run: &Run, from: &VersionDatabase, to: &VersionDatabase, form: &DiffFor
                 Go::Stop
             }
         })
-    };
-    let touched = Touched::everything("the two are compared row by row");
-    let summary = rows::diff(from.connection(), to.connection(), &touched, &mut sink)?;
+    })?;
     if let Some(error) = failed {
         return Err(error);
     }
     if summary.stopped {
         return Ok(());
     }
-    for left in &summary.left_out {
-        run.warn(&format!("{} is not compared row by row: {}", left.table, left.why));
-    }
+    warn_of(run, &summary.left_out);
     printer.end()
+}
+
+/// Two databases that nobody writes.
+struct Sides<'a> {
+    from: &'a VersionDatabase,
+    to: &'a VersionDatabase,
+    schemas: &'a (Schema, Schema),
+}
+
+impl Sides<'_> {
+    /// Goes through all differences.
+    fn each(
+        &self,
+        run: &Run,
+        mut change: impl FnMut(&Change) -> Result<(), rows::Error>,
+    ) -> Result<(), Error> {
+        let summary = self.each_until(&mut |one| change(&one).map(|()| Go::On))?;
+        warn_of(run, &summary.left_out);
+        Ok(())
+    }
+
+    fn each_until(
+        &self,
+        sink: &mut dyn FnMut(Change) -> Result<Go, rows::Error>,
+    ) -> Result<Summary, rows::Error> {
+        let touched = Touched::everything("the two are compared row by row");
+        let schemas = (&self.schemas.0, &self.schemas.1);
+        rows::diff_of(self.from.connection(), self.to.connection(), schemas, &touched, sink)
+    }
+}
+
+/// Says what differs, or may, that is not among what was printed.
+fn warn_of(run: &Run, left_out: &[LeftOut]) {
+    for LeftOut { table, why } in left_out {
+        run.warn(&format!("{table}: {why}"));
+    }
 }
 
 fn schema_difference(change: SchemaChange) -> SchemaDifference {
@@ -192,10 +252,14 @@ fn row_difference(change: &RowChange) -> RowDifference {
         let columns = table.columns.iter().map(|column| column.name.clone());
         Cells(columns.zip(values.iter().map(|value| cell(value, change.encoding))).collect())
     };
+    let keyed = if change.after.is_some() { &change.table } else { &change.table_before };
     let key = match &change.key {
-        Key::Rowid(rowid) => Cells(vec![(ROWID.to_owned(), Cell::Integer(*rowid))]),
+        Key::Rowid(rowid) => {
+            let name = keyed.rowid.as_deref().unwrap_or("rowid");
+            Cells(vec![(name.to_owned(), Cell::Integer(*rowid))])
+        }
         Key::Declared(values) => {
-            let columns = change.table.key.iter().filter_map(|&column| change.table.columns.get(column));
+            let columns = keyed.key.iter().filter_map(|&column| keyed.columns.get(column));
             let names = columns.map(|column| column.name.clone());
             Cells(names.zip(values.iter().map(|value| cell(value, change.encoding))).collect())
         }
