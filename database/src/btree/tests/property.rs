@@ -5,7 +5,7 @@ use super::support::{Image, Two, changed, find, look, roots};
 use crate::btree::{ParentMap, Roots};
 
 /// So many seeds in an ordinary run. `SQLRSYNC_SEEDS` asks for more.
-const SEEDS: u64 = 120;
+const SEEDS: u64 = 60;
 
 fn seeds() -> impl Iterator<Item = u64> {
     let count = std::env::var("SQLRSYNC_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS);

@@ -83,13 +83,12 @@ impl Content for Image {
 
 /// The pages in which two contents differ.
 pub fn changed(old: &Image, new: &Image) -> RoaringBitmap {
-    let pages = old.geometry.page_count.max(new.geometry.page_count).get();
     let size = old.geometry.page_size.bytes();
-    let page = |image: &Image, index: usize| image.bytes.get(index * size..(index + 1) * size).map(Vec::from);
+    let pages = old.geometry.page_count.max(new.geometry.page_count).get();
     (1..=pages)
         .filter(|&number| {
-            let index = number as usize - 1;
-            page(old, index) != page(new, index)
+            let at = (number as usize - 1) * size;
+            old.bytes.get(at..at + size) != new.bytes.get(at..at + size)
         })
         .collect()
 }
@@ -103,7 +102,10 @@ pub fn database(page_size: u32) -> Database {
     let folder = tempfile::tempdir().unwrap();
     let connection = Connection::open(folder.path().join("database")).unwrap();
     let database = Database { connection, _folder: folder };
-    execute(&database, &format!("PRAGMA page_size={page_size}; PRAGMA synchronous=OFF"));
+    execute(
+        &database,
+        &format!("PRAGMA page_size={page_size}; PRAGMA synchronous=OFF; PRAGMA journal_mode=MEMORY"),
+    );
     database
 }
 
