@@ -44,8 +44,11 @@ impl Maps {
                 return Ok(map);
             }
             // What the map is of may be gone by now.
-            if let Ok(ChangedPages::Known(changed)) = replica.changed_pages(&of, content) {
-                map.bring(&mut replica.content(content)?, &changed).map_err(Error::Pages)?;
+            if let (Ok(ChangedPages::Known(changed)), Ok(mut from)) =
+                (replica.changed_pages(&of, content), replica.content(&of))
+            {
+                let mut to = replica.content(content)?;
+                map.bring(&mut from, &mut to, &changed).map_err(Error::Pages)?;
                 return Ok(map);
             }
         }
