@@ -11,6 +11,7 @@ use sqlrsync_protocol::page::{Geometry, PageNumber, PageSize};
 use super::*;
 
 mod hostile;
+mod merging;
 mod queries;
 mod writing;
 

@@ -189,13 +189,35 @@ fn use_all(content: memory::Content) {
 }
 
 /// A generator of numbers that are not random at all: a failure can be repeated.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn next(&mut self, sides: usize) -> usize {
+    pub(super) fn next(&mut self, sides: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % sides
     }
+}
+
+/// A content with some of its pages changed, as a hostile or a broken program might leave them.
+pub(super) fn spoil(sound: &memory::Content, dice: &mut Dice) -> memory::Content {
+    let count = sound.geometry().page_count.get() as usize;
+    let size = sound.geometry().page_size.bytes();
+    let mut content = sound.clone();
+    for _ in 0..=dice.next(12) {
+        // Pages near the front are the upper ones of trees.
+        let among = if dice.next(2) == 0 { count.min(12) } else { count };
+        let number = PageNumber::from_index(dice.next(among) as u32).unwrap();
+        let mut page = content.page(number).into_owned();
+        match dice.next(4) {
+            0 => page = sound.page(PageNumber::from_index(dice.next(count) as u32).unwrap()).into_owned(),
+            1 => page.iter_mut().for_each(|byte| *byte = dice.next(256) as u8),
+            2 => page[dice.next(size)] ^= 1 << dice.next(8),
+            // A pointer, a length or a count in the header of the page.
+            _ => page[dice.next(16)] = dice.next(256) as u8,
+        }
+        content.set(number, &page);
+    }
+    content
 }
 
 #[test]
@@ -205,29 +227,12 @@ fn flipped_and_mixed_up_pages_are_errors_in_bounded_time() {
          CREATE VIRTUAL TABLE f USING fts5(x); INSERT INTO f SELECT 'word ' || id FROM t"
     );
     let sound = content(&sql);
-    let count = sound.geometry().page_count.get() as usize;
-    let size = sound.geometry().page_size.bytes();
     let mut dice = Dice(4);
     let started = Instant::now();
     let mut rounds = 0;
     while rounds < 150 && started.elapsed() < Duration::from_secs(20) {
         rounds += 1;
-        let mut content = sound.clone();
-        for _ in 0..=dice.next(12) {
-            // Pages near the front are the upper ones of trees.
-            let among = if dice.next(2) == 0 { count.min(12) } else { count };
-            let number = PageNumber::from_index(dice.next(among) as u32).unwrap();
-            let mut page = content.page(number).into_owned();
-            match dice.next(4) {
-                0 => page = sound.page(PageNumber::from_index(dice.next(count) as u32).unwrap()).into_owned(),
-                1 => page.iter_mut().for_each(|byte| *byte = dice.next(256) as u8),
-                2 => page[dice.next(size)] ^= 1 << dice.next(8),
-                // A pointer, a length or a count in the header of the page.
-                _ => page[dice.next(16)] = dice.next(256) as u8,
-            }
-            content.set(number, &page);
-        }
-        use_all(content);
+        use_all(spoil(&sound, &mut dice));
     }
     assert!(rounds > 5, "each of {rounds} took too long");
 }
