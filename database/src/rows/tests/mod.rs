@@ -2,6 +2,8 @@
 
 mod diff;
 mod export;
+mod property;
+mod random;
 mod schema;
 mod schema_changes;
 mod session;
