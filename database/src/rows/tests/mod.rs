@@ -8,3 +8,4 @@ mod schema;
 mod schema_changes;
 mod session;
 mod support;
+mod versions;

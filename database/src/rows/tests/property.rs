@@ -23,8 +23,17 @@ fn seeds() -> impl Iterator<Item = u64> {
 }
 
 /// Runs a check for many seeds, each with a database as it was and as it became.
-fn for_each(temper: Temper, mut check: impl FnMut(&History, &Connection, &Connection)) {
-    for seed in seeds() {
+fn for_each(temper: Temper, check: impl FnMut(&History, &Connection, &Connection)) {
+    for_every(1, temper, check);
+}
+
+/// The same, for every so many of the seeds only.
+pub(super) fn for_every(
+    step: usize,
+    temper: Temper,
+    mut check: impl FnMut(&History, &Connection, &Connection),
+) {
+    for seed in seeds().step_by(step) {
         let mut history = History::new(seed, temper);
         let old = history.now();
         for _ in 0..1 + history.random.below(6) {
@@ -59,9 +68,9 @@ fn rows(database: &Connection, spec: &Spec) -> Rows {
     rows
 }
 
-type Differences = BTreeMap<(String, String), (Option<Vec<Value>>, Option<Vec<Value>>)>;
+pub(super) type Differences = BTreeMap<(String, String), (Option<Vec<Value>>, Option<Vec<Value>>)>;
 
-fn by_reading_all(specs: &[Spec], old: &Connection, new: &Connection) -> Differences {
+pub(super) fn by_reading_all(specs: &[Spec], old: &Connection, new: &Connection) -> Differences {
     let mut differences = Differences::new();
     for spec in specs {
         let (before, after) = (rows(old, spec), rows(new, spec));
@@ -76,7 +85,7 @@ fn by_reading_all(specs: &[Spec], old: &Connection, new: &Connection) -> Differe
     differences
 }
 
-fn by_diff(found: &Found) -> Differences {
+pub(super) fn by_diff(found: &Found) -> Differences {
     let mut differences = Differences::new();
     for change in found.rows.iter().filter(|change| !change.table.is_internal()) {
         let key = match &change.key {

@@ -1,0 +1,108 @@
+//! The diff where the server uses it: two versions that are open over their pages, and only the rows that
+//! the pages that changed may concern.
+
+use rusqlite::Connection;
+use sqlrsync_protocol::canonical::{HeaderFields, make_canonical};
+use sqlrsync_protocol::content::{ChangedPages, Content, ContentError};
+use sqlrsync_protocol::page::{Geometry, PageCount, PageNumber, PageSize};
+
+use super::property::{by_diff, by_reading_all, for_every};
+use super::random::Temper;
+use super::support::{Found, changed, diff_within};
+use crate::btree::{ParentMap, Roots, Touched, touched};
+use crate::rows::Schema;
+use crate::version::{Limits, VersionDatabase};
+
+/// The pages of a database.
+#[derive(Clone)]
+struct Image {
+    bytes: Vec<u8>,
+    geometry: Geometry,
+    fields: HeaderFields,
+}
+
+impl Image {
+    fn of(database: &Connection) -> Image {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("database");
+        let mut file = Connection::open(&path).unwrap();
+        rusqlite::backup::Backup::new(database, &mut file)
+            .unwrap()
+            .run_to_completion(1000, std::time::Duration::ZERO, None)
+            .unwrap();
+        drop(file);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let size = u32::from(u16::from_be_bytes([bytes[16], bytes[17]]));
+        let page_size = PageSize::from_bytes(if size == 1 { 65_536 } else { size }).unwrap();
+        let page_count = PageCount((bytes.len() / page_size.bytes()) as u32);
+        let fields = make_canonical(&mut bytes);
+        Image { bytes, geometry: Geometry { page_size, page_count }, fields }
+    }
+
+    fn page(&self, index: usize) -> Option<&[u8]> {
+        self.bytes.chunks_exact(self.geometry.page_size.bytes()).nth(index)
+    }
+}
+
+impl Content for Image {
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn fields(&self) -> HeaderFields {
+        self.fields
+    }
+
+    fn read(&mut self, page: PageNumber, into: &mut [u8]) -> Result<(), ContentError> {
+        into.copy_from_slice(self.page(page.get() as usize - 1).expect("a page that the content has"));
+        Ok(())
+    }
+}
+
+fn roots(database: &VersionDatabase) -> Roots {
+    let schema = Schema::read(database.connection()).unwrap();
+    Roots { tables: schema.table_roots(), indexes: schema.index_roots() }
+}
+
+/// The diff of two versions by the pages that changed between them.
+fn diff_by_pages(old: &Connection, new: &Connection) -> (Touched, Found) {
+    let (mut old, mut new) = (Image::of(old), Image::of(new));
+    let open = |image: &Image| VersionDatabase::open(Box::new(image.clone()), Limits::default()).unwrap();
+    let (before, after) = (open(&old), open(&new));
+    let pages = old.geometry.page_count.max(new.geometry.page_count).0 as usize;
+    let differs = (0..pages).filter(|&index| old.page(index) != new.page(index));
+    let differing = ChangedPages::Known(differs.map(|index| index as u32 + 1).collect());
+    let mut parents = ParentMap::build(&mut old).unwrap();
+    let roots = (roots(&before), roots(&after));
+    let touched = touched(&mut old, &mut new, &differing, &mut parents, (&roots.0, &roots.1)).unwrap();
+    let found = diff_within(before.connection(), after.connection(), &touched);
+    (touched, found)
+}
+
+#[test]
+fn the_diff_by_changed_pages_is_what_a_reader_of_both_databases_finds() {
+    let mut by_pages = 0;
+    for_every(4, Temper::Wild, |history, old, new| {
+        let (touched, found) = diff_by_pages(old, new);
+        by_pages += usize::from(!touched.everything);
+        assert_eq!(by_diff(&found), by_reading_all(&history.specs, old, new), "{touched:?}");
+    });
+    assert!(by_pages > 10, "the pages were of no use: {by_pages}");
+}
+
+#[test]
+fn every_kind_of_schema_is_read_in_an_open_version() {
+    let (old, new) = changed(
+        "CREATE TABLE a(id INTEGER PRIMARY KEY AUTOINCREMENT, v COLLATE NOCASE, g AS (v || 1) STORED);
+         CREATE TABLE w(k TEXT PRIMARY KEY, v) WITHOUT ROWID; CREATE INDEX i ON a(v);
+         CREATE VIEW v AS SELECT * FROM a; CREATE TRIGGER r AFTER INSERT ON a BEGIN DELETE FROM w; END;
+         CREATE VIRTUAL TABLE docs USING fts5(body); CREATE VIRTUAL TABLE box USING rtree(id, x0, x1);
+         INSERT INTO w VALUES('k', 1); PRAGMA user_version = 3",
+        "DROP TRIGGER r; INSERT INTO a(v) VALUES(1); UPDATE w SET v = 2; INSERT INTO docs VALUES('x'); INSERT INTO box VALUES(1, 2, 3)",
+    );
+    let (_, found) = diff_by_pages(&old, &new);
+    let mut tables: Vec<&str> = found.summary.tables.keys().map(String::as_str).collect();
+    tables.retain(|table| !table.starts_with("docs_") && !table.starts_with("box_"));
+    assert_eq!(tables, ["a", "sqlite_sequence", "w"]);
+    assert_eq!(found.schema.len(), 1);
+}
