@@ -29,6 +29,15 @@ pub enum VersionError {
         /// What the content has.
         stored: PageSize,
     },
+    /// Its schema is longer than any that people make.
+    #[error(
+        "the schema of the stored version is longer than the {max} bytes that are read of one: it is kept, but cannot \
+         be opened here"
+    )]
+    Schema {
+        /// What is read, in bytes.
+        max: u64,
+    },
     /// The time that was allowed is over.
     #[error("it was not done in the time that is allowed for it: ask for less, or allow more time")]
     Deadline,
@@ -120,6 +129,8 @@ pub(super) enum Trouble {
     Content(ContentError),
     /// No more room is allowed.
     Full { max: u64 },
+    /// The schema is too long.
+    Schema { max: u64 },
     /// A temporary file.
     Disk { doing: &'static str, source: io::Error },
     /// A panic, caught before it reached SQLite.
@@ -131,6 +142,7 @@ impl From<Trouble> for VersionError {
         match trouble {
             Trouble::Content(error) => VersionError::Content(error),
             Trouble::Full { max } => VersionError::Scratch { max },
+            Trouble::Schema { max } => VersionError::Schema { max },
             Trouble::Disk { doing, source } => VersionError::Disk { doing, source },
             Trouble::Bug => VersionError::Bug,
         }

@@ -83,7 +83,9 @@ impl Handle {
         let files = &mut *self.shared.files();
         let read = match (&self.kind, &mut files.main, &files.journal) {
             (Kind::Main, Some(_), _) if self.shared.stop.is_due() => return Err(ffi::SQLITE_INTERRUPT),
-            (Kind::Main, Some(main), _) => main.read(offset, into),
+            (Kind::Main, Some(main), _) => {
+                self.shared.count_read(into.len()).and_then(|()| main.read(offset, into))
+            }
             (Kind::Journal, _, Some(journal)) => journal.read(offset, into),
             (Kind::Temp(scratch), ..) => scratch.read(offset, into),
             _ => return Err(ffi::SQLITE_IOERR_READ),

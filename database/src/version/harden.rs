@@ -34,13 +34,17 @@ const DEPTH_MAX: i32 = 1000;
 const COMPOUND_MAX: i32 = 500;
 
 /// Tables, indexes, views and triggers: each is in memory for as long as a version is open.
-const SCHEMA_MAX: i32 = 100_000;
+const OBJECTS_MAX: i32 = 100_000;
 
 /// The longest pattern of LIKE or GLOB, which may take its length squared.
 const PATTERN_MAX: i32 = 10_000;
 
 /// SQLite's page cache, in KiB: what a B-tree's upper pages take in a large database.
 const CACHE_KIB: u32 = 8192;
+
+/// The optimization that reads `sqlite_stat4`, as `sqlite3_test_control` has it. A pushed table of that name can
+/// have as many samples as somebody put there, and SQLite would read all of them into memory.
+const STAT4: u32 = 0x800;
 
 /// Instructions between two looks at the clock: some 50 microseconds.
 const INSTRUCTIONS_BETWEEN: c_int = 1000;
@@ -68,7 +72,7 @@ pub(super) fn harden(connection: &Connection, shared: &Shared) -> rusqlite::Resu
         (Limit::SQLITE_LIMIT_VDBE_OP, INSTRUCTIONS_MAX),
         (Limit::SQLITE_LIMIT_EXPR_DEPTH, DEPTH_MAX),
         (Limit::SQLITE_LIMIT_COMPOUND_SELECT, COMPOUND_MAX),
-        (Limit::SQLITE_LIMIT_SCHEMA, SCHEMA_MAX),
+        (Limit::SQLITE_LIMIT_SCHEMA, OBJECTS_MAX),
         (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, PATTERN_MAX),
         (Limit::SQLITE_LIMIT_ATTACHED, 0),
         (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
@@ -81,6 +85,7 @@ pub(super) fn harden(connection: &Connection, shared: &Shared) -> rusqlite::Resu
     let disabled = unsafe {
         let handle = connection.handle();
         ffi::sqlite3_progress_handler(handle, INSTRUCTIONS_BETWEEN, Some(is_due), data);
+        ffi::sqlite3_test_control(ffi::SQLITE_TESTCTRL_OPTIMIZATIONS, handle, STAT4);
         ffi::sqlite3_enable_load_extension(handle, 0)
     };
     done(disabled)?;

@@ -102,10 +102,12 @@ impl VersionDatabase {
             if is_empty {
                 database.connection.pragma_update(None, "page_size", page_size.bytes() as i64)?;
             }
-            // The least that reads page 1 and the schema: what is no database shows here.
-            database.connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+            // Reads page 1, at the least: what is no database shows here.
+            database.connection.query_row("PRAGMA schema_version", [], |_| Ok(()))
         };
         harden().map_err(|error| database.explain(error))?;
+        database.check()?;
+        database.shared().is_opened();
         Ok(database)
     }
 

@@ -1,12 +1,16 @@
 //! What the files of one open version share with who opened it.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::Trouble;
 use super::overlaid::OverlaidFile;
 use super::scratch::{Scratch, Space};
 use super::stop::Stop;
+
+/// What is read while a version is opened, in bytes. SQLite keeps in memory several times what a schema is long.
+/// Two thousand tables with many columns are some two million bytes.
+const SCHEMA_MAX: u64 = 32 << 20;
 
 /// What SQL may do: see [`super::harden`].
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,6 +26,8 @@ pub(super) struct Shared {
     pub(super) stop: Stop,
     pub(super) space: Arc<Space>,
     mode: AtomicU8,
+    /// How much may still be read while it is opened; `u64::MAX` once it is.
+    opening: AtomicU64,
     files: Mutex<Files>,
     /// What went wrong first since it was last asked for.
     trouble: Mutex<Option<Trouble>>,
@@ -44,6 +50,7 @@ impl Shared {
             stop,
             space,
             mode: AtomicU8::new(Mode::Own as u8),
+            opening: AtomicU64::new(SCHEMA_MAX),
             files: Mutex::new(Files { main: Some(main), is_open: false, journal: None }),
             trouble: Mutex::new(None),
         })
@@ -59,6 +66,22 @@ impl Shared {
 
     pub(super) fn set_mode(&self, mode: Mode) {
         self.mode.store(mode as u8, Ordering::Relaxed);
+    }
+
+    /// From here on as much is read as it takes.
+    pub(super) fn is_opened(&self) {
+        self.opening.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    /// Counts what is read while it is opened.
+    pub(super) fn count_read(&self, len: usize) -> Result<(), Trouble> {
+        let left = self.opening.load(Ordering::Relaxed);
+        if left == u64::MAX {
+            return Ok(());
+        }
+        let left = left.checked_sub(len as u64).ok_or(Trouble::Schema { max: SCHEMA_MAX })?;
+        self.opening.store(left, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Keeps what went wrong, if nothing did before: what follows from it says less.

@@ -237,6 +237,41 @@ fn flipped_and_mixed_up_pages_are_errors_in_bounded_time() {
     assert!(rounds > 5, "each of {rounds} took too long");
 }
 
+/// What SQLite holds in memory of the schema.
+fn schema_memory(db: &VersionDatabase) -> i32 {
+    let (mut now, mut most) = (0, 0);
+    // SAFETY: the connection is open, and both are places to write to.
+    unsafe {
+        let (handle, what) = (db.connection().handle(), ffi::SQLITE_DBSTATUS_SCHEMA_USED);
+        assert_eq!(ffi::sqlite3_db_status(handle, what, &mut now, &mut most, 0), ffi::SQLITE_OK);
+    }
+    now
+}
+
+#[test]
+fn samples_of_an_index_are_not_read_into_memory() {
+    let sound = content(&format!("{ROWS} ANALYZE"));
+    let memory = schema_memory(&open(&sound));
+    let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
+               INSERT INTO sqlite_stat4 SELECT 't', 'sqlite_autoindex_t_1', '1 1', '1 1', '1 1', zeroblob(500) FROM n";
+    let hostile = content(&format!("{ROWS} ANALYZE; {sql}"));
+    let db = open(&hostile);
+    assert_eq!(number(db.connection(), "SELECT count(*) >= 5000 FROM sqlite_stat4"), 1);
+    assert_eq!(schema_memory(&db), memory);
+}
+
+#[test]
+fn a_schema_without_end_is_not_read_to_its_end() {
+    let text = "x".repeat(900_000);
+    let views = |count: u32| {
+        let view = |number| format!("CREATE VIEW v{number} AS SELECT '{text}';");
+        content(&(0..count).map(view).collect::<String>())
+    };
+    open(&views(20));
+    let opened = VersionDatabase::open(Box::new(views(50)), Limits::default()).map(drop);
+    assert!(matches!(opened, Err(VersionError::Schema { .. })), "{opened:?}");
+}
+
 #[test]
 fn views_that_multiply_end_in_time() {
     let shapes = [
