@@ -54,16 +54,7 @@ impl Sample {
     }
 
     fn objects(&self) -> Vec<(Path, Vec<u8>)> {
-        runtime().block_on(async {
-            let listed: Vec<_> = self.store.list(None).try_collect().await.unwrap();
-            let mut objects = Vec::new();
-            for meta in listed {
-                let bytes = self.store.get(&meta.location).await.unwrap().bytes().await.unwrap();
-                objects.push((meta.location, bytes.to_vec()));
-            }
-            objects.sort();
-            objects
-        })
+        objects_of(&self.store)
     }
 
     fn put(&self, path: &Path, bytes: &[u8]) {
@@ -104,6 +95,20 @@ impl Sample {
         let report = self.open().check(&mut |_| {}).unwrap();
         report.problems.into_iter().map(|problem| problem.object).collect()
     }
+}
+
+/// All objects, sorted by name.
+pub fn objects_of(store: &InMemory) -> Vec<(Path, Vec<u8>)> {
+    runtime().block_on(async {
+        let listed: Vec<_> = store.list(None).try_collect().await.unwrap();
+        let mut objects = Vec::new();
+        for meta in listed {
+            let bytes = store.get(&meta.location).await.unwrap().bytes().await.unwrap();
+            objects.push((meta.location, bytes.to_vec()));
+        }
+        objects.sort();
+        objects
+    })
 }
 
 fn page_number(n: u32) -> sqlrsync_protocol::page::PageNumber {

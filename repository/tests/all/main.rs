@@ -11,7 +11,9 @@
 //! | `conversation.rs` | pushes and pulls through the conversations of every version |
 //! | `resume.rs` | a cut push is continued |
 //! | `damage.rs` | every flipped byte is noticed; missing, cut and swapped objects |
+//! | `damage_merging.rs` | the same of what merging keeps |
 //! | `crash.rs` | a store that stops at any step, a process that is killed at any time, sweeping |
+//! | `crash_merging.rs` | the same of merges and conflicts |
 //! | `cost.rs` | what a version costs in bytes, reads and memory |
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
@@ -20,7 +22,9 @@ mod beside;
 mod conversation;
 mod cost;
 mod crash;
+mod crash_merging;
 mod damage;
+mod damage_merging;
 mod kept;
 mod merged;
 mod older;

@@ -25,12 +25,16 @@ pub struct Sides {
 
 impl Sides {
     pub fn new(repository: Repository) -> Sides {
-        let base = Database::new(PageSize::MIN, 300, 1);
+        Sides::sized(repository, 300)
+    }
+
+    pub fn sized(repository: Repository, pages: u32) -> Sides {
+        let base = Database::new(PageSize::MIN, pages, 1);
         let (mut theirs, mut mine, mut both) = (base.clone(), base.clone(), base.clone());
         theirs.set(7, 100);
         both.set(7, 100);
         for database in [&mut mine, &mut both] {
-            database.set(200, 200);
+            database.set(pages * 2 / 3, 200);
             database.pages.push(content(PageSize::MIN, 301));
         }
         let replica = repository.replica(&id());
