@@ -326,6 +326,11 @@ impl Schema {
         self.tables.get(name)
     }
 
+    /// Whether it has the table in which AUTOINCREMENT counts.
+    pub(crate) fn counts(&self) -> bool {
+        self.tables.contains_key("sqlite_sequence")
+    }
+
     /// Where the B-trees of the tables begin. `sqlite_schema` itself is not among them.
     pub fn table_roots(&self) -> Vec<TableRoot> {
         let root = |table: &Arc<Table>| {

@@ -89,6 +89,9 @@ impl Ddl<'_> {
     /// What stands before the rows.
     pub fn before(&mut self) -> Result<String, Error> {
         let mut sql = String::new();
+        if self.old.counts() {
+            sql.push_str("CREATE TABLE temp.\"sqlrsync counters\" AS SELECT * FROM main.sqlite_sequence;\n");
+        }
         for trigger in made(self.old, ObjectKind::Trigger) {
             let _ = writeln!(sql, "DROP TRIGGER main.{};", quoted(&trigger.name));
         }
@@ -139,6 +142,7 @@ impl Ddl<'_> {
                 }
             }
         }
+        self.counters(&mut sql);
         for (pragma, before, after) in [
             ("application_id", self.old.application_id, self.new.application_id),
             ("user_version", self.old.user_version, self.new.user_version),
@@ -148,6 +152,20 @@ impl Ddl<'_> {
             }
         }
         Ok(sql)
+    }
+
+    /// Puts back what AUTOINCREMENT had counted up to: inserts have counted on, and a table that was dropped
+    /// has lost its counter. Those that differ come after this.
+    fn counters(&self, sql: &mut String) {
+        if self.old.counts() || self.new.tables.values().any(|table| table.autoincrement) {
+            sql.push_str("DELETE FROM main.sqlite_sequence;\n");
+        }
+        if self.old.counts() {
+            sql.push_str(
+                "INSERT INTO main.sqlite_sequence SELECT * FROM temp.\"sqlrsync counters\";\n\
+                 DROP TABLE temp.\"sqlrsync counters\";\n",
+            );
+        }
     }
 
     pub fn fate(&self, table: &str) -> Fate {
@@ -207,15 +225,6 @@ impl Ddl<'_> {
     fn make_anew(&self, object: &Object, sql: &mut String) -> Result<(), Error> {
         let Some(new) = self.new.table(&object.name) else { return Ok(()) };
         let (table, aside) = (quoted(&new.name), place(self.fate(&new.name), &new.name));
-        let counts = new.autoincrement && self.old.table(&new.name).is_some_and(|old| old.autoincrement);
-        let name = format!("'{}'", new.name.replace('\'', "''"));
-        if counts {
-            // Dropping a table resets what AUTOINCREMENT has counted up to.
-            let _ = writeln!(
-                sql,
-                "CREATE TABLE temp.\"sqlrsync counter\" AS SELECT * FROM main.sqlite_sequence WHERE name = {name};"
-            );
-        }
         let _ = writeln!(sql, "DROP TABLE main.{table};");
         sql.push_str(&statement(object)?);
         let mut columns: Vec<String> = new.columns.iter().map(|column| quoted(&column.name)).collect();
@@ -225,14 +234,6 @@ impl Ddl<'_> {
         let columns = columns.join(", ");
         let _ = writeln!(sql, "INSERT INTO main.{table}({columns}) SELECT {columns} FROM {aside};");
         let _ = writeln!(sql, "DROP TABLE {aside};");
-        if counts {
-            let _ = writeln!(
-                sql,
-                "DELETE FROM main.sqlite_sequence WHERE name = {name};\n\
-                 INSERT INTO main.sqlite_sequence SELECT * FROM temp.\"sqlrsync counter\";\n\
-                 DROP TABLE temp.\"sqlrsync counter\";"
-            );
-        }
         Ok(())
     }
 }

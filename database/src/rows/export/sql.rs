@@ -182,8 +182,7 @@ impl<'a, W: Write> SqlScript<'a, W> {
 
     /// A counter is set as a whole, whatever the inserts before it made of it.
     fn counter(&mut self, change: &RowChange) -> Result<(), Error> {
-        let counting = |schema: &Schema| schema.tables.contains_key("sqlite_sequence");
-        if !counting(self.ddl.old) && !self.ddl.new.tables.values().any(|table| table.autoincrement) {
+        if !self.ddl.old.counts() && !self.ddl.new.tables.values().any(|table| table.autoincrement) {
             let why = "the table that SQLite counts in cannot be made by a script";
             self.ddl.left_out.push(LeftOut { table: change.table.name.clone(), why });
             return Ok(());

@@ -7,5 +7,6 @@ mod random;
 mod schema;
 mod schema_changes;
 mod session;
+mod sqldiff;
 mod support;
 mod versions;
