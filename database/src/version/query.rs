@@ -39,12 +39,14 @@ pub struct QueryLimits {
     pub rows: u64,
     /// How many bytes these may be; each value counts for 16 more than it has.
     pub bytes: u64,
+    /// How much it may sort and set aside on the way, in bytes, within what the open version may.
+    pub scratch: u64,
 }
 
 impl Default for QueryLimits {
-    /// What a person looks at: 10 seconds, 10,000 rows, 16 MiB.
+    /// What a person looks at: 10 seconds, 10,000 rows, 16 MiB, and 1 GiB to sort.
     fn default() -> QueryLimits {
-        QueryLimits { time: Duration::from_secs(10), rows: 10_000, bytes: 16 << 20 }
+        QueryLimits { time: Duration::from_secs(10), rows: 10_000, bytes: 16 << 20, scratch: 1 << 30 }
     }
 }
 
@@ -87,7 +89,7 @@ pub fn query(
     if sql.contains('\0') {
         return Err(VersionError::Query("it has a zero character in it".into()));
     }
-    let querying = Querying::begin(db, limits.time.min(COMPILE_TIME))?;
+    let querying = Querying::begin(db, &limits)?;
     let statement = Statement::only(db, sql)?;
     querying.shared.stop.set_query_time(Some(limits.time));
     let columns = statement.columns()?;
@@ -118,10 +120,11 @@ struct Querying<'d> {
 }
 
 impl<'d> Querying<'d> {
-    fn begin(db: &'d VersionDatabase, time: Duration) -> Result<Querying<'d>, VersionError> {
+    fn begin(db: &'d VersionDatabase, limits: &QueryLimits) -> Result<Querying<'d>, VersionError> {
         let querying = Querying { connection: db.connection(), shared: db.shared() };
         querying.set(true).map_err(|error| db.explain(error))?;
-        querying.shared.stop.set_query_time(Some(time));
+        querying.shared.stop.set_query_time(Some(limits.time.min(COMPILE_TIME)));
+        querying.shared.space.allow(Some(limits.scratch));
         querying.shared.set_mode(Mode::Query);
         Ok(querying)
     }
@@ -138,6 +141,7 @@ impl Drop for Querying<'_> {
     fn drop(&mut self) {
         self.shared.set_mode(Mode::Own);
         self.shared.stop.set_query_time(None);
+        self.shared.space.allow(None);
         if let Err(error) = self.set(false) {
             // What stays is stricter than it should be.
             tracing::warn!(%error, "a version cannot be set back after a query");

@@ -15,6 +15,8 @@ use super::error::Trouble;
 /// What the files of one open version may take together, in memory and on disk.
 pub(super) struct Space {
     max: u64,
+    /// How much may be taken now: less than `max` while a query runs.
+    until: AtomicU64,
     used: AtomicU64,
     /// Where temporary files go; `None`: where the system has them.
     temp_dir: Option<PathBuf>,
@@ -22,7 +24,7 @@ pub(super) struct Space {
 
 impl Space {
     pub(super) fn new(max: u64, temp_dir: Option<PathBuf>) -> Arc<Space> {
-        Arc::new(Space { max, used: AtomicU64::new(0), temp_dir })
+        Arc::new(Space { max, until: AtomicU64::new(max), used: AtomicU64::new(0), temp_dir })
     }
 
     /// How much may be taken in all.
@@ -30,11 +32,18 @@ impl Space {
         self.max
     }
 
+    /// Allows so much more than there is now, and no more than in all; `None`: as much as in all.
+    pub(super) fn allow(&self, more: Option<u64>) {
+        let sum = more.map_or(self.max, |more| self.used.load(Ordering::Relaxed).saturating_add(more));
+        self.until.store(sum.min(self.max), Ordering::Relaxed);
+    }
+
     fn take(&self, bytes: u64) -> Result<(), Trouble> {
-        let add = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.max);
+        let max = self.until.load(Ordering::Relaxed);
+        let add = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= max);
         match self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add) {
             Ok(_) => Ok(()),
-            Err(_) => Err(Trouble::Full { max: self.max }),
+            Err(_) => Err(Trouble::Full { max }),
         }
     }
 

@@ -157,11 +157,16 @@ fn a_query_is_over_when_its_time_is() {
 
 #[test]
 fn what_a_query_sorts_and_makes_is_bounded() {
-    let limits = Limits { scratch: 8 << 20, ..Limits::default() };
-    let db = VersionDatabase::open(Box::new(content(ROWS)), limits).unwrap();
     let sorts = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000)
                  SELECT randomblob(1000) AS r FROM n ORDER BY r";
+    let little = Limits { scratch: 8 << 20, ..Limits::default() };
+    let db = VersionDatabase::open(Box::new(content(ROWS)), little).unwrap();
     assert!(matches!(ask(&db, sorts), Err(VersionError::Scratch { .. })));
+    let db = open(&content(ROWS));
+    let limits = QueryLimits { scratch: 8 << 20, ..QueryLimits::default() };
+    assert!(matches!(ask_within(&db, sorts, limits), Err(VersionError::Scratch { .. })));
+    // That was the query's limit alone.
+    assert!(ask(&db, sorts).unwrap().0.more);
     assert!(matches!(ask(&db, "SELECT zeroblob(100000000) || 'x'"), Err(VersionError::TooLong)));
     assert_eq!(ask(&db, "SELECT 1").unwrap().1, [[Value::Integer(1)]]);
 }
