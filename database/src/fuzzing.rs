@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a target says that it found something")]
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::time::Duration;
 
 use roaring::RoaringBitmap;
 use sqlrsync_protocol::canonical::HeaderFields;
@@ -12,12 +14,14 @@ use sqlrsync_protocol::content::{ChangedPages, Content, ContentError};
 use sqlrsync_protocol::page::{Geometry, PageCount, PageNumber, PageSize};
 
 use crate::btree::{ParentMap, Ranges, Roots, TableRoot, Touched, seal, touched};
+use crate::version::{Limits, QueryLimits, VersionDatabase, query};
 
 /// A fuzz target: the name of its corpus, and its body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of this crate.
-pub const TARGETS: &[Target] = &[("parent_map", parent_map), ("touched", pages_that_differ)];
+pub const TARGETS: &[Target] =
+    &[("parent_map", parent_map), ("touched", pages_that_differ), ("version", version)];
 
 const PAGE: usize = 512;
 
@@ -126,6 +130,50 @@ pub fn parent_map(bytes: &[u8]) {
     }
 }
 
+/// What is done to the database of [`version`] after the query: some of it works on the seeds.
+const CHANGES: [&str; 7] = [
+    "CREATE TABLE new(k PRIMARY KEY, v) WITHOUT ROWID",
+    "INSERT INTO new SELECT id, zeroblob(id * 30) FROM a",
+    "UPDATE a SET b = b || 'x' WHERE id % 2",
+    "DELETE FROM b WHERE k > 70",
+    "DROP TABLE c",
+    "REINDEX",
+    "PRAGMA integrity_check",
+];
+
+/// A stored version that is opened as a database, asked and changed. What SQLite makes of it is its own affair;
+/// what was written is in order and can be read, and nothing takes long.
+///
+/// ```text
+/// length of a query 1, the query, pages
+/// ```
+pub fn version(bytes: &[u8]) {
+    let Some((len, rest)) = bytes.split_first() else { return };
+    let Some((sql, pages)) = rest.split_at_checked(usize::from(*len)) else { return };
+    let len = pages.len().min(PAGE * PAGES_MAX) / PAGE * PAGE;
+    let pages = Pages { bytes: pages[..len].to_vec(), reads: 0 };
+    let time = Duration::from_secs(1);
+    let limits = || Limits { time: Some(time), scratch: 8 << 20, ..Limits::default() };
+    let Ok(db) = VersionDatabase::open(Box::new(pages), limits()) else { return };
+    let asked = QueryLimits { time, rows: 100, bytes: 100_000, scratch: 1 << 20 };
+    let _ = query(&db, &String::from_utf8_lossy(sql), asked, &mut |row| {
+        assert_eq!(row.values.len(), row.columns.len());
+        ControlFlow::Continue(())
+    });
+    for change in CHANGES {
+        if let Err(error) =
+            db.connection().prepare(change).and_then(|mut sql| sql.query([])?.next().map(drop))
+        {
+            let _ = db.explain(error);
+        }
+    }
+    let Ok(mut written) = db.written() else { return };
+    let count = written.geometry.page_count;
+    let numbers: Vec<_> = written.pages().map(|page| page.unwrap().0).collect();
+    assert!(numbers.is_sorted() && numbers.last().is_none_or(|last| count.contains(*last)));
+    let _ = VersionDatabase::open(Box::new(written), limits());
+}
+
 fn sealed(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     seal(&mut bytes);
@@ -227,9 +275,11 @@ mod tests {
             // A byte at the end of each page.
             (0..count).for_each(|page| bytes.extend([page, 254, 7, 7]));
             bytes.extend(&database);
+            let sql = "SELECT * FROM a JOIN b ON k > id ORDER BY v, a.b LIMIT 9";
+            let version = [&[sql.len() as u8], sql.as_bytes(), &database].concat();
             let mut old = Pages { bytes: database, reads: 0 };
             let map = ParentMap::build(&mut old).unwrap().encode();
-            for (target, bytes) in [("touched", bytes), ("parent_map", map)] {
+            for (target, bytes) in [("touched", bytes), ("parent_map", map), ("version", version)] {
                 let folder = corpus_of(target);
                 fs::create_dir_all(&folder).unwrap();
                 fs::write(folder.join(format!("seed-{name}")), bytes).unwrap();
