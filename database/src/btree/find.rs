@@ -33,7 +33,7 @@
 //! other's again after each level: where a tree became one level less, all of it stands on one side for a
 //! moment, under a root that is gone, until that root is expanded.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use roaring::RoaringBitmap;
 use sqlrsync_protocol::content::{ChangedPages, Content, ContentError};
@@ -48,9 +48,10 @@ use super::walk::{Marks, Root, Shape, Walk, Way};
 const UNKNOWN: &str = "it is not known which pages changed";
 const NO_DATABASE: &str = "one of the two is empty or no database";
 const OTHER_MEANING: &str = "page size, text encoding or file format are not the same";
-const NO_MAP: &str = "the map of the pages did not fit and was made anew";
-const NO_SOUND_MAP: &str = "pages that changed were in no table: every page was read";
-const BROKEN: &str = "a table's pages are damaged: all its rows were read";
+const MOVED: &str = "a table was rebuilt at another place: all its rows are read";
+pub(super) const NO_MAP: &str = "the map of the pages did not fit and was made anew";
+pub(super) const NO_SOUND_MAP: &str = "pages that changed were in no table: every page was read";
+const BROKEN: &str = "a table's pages are damaged: all its rows are read";
 
 /// Which rows may differ between two contents that differ in the pages `changed`.
 ///
@@ -115,9 +116,11 @@ impl Found {
     fn of(old: &Roots, new: &Roots) -> Found {
         let mut found =
             Found { pairs: Vec::new(), whole: BTreeMap::new(), budget: Budget::default(), read_more: None };
-        let others: BTreeMap<&str, _> = new.tables.iter().map(|table| (table.name.as_str(), table)).collect();
+        let mut others: BTreeMap<&str, &TableRoot> =
+            new.tables.iter().map(|table| (table.name.as_str(), table)).collect();
         for table in &old.tables {
-            if others.get(table.name.as_str()) == Some(&table) {
+            let other = others.remove(table.name.as_str());
+            if other == Some(table) {
                 found.pairs.push(Pair {
                     name: table.name.clone(),
                     root: root_of(table),
@@ -125,12 +128,10 @@ impl Found {
                 });
             } else {
                 found.whole.insert(table.name.clone(), Ranges::All);
+                found.read_more = other.map(|_| MOVED).or(found.read_more);
             }
         }
-        let paired: BTreeSet<&str> = found.pairs.iter().map(|pair| pair.name.as_str()).collect();
-        let unpaired = new.tables.iter().filter(|table| !paired.contains(table.name.as_str()));
-        let whole: Vec<_> = unpaired.map(|table| (table.name.clone(), Ranges::All)).collect();
-        found.whole.extend(whole);
+        found.whole.extend(others.into_keys().map(|name| (name.to_owned(), Ranges::All)));
         found
     }
 

@@ -19,7 +19,7 @@ use roaring::RoaringBitmap;
 use sqlrsync_protocol::content::{Content, ContentError};
 
 use super::layout::Layout;
-use super::page::{Kind, Page, u32_at};
+use super::page::{Kind, Malformed, Page, u32_at};
 use super::pages::Pages;
 
 mod blob;
@@ -183,23 +183,82 @@ const fn place(page: u32) -> (usize, usize) {
 /// and not one of a B-tree's before page 2^25. In a longer content one that can be decoded as a page of a
 /// B-tree counts as one; where that is wrong the hint is, and no more.
 fn names(number: u32, bytes: &[u8], layout: Layout, mut child: impl FnMut(u32)) {
-    let mut child = |page: u32| {
+    let child = |page: u32| {
         if page > 1 && layout.is_data(page) {
             child(page);
         }
     };
-    let Ok(page) = Page::decode(number, bytes, layout) else {
-        if let Ok(next) = u32_at(bytes, 0) {
-            child(next);
-        }
-        return;
-    };
-    if let Ok(children) = page.children() {
-        children.into_iter().for_each(&mut child);
+    match tree_names(number, bytes, layout) {
+        Ok(pages) => pages.into_iter().for_each(child),
+        Err(Malformed) => u32_at(bytes, 0).into_iter().for_each(child),
     }
+}
+
+/// The same of a page of a B-tree.
+fn tree_names(number: u32, bytes: &[u8], layout: Layout) -> Result<Vec<u32>, Malformed> {
+    let page = Page::decode(number, bytes, layout)?;
+    let mut pages = page.children()?;
     if page.kind() != Kind::TableInterior {
-        for cell in page.cells().map_while(Result::ok) {
-            cell.overflow.into_iter().for_each(&mut child);
+        for cell in page.cells() {
+            pages.extend(cell?.overflow);
         }
+    }
+    Ok(pages)
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlrsync_protocol::canonical::empty_database;
+    use sqlrsync_protocol::page::{Geometry, PageCount, PageSize};
+
+    use super::*;
+
+    #[test]
+    fn an_overflow_page_whose_next_has_a_high_number_is_not_taken_for_a_page_of_a_tree() {
+        let geometry = Geometry { page_size: PageSize::MIN, page_count: PageCount(u32::MAX) };
+        let layout = Layout::decode(geometry, &empty_database(PageSize::MIN)).unwrap();
+        for next in [7u32, 0x0200_0001, 0x0500_0300, 0x0a00_0001, 0x0d12_3456] {
+            // What a text leaves there is no header of a page.
+            let mut page = [b'x'; 512];
+            page[..4].copy_from_slice(&next.to_be_bytes());
+            let mut children = Vec::new();
+            names(9, &page, layout, |child| children.push(child));
+            assert_eq!(children, [next], "{next:#x}");
+        }
+    }
+
+    #[test]
+    fn a_map_comes_back_from_its_bytes_and_clones_do_not_see_each_others_changes() {
+        let mut map = ParentMap::unknown();
+        let parent = |page: u32| match page % 5 {
+            0 => 0,
+            1 => page - 1,
+            2 => u32::MAX,
+            _ => page / 100 + 1,
+        };
+        (1..40_000).for_each(|page| map.set(page, parent(page)));
+        let mut again = ParentMap::decode(&map.encode()).unwrap();
+        let mut clone = map.clone();
+        clone.set(17, 4000);
+        for page in 1..40_000 {
+            assert_eq!(again.get(page), parent(page), "{page}");
+            assert_eq!(map.get(page), parent(page), "{page}");
+        }
+        assert_eq!((clone.get(17), again.get(50_000)), (4000, 0));
+    }
+
+    #[test]
+    fn a_chunk_that_is_damaged_is_unknown_and_the_others_are_not() {
+        let mut map = ParentMap::unknown();
+        (1..=40_000).for_each(|page| map.set(page, page / 7 + 1));
+        let mut blob = map.encode();
+        let last = blob.len() - 1;
+        blob[last] ^= 1;
+        let mut damaged = ParentMap::decode(&blob).unwrap();
+        assert_eq!((damaged.get(700), damaged.get(40_000)), (101, 0));
+        // Cut off, or with another header, it is none.
+        blob[17] ^= 1;
+        assert!(ParentMap::decode(&blob).is_none());
+        assert!(ParentMap::decode(&map.encode()[..60]).is_none());
     }
 }

@@ -78,7 +78,7 @@ fn the_map_that_comes_out_serves_for_the_next_version() {
     execute(
         &connection,
         "CREATE TABLE t(id INTEGER PRIMARY KEY, b BLOB);
-         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 700)
          INSERT INTO t SELECT i, randomblob(i % 1500) FROM n;",
     );
     let mut parents = ParentMap::build(&mut Image::of(&connection)).unwrap();
@@ -96,4 +96,67 @@ fn the_map_that_comes_out_serves_for_the_next_version() {
         assert_eq!(two.found.read_more, None, "version {version}");
         parents = ParentMap::decode(&two.parents.encode()).unwrap();
     }
+}
+
+#[test]
+fn one_key_of_twenty_thousand_is_found_with_a_page_a_level() {
+    let connection = database(1024);
+    execute(
+        &connection,
+        "CREATE TABLE t(region TEXT, id INTEGER, amount, PRIMARY KEY(region, id)) WITHOUT ROWID;
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+         INSERT INTO t SELECT 'region ' || (i % 7), i, i * 3 FROM n;",
+    );
+    for sql in [
+        "UPDATE t SET amount = -1 WHERE region = 'region 3' AND id = 700 * 7 + 3",
+        "DELETE FROM t WHERE region = 'region 6' AND id = 90 * 7 + 6",
+        "INSERT INTO t VALUES ('region 2', -5, 'new')",
+    ] {
+        let two = change(&connection, |connection| execute(connection, sql));
+        let Some(Ranges::Keys(keys)) = two.found.of("t") else { panic!("{:?}", two.found) };
+        assert!(keys.len() < 300, "{sql}: {} keys", keys.len());
+        assert_eq!(two.found.read_more, None, "{sql}");
+        assert!(two.old.reads <= 20 && two.new.reads <= 20, "{sql}: {} {}", two.old.reads, two.new.reads);
+    }
+}
+
+#[test]
+fn a_table_that_loses_a_level_is_not_read_whole() {
+    let connection = database(512);
+    // Two levels of interior pages, the upper one hardly needed.
+    execute(
+        &connection,
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, name TEXT);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1600)
+         INSERT INTO t SELECT i, 'a name of some length, ' || i FROM n;",
+    );
+    // Somewhere on the way down the tree loses its upper level.
+    for last in (1..16).rev().map(|hundreds| hundreds * 100) {
+        let two = change(&connection, |connection| {
+            execute(connection, &format!("DELETE FROM t WHERE id BETWEEN {} AND {}", last + 1, last + 100));
+        });
+        let span = span(&two.found, "t");
+        assert!(span < 400, "{last}: {span}");
+        assert_eq!(two.found.read_more, None);
+    }
+}
+
+#[test]
+fn a_table_that_was_rebuilt_is_read_whole_and_this_is_said() {
+    let connection = database(1024);
+    execute(
+        &connection,
+        "CREATE TABLE a(id INTEGER PRIMARY KEY, b); CREATE TABLE t(id INTEGER PRIMARY KEY, b);
+         INSERT INTO a VALUES (1, 2); INSERT INTO t VALUES (1, 2);",
+    );
+    let two = change(&connection, |connection| {
+        execute(
+            connection,
+            "CREATE TABLE fresh(id INTEGER PRIMARY KEY, b, c); INSERT INTO fresh SELECT id, b, 0 FROM t;
+             DROP TABLE t; ALTER TABLE fresh RENAME TO t",
+        );
+    });
+    assert_eq!(two.found.of("t"), Some(&Ranges::All));
+    assert_eq!(two.found.of("a"), None);
+    assert!(two.found.read_more.is_some());
 }

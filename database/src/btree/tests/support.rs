@@ -177,10 +177,18 @@ pub fn differing(old: &Connection, new: &Connection) -> BTreeMap<String, HashSet
     let mut differing = BTreeMap::new();
     let (names_old, names_new) = (names(old, sql), names(new, sql));
     for name in names_old.iter().chain(&names_new) {
-        let side = |connection, names: &[String]| -> HashSet<_> {
-            if names.contains(name) { rows(connection, name).into_iter().collect() } else { HashSet::new() }
+        let side = |connection, names: &[String]| {
+            if names.contains(name) { rows(connection, name) } else { Vec::new() }
         };
         let (rows_old, rows_new) = (side(old, &names_old), side(new, &names_new));
+        // Most are the same at both ends, and are not worth a place in a set.
+        let (rows_old, rows_new) = (&rows_old[..], &rows_new[..]);
+        let same = rows_old.iter().zip(rows_new).take_while(|(one, other)| one == other).count();
+        let (rows_old, rows_new) = (&rows_old[same..], &rows_new[same..]);
+        let same = rows_old.iter().rev().zip(rows_new.iter().rev()).take_while(|(one, other)| one == other);
+        let same = same.count();
+        let set = |rows: &'_ [_]| rows[..rows.len() - same].iter().cloned().collect::<HashSet<_>>();
+        let (rows_old, rows_new) = (set(rows_old), set(rows_new));
         let keys = rows_old.symmetric_difference(&rows_new).map(|(key, _)| key.clone());
         differing.insert(name.clone(), keys.collect());
     }
