@@ -9,6 +9,7 @@
 //! - One sqlrsync at a time works on a local file.
 
 mod prune;
+mod seen;
 
 use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::MetadataExt;
@@ -22,6 +23,8 @@ use sqlrsync_protocol::page::{ConflictNumber, VersionNumber};
 
 use crate::error::Error;
 use crate::files;
+
+pub use seen::Seen;
 
 /// The form of the file; another counts as none.
 const FORMAT: u32 = 1;

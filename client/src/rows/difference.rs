@@ -199,6 +199,11 @@ pub struct Count {
 }
 
 impl Counts {
+    /// Numbers that somebody else has counted.
+    pub fn new(tables: BTreeMap<String, Count>, schema: u64) -> Counts {
+        Counts { tables, schema }
+    }
+
     /// Counts a row. Of more tables than there can be only the first are told apart.
     pub fn add(&mut self, row: &RowDifference) {
         if self.tables.len() >= TABLES_MAX && !self.tables.contains_key(&row.table) {

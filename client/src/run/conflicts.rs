@@ -4,18 +4,19 @@ use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlrsync_protocol::page::ConflictNumber;
+use sqlrsync_protocol::page::{ConflictNumber, VersionNumber};
 use sqlrsync_protocol::remote::RemoteName;
 use sqlrsync_protocol::text::printable;
 
-use super::Run;
 use super::rest::Rest;
+use super::{Run, state_name};
 use crate::error::Error;
 use crate::outcome::{json_text, print_line};
-use crate::plan::Conflicts;
+use crate::plan::{Access, Conflicts};
 use crate::rows::conflict::{ConflictRow, legend};
 use crate::rows::style::{Paint, Style};
 use crate::rows::table::aligned;
+use crate::state::Seen;
 
 /// How many conflicts or rows are asked for at once.
 const PAGE_MAX: u64 = 500;
@@ -62,7 +63,10 @@ pub fn show(run: &Run, plan: &Conflicts) -> Result<(), Error> {
     run.warn_of_plain_text(&plan.access);
     let mut rest = Rest::new(&plan.access)?;
     match plan.number {
-        Some(number) => show_rows(run, &mut rest, &plan.remote, number, plan.limit),
+        Some(number) => {
+            let seen = seen(run, &plan.access, &plan.remote, number);
+            show_rows(run, &mut rest, &plan.remote, number, plan.limit, &seen)
+        }
         None => list(run, &mut rest, plan),
     }
 }
@@ -141,19 +145,29 @@ impl Conflict {
         self.more.get(name).and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// The same for a number.
-    pub fn number(&self, name: &str) -> Option<u64> {
-        self.more.get(name).and_then(Value::as_u64)
+    /// The version that its rows are compared with.
+    fn theirs(&self) -> Option<VersionNumber> {
+        VersionNumber::new(self.more.get("theirs")?.as_u64()?)
+    }
+
+    /// Whether it waits to be settled.
+    pub fn is_open(&self) -> bool {
+        matches!(self.text("state"), "" | "open")
     }
 
     /// What stands above its rows.
     fn heading(&self, remote: &str) -> Vec<String> {
-        let state = match self.text("state") {
-            "" | "open" => String::new(),
-            state => format!(", {}", printable(state)),
-        };
         let (opened, by) = (time_text(&self.opened), printable(&self.by));
-        let mut lines = vec![format!("conflict {} of {remote}{state}: opened {opened} by {by}", self.id)];
+        let mut lines = vec![format!("conflict {} of {remote}: opened {opened} by {by}", self.id)];
+        if !self.is_open() {
+            let ended = [self.text("ended"), self.text("ended_by")];
+            lines.push(format!(
+                "{} {} {}",
+                printable(self.text("state")),
+                time_text(ended[0]),
+                printable(ended[1])
+            ));
+        }
         let place = [self.text("host"), self.text("local_path")].map(printable).join(" ");
         if !place.trim().is_empty() {
             lines.push(format!("pushed from {}", place.trim()));
@@ -175,7 +189,7 @@ fn time_text(time: &str) -> String {
 
 /// What the server knows of a conflict.
 pub fn one(rest: &mut Rest, remote: &RemoteName, number: ConflictNumber) -> Result<Conflict, Error> {
-    rest.get(remote, &format!("conflicts/{number}"), &[])
+    rest.get_patiently(remote, &format!("conflicts/{number}"), &[])
 }
 
 /// Goes through the rows of a conflict until `each` says that it is enough.
@@ -190,7 +204,7 @@ pub fn each_row(
     loop {
         let mut query = vec![("limit", PAGE_MAX.to_string())];
         query.extend(after.as_ref().map(|after| ("after", plain(after))));
-        let page: RowsPage = rest.get(remote, &what, &query)?;
+        let page: RowsPage = rest.get_patiently(remote, &what, &query)?;
         let some = !page.rows.is_empty();
         for row in page.rows {
             if !each(row)? {
@@ -209,13 +223,19 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Shows a conflict row by row, at most so many.
+/// What is known here of who was shown a conflict.
+pub fn seen(run: &Run, access: &Access, remote: &RemoteName, number: ConflictNumber) -> Seen {
+    Seen::of(run.folders.state(), &state_name(&access.server, Some(remote)), number)
+}
+
+/// Shows a conflict row by row, at most so many rows, and notes down what they were compared with.
 pub fn show_rows(
     run: &Run,
     rest: &mut Rest,
     remote: &RemoteName,
     number: ConflictNumber,
     limit: Option<u64>,
+    seen: &Seen,
 ) -> Result<(), Error> {
     let conflict = one(rest, remote, number)?;
     let mut shower =
@@ -229,6 +249,9 @@ pub fn show_rows(
     each_row(rest, remote, number, |row| {
         Ok(shower.shown < most && !cancel.is_cancelled() && shower.row(&row)?)
     })?;
+    if let Some(Err(error)) = conflict.theirs().map(|theirs| seen.note(theirs)) {
+        run.warn(&format!("a settlement may have to be asked for twice: {error}"));
+    }
     shower.end(&conflict, &name)
 }
 
@@ -262,7 +285,7 @@ impl<W: Write> Shower<W> {
     }
 
     fn end(&mut self, conflict: &Conflict, remote: &str) -> Result<(), Error> {
-        if self.json || conflict.text("state") == "settled" {
+        if self.json || !conflict.is_open() {
             return Ok(());
         }
         let mut lines = vec![String::new()];

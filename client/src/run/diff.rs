@@ -3,6 +3,7 @@
 mod local;
 mod printer;
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
@@ -15,8 +16,9 @@ use sqlrsync_protocol::text::is_unseen;
 use super::Run;
 use super::rest::{Rest, Stream};
 use crate::error::Error;
+use crate::outcome::print_line;
 use crate::plan::{Diff, DiffForm, DiffSides};
-use crate::rows::difference::{RowDifference, SchemaDifference};
+use crate::rows::difference::{Count, Counts, RowDifference, SchemaDifference};
 use printer::Printer;
 
 /// A line of the server's answer.
@@ -77,7 +79,8 @@ fn versions(
     form: &DiffForm,
 ) -> Result<(), Error> {
     let format = match form {
-        DiffForm::Rows | DiffForm::Stat => "json",
+        DiffForm::Stat => return stat(rest, remote, (from, to))?.print(run.output.json),
+        DiffForm::Rows => "json",
         DiffForm::Sql => "sql",
         DiffForm::Changeset(_) => "changeset",
     };
@@ -87,6 +90,34 @@ fn versions(
         DiffForm::Rows | DiffForm::Stat => rows(run, &mut stream, form),
         DiffForm::Sql => sql(&mut stream),
         DiffForm::Changeset(file) => into_file(file, |out| stream.copy(out).map(drop)),
+    }
+}
+
+/// How two versions differ, in numbers.
+pub fn stat(
+    rest: &mut Rest,
+    remote: &RemoteName,
+    (from, to): (VersionNumber, VersionNumber),
+) -> Result<Stat, Error> {
+    let query = [("from", from.to_string()), ("to", to.to_string()), ("stat", "1".to_owned())];
+    rest.get_patiently(remote, "diff", &query)
+}
+
+/// The server's numbers.
+#[derive(Debug, Deserialize)]
+pub struct Stat {
+    /// By table.
+    pub rows: BTreeMap<String, Count>,
+    /// Changes of the schema.
+    #[serde(default)]
+    pub schema: u64,
+}
+
+impl Stat {
+    fn print(self, json: bool) -> Result<(), Error> {
+        let counts = Counts::new(self.rows, self.schema);
+        let lines = if json { printer::stat_json(&counts)? } else { counts.lines() };
+        lines.iter().try_for_each(|line| print_line(line))
     }
 }
 

@@ -6,10 +6,13 @@ use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sqlrsync_protocol::exchange::Refusal;
+use sqlrsync_protocol::page::VersionNumber;
+use sqlrsync_protocol::remote::RemoteName;
 use sqlrsync_protocol::text::printable;
 
-use super::Run;
 use super::rest::Rest;
+use super::{Run, diff};
 use crate::error::Error;
 use crate::outcome::{bytes_text, json_text};
 use crate::plan::Log;
@@ -48,11 +51,31 @@ impl Version {
         self.more.get(name).and_then(Value::as_u64)
     }
 
+    /// Asks for the rows that it changed since the version before it. Of the first there is none before.
+    fn count(&mut self, rest: &mut Rest, remote: &RemoteName) -> Result<(), Error> {
+        let before = self.version.checked_sub(1).and_then(VersionNumber::new);
+        let versions = before.zip(VersionNumber::new(self.version));
+        let counted = match versions.map(|versions| diff::stat(rest, remote, versions)) {
+            Some(Ok(stat)) => serde_json::to_value(stat.rows).unwrap_or_default(),
+            None | Some(Err(Error::Refused { refusal: Refusal::NotFound | Refusal::Failed, .. })) => {
+                Value::Null
+            }
+            Some(Err(error)) => return Err(error),
+        };
+        self.more.insert("rows".to_owned(), counted);
+        Ok(())
+    }
+
     /// The rows that it changed, a line a table.
     fn stat(&self) -> Vec<String> {
         let rows = self.more.get("rows").cloned().unwrap_or_default();
         let Ok(Some(tables)) = serde_json::from_value::<Option<BTreeMap<String, Count>>>(rows) else {
-            return vec!["the rows that it changed are not known".to_owned()];
+            let what = if self.version == 1 {
+                "the first version"
+            } else {
+                "the rows that it changed are not known"
+            };
+            return vec![what.to_owned()];
         };
         let changed: Vec<_> = tables.iter().filter(|(_, count)| !count.short().is_empty()).collect();
         if changed.is_empty() {
@@ -99,8 +122,12 @@ pub fn list(run: &Run, plan: &Log) -> Result<(), Error> {
         }
         let mut query = vec![("limit", count.to_string())];
         query.extend(before.map(|before| ("before", before.to_string())));
-        query.extend(plan.stat.then(|| ("stat", "true".to_owned())));
-        let Answer { versions } = rest.get(&plan.remote, "versions", &query)?;
+        let Answer { mut versions } = rest.get(&plan.remote, "versions", &query)?;
+        if plan.stat {
+            for version in &mut versions {
+                version.count(&mut rest, &plan.remote)?;
+            }
+        }
         if !printer.print(&versions)? {
             return Ok(());
         }
@@ -181,7 +208,7 @@ mod tests {
         assert_eq!(lines.len(), 6, "{text}");
         assert_eq!(lines[2].trim(), "orders  +2 -1");
         assert_eq!(lines[3].trim(), "t\\u{1b}[2J  ~4");
-        assert!(lines[5].ends_with("not known"));
+        assert!(lines[5].ends_with("the first version"));
         assert!(lines[1].contains("2026-01-02 03:04:05 UTC") && lines[1].contains("9.1 KB"), "{text}");
         assert!(!text.contains('\x1b'));
     }

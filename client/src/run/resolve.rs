@@ -1,12 +1,13 @@
 //! The settlement of a conflict: which rows stay theirs and which become mine.
 //!
 //! What was typed is matched with the conflict's rows first, so that a row that is not there is said before
-//! anything is done. The server is told the version that the rows were shown against: where the replica has
-//! moved on since, it settles nothing, and what is new is shown.
+//! anything is done. The server is told the version that the rows were last shown against: where the replica has
+//! moved on since, and there is something new to choose, it settles nothing, and the rows are shown again.
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlrsync_protocol::exchange::Refusal;
+use sqlrsync_protocol::page::VersionNumber;
 
 use super::conflicts::{self, each_row};
 use super::rest::Rest;
@@ -16,6 +17,7 @@ use crate::error::Error;
 use crate::outcome::{print_json, print_line};
 use crate::plan::Resolve;
 use crate::rows::selector::{Match, RowName};
+use crate::state::Seen;
 
 /// How many rows are named in a message.
 const NAMED_MAX: usize = 5;
@@ -53,15 +55,20 @@ struct Settled {
 pub fn resolve(run: &Run, plan: &Resolve) -> Result<Finish, Error> {
     run.warn_of_plain_text(&plan.access);
     let mut rest = Rest::new(&plan.access)?;
-    let conflict = conflicts::one(&mut rest, &plan.remote, plan.number)?;
-    let latest = conflict.number("theirs");
+    let seen = conflicts::seen(run, &plan.access, &plan.remote, plan.number);
+    let latest = seen.version().map(VersionNumber::get);
     let rows = chosen(&mut rest, plan)?;
     let settlement =
         Settlement { keep: plan.keep.map(Keep::as_str), rows: &rows, message: &plan.message, latest };
     let what = format!("conflicts/{}/settle", plan.number);
     match rest.post_for::<Settled>(&plan.remote, &what, &settlement) {
-        Ok(settled) => said(run, plan, settled.version).map(|()| Finish::Done),
-        Err(Error::Refused { refusal: Refusal::Conflict, text, .. }) => moved_on(run, &mut rest, plan, &text),
+        Ok(settled) => {
+            seen.forget();
+            said(run, plan, settled.version).map(|()| Finish::Done)
+        }
+        Err(Error::Refused { refusal: Refusal::Conflict, text, .. }) => {
+            moved_on(run, &mut rest, plan, &text, &seen)
+        }
         Err(error) => Err(error),
     }
 }
@@ -136,7 +143,7 @@ fn chosen(rest: &mut Rest, plan: &Resolve) -> Result<Vec<SettledRow>, Error> {
 
 /// Nothing was settled, since the replica or the conflict is not what it was: says so, and shows the rows
 /// as they are now.
-fn moved_on(run: &Run, rest: &mut Rest, plan: &Resolve, text: &str) -> Result<Finish, Error> {
+fn moved_on(run: &Run, rest: &mut Rest, plan: &Resolve, text: &str, seen: &Seen) -> Result<Finish, Error> {
     let (remote, number) = (&plan.remote, plan.number);
     let text = sqlrsync_protocol::text::printable(text);
     if run.output.json {
@@ -146,7 +153,9 @@ fn moved_on(run: &Run, rest: &mut Rest, plan: &Resolve, text: &str) -> Result<Fi
         }))?;
         return Ok(Finish::Conflict);
     }
-    eprintln!("sqlrsync: nothing was settled: {text}");
-    conflicts::show_rows(run, rest, remote, number, None)?;
+    eprintln!("sqlrsync: nothing was settled: {}", text.trim_start_matches("nothing was settled: "));
+    if conflicts::one(rest, remote, number)?.is_open() {
+        conflicts::show_rows(run, rest, remote, number, None, seen)?;
+    }
     Ok(Finish::Conflict)
 }

@@ -157,6 +157,21 @@ impl Rest {
         self.parsed(&body)
     }
 
+    /// As [`Rest::get`], for what takes the server long to find out.
+    ///
+    /// # Errors
+    /// As [`Rest::get`].
+    pub fn get_patiently<T: DeserializeOwned>(
+        &mut self,
+        remote: &RemoteName,
+        what: &str,
+        query: &[(&str, String)],
+    ) -> Result<T, Error> {
+        let body =
+            self.asking(remote, "pull", |rest| rest.whole(rest.got(remote, what, query, DONE_MAX)?))?;
+        self.parsed(&body)
+    }
+
     /// Asks for something long about `remote`, as a stream.
     ///
     /// # Errors

@@ -87,7 +87,7 @@ impl<W: Write> Printer<W> {
 }
 
 /// An object a table, and one for the schema where it changed.
-fn stat_json(counts: &Counts) -> Result<Vec<String>, Error> {
+pub fn stat_json(counts: &Counts) -> Result<Vec<String>, Error> {
     let table = |(table, count): (&str, crate::rows::difference::Count)| {
         json_text(&json!({
             "table": table, "insert": count.insert, "update": count.update, "delete": count.delete,
