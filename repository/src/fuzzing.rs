@@ -9,13 +9,18 @@
 
 use std::hint::black_box;
 
+use bytes::Bytes;
 use serde_json::Value;
 use sqlrsync_protocol::hash::{PageHash, Root};
-use sqlrsync_protocol::page::{Geometry, PageCount, PageSize};
+use sqlrsync_protocol::page::{Geometry, PageCount, PageSize, VersionNumber};
 
+use crate::candidate::{Candidate, Pointer};
+use crate::client::ClientRecord;
+use crate::conflict;
 use crate::hashes20::Hashes20;
-use crate::id::{Name, SegmentId};
+use crate::id::{Name, ReplicaId, SegmentId};
 use crate::manifest::Manifest;
+use crate::parents;
 use crate::sealed::check_of;
 use crate::segment::format::{Footer, HEADER_LEN, decode_header, decode_index, decode_top};
 use crate::segment::node;
@@ -27,6 +32,7 @@ pub type Target = (&'static str, fn(&[u8]));
 /// All of this crate.
 pub const TARGETS: &[Target] = &[
     ("manifest", manifest),
+    ("merging_objects", merging_objects),
     ("object_name", object_name),
     ("segment", segment),
     ("side_objects", side_objects),
@@ -106,6 +112,52 @@ pub fn side_objects(bytes: &[u8]) {
     }
 }
 
+/// What merging keeps: candidates and which of them has a root, steps of conflicts, client records, and what is
+/// worked out about a version. As they are, or as the JSON that stands in one.
+pub fn merging_objects(bytes: &[u8]) {
+    one_merging_object(bytes);
+    one_merging_object(&sealed(bytes));
+    let json = with_roots(bytes);
+    for kind in ["candidate", "candidate-root", "conflict", "client"] {
+        for body in [bytes, json.as_deref().unwrap_or_default()] {
+            let line = format!("sqlrsync {kind} 1 {}\n", blake3::hash(body).to_hex());
+            one_merging_object(&[line.as_bytes(), body].concat());
+        }
+    }
+}
+
+fn one_merging_object(bytes: &[u8]) {
+    if let Ok(candidate) = Candidate::decode(bytes) {
+        let again = candidate.encode().ok().map(|again| Candidate::decode(&again));
+        assert_eq!(again, Some(Ok(candidate)));
+    }
+    let (replica, root) = (ReplicaId::from_bytes([7; 16]), Root([7; 32]));
+    if let Ok(pointer) = Pointer::decode(replica, root, bytes) {
+        let again = pointer.encode(replica, root).ok().map(|again| Pointer::decode(replica, root, &again));
+        assert_eq!(again, Some(Ok(pointer)));
+    }
+    if let Ok((replica, number, step)) = conflict::decode(bytes) {
+        let again = conflict::encode(replica, number, &step).ok().map(|again| conflict::decode(&again));
+        assert_eq!(again, Some(Ok((replica, number, step))));
+    }
+    if let Ok((replica, key, record)) = ClientRecord::decode(bytes) {
+        let again = record.encode(replica, &key).ok().map(|again| ClientRecord::decode(&again));
+        assert_eq!(again, Some(Ok((replica, key, record))));
+    }
+    let number = VersionNumber::FIRST;
+    if let Ok((root, data)) = parents::decode(replica, number, &Bytes::copy_from_slice(bytes)) {
+        assert_eq!(parents::encode(replica, number, root, &data), bytes);
+    }
+}
+
+/// The JSON of a candidate with the root in its manifest that follows from the other fields.
+fn with_roots(json: &[u8]) -> Option<Vec<u8>> {
+    let mut json: Value = serde_json::from_slice(json).ok()?;
+    let content = with_root(&serde_json::to_vec(json.get("content")?).ok()?)?;
+    json.as_object_mut()?.insert("content".to_owned(), serde_json::from_slice(&content).ok()?);
+    serde_json::to_vec(&json).ok()
+}
+
 /// The name of an object in a listing.
 pub fn object_name(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
@@ -121,11 +173,10 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     use sqlrsync_protocol::exchange::StagedBlock;
-    use sqlrsync_protocol::page::{PageNumber, VersionNumber};
+    use sqlrsync_protocol::page::{ConflictNumber, PageNumber};
     use sqlrsync_protocol::tree::NodeId;
 
     use super::*;
-    use crate::id::ReplicaId;
     use crate::sealed::CHECK_LEN;
     use crate::segment::Written;
     use crate::segment::format::{PartEntry, Stretch, encode_header, encode_index};
@@ -136,6 +187,7 @@ mod tests {
         tree_node(bytes);
         manifest(bytes);
         side_objects(bytes);
+        merging_objects(bytes);
         object_name(bytes);
     }
 
@@ -209,6 +261,8 @@ mod tests {
         let [header, index, top, footer, node, hashes, name] = corpus().try_into().unwrap();
         let unsealed = |bytes: Vec<u8>| bytes[CHECK_LEN..].to_vec();
         let header = header[..header.len() - CHECK_LEN].to_vec();
+        let step_name = Name::Conflict(ConflictNumber::FIRST, 2).path(replica());
+        let root_name = Name::CandidateRoot(Root([7; 32])).path(replica());
         let seeds = [
             ("segment", "header", header),
             ("segment", "index", unsealed(index)),
@@ -228,9 +282,13 @@ mod tests {
                 "manifest",
                 Name::Manifest(VersionNumber::FIRST).path(replica()).to_string().into_bytes(),
             ),
-            ("manifest", "first", manifest_json().into_bytes()),
+            ("manifest", "first", manifest_json().to_string().into_bytes()),
+            ("manifest", "merge", merge_json().to_string().into_bytes()),
+            ("object_name", "conflict", step_name.to_string().into_bytes()),
+            ("object_name", "candidate-root", root_name.to_string().into_bytes()),
         ];
-        for (target, name, bytes) in seeds {
+        let merging = merging_seeds().into_iter().map(|(name, bytes)| ("merging_objects", name, bytes));
+        for (target, name, bytes) in seeds.into_iter().chain(merging) {
             let folder = corpus_of(target);
             fs::create_dir_all(&folder).unwrap();
             fs::write(folder.join(format!("seed-{name}")), bytes).unwrap();
@@ -239,9 +297,31 @@ mod tests {
 
     #[test]
     fn the_seed_of_a_manifest_is_one() {
-        let body = with_root(manifest_json().as_bytes()).unwrap();
-        let line = format!("sqlrsync manifest 1 {}\n", blake3::hash(&body).to_hex());
-        assert!(Manifest::decode(&[line.as_bytes(), &body].concat()).is_ok());
+        for json in [manifest_json(), merge_json()] {
+            let body = with_root(json.to_string().as_bytes()).unwrap();
+            assert!(Manifest::decode(&enveloped("manifest", &body)).is_ok());
+        }
+    }
+
+    #[test]
+    fn the_seeds_of_what_merging_keeps_are_read() {
+        let seeds: std::collections::BTreeMap<_, _> = merging_seeds().into_iter().collect();
+        let candidate = with_roots(&seeds["candidate"]).unwrap();
+        assert!(Candidate::decode(&enveloped("candidate", &candidate)).is_ok());
+        let (replica, root) = (ReplicaId::from_bytes([7; 16]), Root([7; 32]));
+        let pointer = enveloped("candidate-root", &seeds["candidate-root"]);
+        assert!(Pointer::decode(replica, root, &pointer).is_ok());
+        for step in ["opened", "settled"] {
+            assert!(conflict::decode(&enveloped("conflict", &seeds[step])).is_ok(), "{step}");
+        }
+        assert!(ClientRecord::decode(&enveloped("client", &seeds["client"])).is_ok());
+        let parents = sealed(&seeds["parents"]);
+        assert!(parents::decode(replica, VersionNumber::FIRST, &parents.into()).is_ok());
+    }
+
+    fn enveloped(kind: &str, body: &[u8]) -> Vec<u8> {
+        let line = format!("sqlrsync {kind} 1 {}\n", blake3::hash(body).to_hex());
+        [line.as_bytes(), body].concat()
     }
 
     fn replica() -> ReplicaId {
@@ -259,7 +339,7 @@ mod tests {
         }
     }
 
-    fn manifest_json() -> String {
+    fn manifest_json() -> Value {
         let (hash, id) = ("07".repeat(32), SegmentId([1; 16]));
         serde_json::json!({
             "replica": replica().to_string(), "number": 2, "time": "2026-03-01T12:00:00Z",
@@ -271,6 +351,57 @@ mod tests {
             "segments": [{"id": id.to_string(), "bytes": 5000, "check": "03".repeat(16)}],
             "first_hash20": "04".repeat(20),
         })
-        .to_string()
+    }
+
+    fn merge_json() -> Value {
+        let mut json = manifest_json();
+        let id = "05".repeat(16);
+        json["merge"] = serde_json::json!({
+            "candidate": id, "ends": {"conflict": 1, "candidate": id, "settled": true},
+        });
+        json
+    }
+
+    /// One of each, as what its checksum or its first line is about.
+    fn merging_seeds() -> Vec<(&'static str, Vec<u8>)> {
+        let (root, id) = ("07".repeat(32), "05".repeat(16));
+        let of = ReplicaId::from_bytes([7; 16]);
+        let base = serde_json::json!({"root": root, "version": 1, "candidate": null});
+        let candidate = serde_json::json!({
+            "id": id, "merge_base": base, "adds_to": {"conflict": 1, "candidate": id},
+            "conflicts_before": 3, "content": manifest_json(),
+        });
+        let pointer = serde_json::json!({
+            "replica": of.to_string(), "root": root, "candidate": id, "marked": "2026-03-01T12:00:00Z",
+        });
+        let step = |step: u64, kind: Value| {
+            serde_json::json!({
+                "replica": of.to_string(), "conflict": 1, "step": step, "time": "2026-03-01T12:00:00Z",
+                "author": "a", "message": "m", "client_id": "c", "host": "h", "local_path": "/p",
+                "push_id": id, "nonce": id, "kind": kind,
+            })
+        };
+        let overlap = serde_json::json!({
+            "candidate": id, "merge_base": base, "theirs": 2, "tables": [{"table": "t", "rows": 2}],
+            "reasons": ["r"], "rows": {"hash": id, "bytes": 10},
+        });
+        let opened = step(1, serde_json::json!({"opened": overlap}));
+        let settled = step(2, serde_json::json!({"settled": {"version": 3, "choices": "{}"}}));
+        let client = serde_json::json!({
+            "replica": of.to_string(), "client_id": "c", "host": "h", "local_path": "/p",
+            "time": "2026-03-01T12:00:00Z", "pushed": base, "pulled": [1, 2],
+        });
+        let json = [
+            ("candidate", candidate),
+            ("candidate-root", pointer),
+            ("opened", opened),
+            ("settled", settled),
+            ("client", client),
+        ];
+        let mut seeds: Vec<_> =
+            json.into_iter().map(|(name, json)| (name, json.to_string().into_bytes())).collect();
+        let parents = parents::encode(of, VersionNumber::FIRST, Root([7; 32]), b"data");
+        seeds.push(("parents", parents[CHECK_LEN..].to_vec()));
+        seeds
     }
 }

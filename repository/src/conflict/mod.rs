@@ -19,6 +19,7 @@ use sqlrsync_protocol::page::{ConflictNumber, VersionNumber};
 use crate::candidate::MergeBase;
 use crate::push::Described;
 
+pub(crate) use format::{decode, encode};
 pub use store::ConflictPage;
 
 /// The most tables that a step counts the rows of.
