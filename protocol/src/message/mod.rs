@@ -64,7 +64,7 @@ pub mod limits {
     pub(super) const OPEN_LEN: usize = 50;
     pub(super) const BASE_LEN: usize = 58;
     pub(super) const PROOF_LEN: usize = 54;
-    pub(super) const DONE_LEN: usize = 9;
+    pub(super) const DONE_LEN: usize = 17;
 }
 
 /// One of the two sides of the page stream.
