@@ -18,6 +18,8 @@ pub enum Why {
     NotAllowed,
     /// There is no such replica or version.
     NotFound,
+    /// Something waits to be settled, or is not what it was when somebody looked.
+    Conflict,
     /// This address has too many connections.
     TooMany,
     /// A limit of the server, or it is stopping.
@@ -35,6 +37,7 @@ impl Why {
             Why::BadRequest => Refusal::Invalid,
             Why::NoKey | Why::BadKey | Why::NotAllowed => Refusal::NotAllowed,
             Why::NotFound => Refusal::NotFound,
+            Why::Conflict => Refusal::Conflict,
             Why::TooMany | Why::TryLater => Refusal::TryLater,
             Why::Damaged => Refusal::Integrity,
             Why::Failed => Refusal::Failed,

@@ -5,6 +5,7 @@
 mod activity;
 mod given_keys;
 mod history;
+mod long;
 mod merging;
 mod notices;
 mod pull;
@@ -34,7 +35,11 @@ use crate::settings::Settings;
 pub use activity::{Activity, Doing, Present};
 pub use given_keys::GivenKeys;
 pub use history::{HISTORY_MAX, HistoryPage, ListedReplica, VersionInfo};
-use merging::Maps;
+pub use merging::{
+    Chosen, ConflictInfo, ConflictsPage, DiffFormat, DiffStat, Difference, Error as MergingError, Keep,
+    QueryAnswer, Question, RowsPage, Settlement, error_line,
+};
+use merging::{Maps, Recent};
 pub use notices::{Notice, Notices, Pusher, Subscription};
 pub use pull::PullPlan;
 pub use push::{PushPlan, PushTurn};
@@ -127,6 +132,7 @@ pub struct Backend {
     /// Room for transfers.
     pub rooms: Arc<Rooms>,
     maps: Maps,
+    recent: Recent,
     turns: Arc<Turns>,
     blocking: Semaphore,
     database_bytes_max: u64,
@@ -150,6 +156,7 @@ impl Backend {
             activity,
             rooms: Rooms::new(settings.transfers_max, settings.transfers_per_address_max),
             maps: Maps::default(),
+            recent: Recent::default(),
             turns: Arc::default(),
             blocking: Semaphore::new(BLOCKING_CALLS_MAX),
             database_bytes_max: settings.database_bytes_max.0,
@@ -228,7 +235,8 @@ impl From<sqlrsync_repository::Error> for Refused {
     fn from(error: sqlrsync_repository::Error) -> Refused {
         use sqlrsync_protocol::exchange::Refusal;
         let why = match error.refusal() {
-            Refusal::Invalid | Refusal::Conflict => Why::BadRequest,
+            Refusal::Invalid => Why::BadRequest,
+            Refusal::Conflict => Why::Conflict,
             Refusal::NotAllowed => Why::NotAllowed,
             Refusal::NotFound => Why::NotFound,
             Refusal::TryLater => Why::TryLater,

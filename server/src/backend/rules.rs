@@ -20,6 +20,22 @@ impl Backend {
         Ok(record)
     }
 
+    /// Whether the caller may look into a replica's versions and conflicts.
+    ///
+    /// # Errors
+    /// As [`Backend::pullable`], and [`Caller::may_see`].
+    pub fn may_look(&self, caller: &Caller, name: &RemoteName) -> Result<(), Refused> {
+        self.seen(caller, name).map(drop)
+    }
+
+    /// Whether the caller may settle a replica's conflicts.
+    ///
+    /// # Errors
+    /// As [`Backend::may_look`], and [`Caller::may_settle`].
+    pub fn may_settle(&self, caller: &Caller, name: &RemoteName) -> Result<(), Refused> {
+        caller.may_settle(&self.seen(caller, name)?)
+    }
+
     /// What becomes of a push to a replica that was made from an older version.
     ///
     /// # Errors

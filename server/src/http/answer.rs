@@ -21,6 +21,7 @@ pub const fn status(why: Why) -> StatusCode {
         Why::NoKey | Why::BadKey => StatusCode::UNAUTHORIZED,
         Why::NotAllowed => StatusCode::FORBIDDEN,
         Why::NotFound => StatusCode::NOT_FOUND,
+        Why::Conflict => StatusCode::CONFLICT,
         Why::TooMany => StatusCode::TOO_MANY_REQUESTS,
         Why::TryLater => StatusCode::SERVICE_UNAVAILABLE,
         Why::Damaged | Why::Failed => StatusCode::INTERNAL_SERVER_ERROR,

@@ -94,3 +94,231 @@ fn two_pushes_that_do_not_overlap_become_one_merged_version() {
     assert_eq!(done.messages, ["merged as version 3 of team/app.db, with what others pushed meanwhile"]);
     assert_eq!(texts(&latest(&server)), ["1=by a", "2=row 2 of 1", "3=by b"]);
 }
+
+/// Asks the API: status and JSON, or the text of a refusal.
+fn api(server: &TestServer, key: &str, method: &str, what: &str, body: &str) -> (u16, Value) {
+    let path = format!("/api/v1/replicas/{NAME}/{what}");
+    let len = body.len().to_string();
+    let headers = [("Authorization", key), ("Content-Length", len.as_str())];
+    let headers = if body.is_empty() { &headers[..1] } else { &headers[..] };
+    let (status, head, body) = server.ask(method, &path, headers, body);
+    let body = if head.contains("transfer-encoding: chunked") { unchunked(&body) } else { body };
+    (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
+}
+
+/// A body that came in pieces.
+fn unchunked(body: &str) -> String {
+    let (mut rest, mut whole) = (body, String::new());
+    while let Some((len, after)) = rest.split_once("\r\n") {
+        let len = usize::from_str_radix(len, 16).unwrap();
+        whole.push_str(&after[..len]);
+        rest = &after[len + 2..];
+        if len == 0 {
+            break;
+        }
+    }
+    whole
+}
+
+fn get(server: &TestServer, what: &str) -> Value {
+    let (status, found) = api(server, &server.admin, "GET", what, "");
+    assert_eq!(status, 200, "{what}: {found}");
+    found
+}
+
+fn settle(server: &TestServer, number: u64, body: &Value) -> (u16, Value) {
+    let what = format!("conflicts/{number}/settle");
+    api(server, &server.admin, "POST", &what, &body.to_string())
+}
+
+fn conflict(number: u64) -> Option<ConflictNumber> {
+    ConflictNumber::new(number)
+}
+
+/// Two clients that have changed row 1 both, and one more row each; the second is in conflict 1.
+fn overlapping(server: &TestServer) -> (Own<'_>, Own<'_>) {
+    let mut a = Own::first(server, "a", database(4096, 5, 1));
+    a.push();
+    let mut b = a.second("b");
+    a.sql("UPDATE events SET text = 'by a' WHERE id IN (1, 2)").push();
+    let committed = b.sql("UPDATE events SET text = 'by b' WHERE id IN (1, 3)").push();
+    assert_eq!((committed.version, committed.conflict), (None, conflict(1)));
+    (a, b)
+}
+
+#[test]
+fn overlapping_pushes_are_kept_as_a_conflict_that_is_listed_and_settled_row_by_row() {
+    let server = TestServer::start();
+    let (_a, mut b) = overlapping(&server);
+    assert_eq!(texts(&latest(&server))[..3], ["1=by a", "2=by a", "3=row 3 of 1"], "nothing was published");
+    let page = get(&server, "conflicts");
+    let one = &page["conflicts"][0];
+    assert_eq!((&one["id"], &one["state"], &one["by"]), (&1.into(), &"open".into(), &"admin".into()));
+    assert_eq!((&one["tables"], &one["rows"]), (&json!(["events"]), &1.into()));
+    assert_eq!((&one["host"], &one["base"], &one["theirs"]), (&"b".into(), &1.into(), &2.into()));
+    let rows = get(&server, "conflicts/1/rows");
+    assert_eq!(rows["rows"].as_array().unwrap().len(), 1);
+    let row = &rows["rows"][0];
+    assert_eq!((&row["table"], &row["key"]), (&"events".into(), &json!({"id": 1})));
+    assert_eq!(row["base"]["text"], "row 1 of 1");
+    assert_eq!((&row["theirs"]["text"], &row["mine"]["text"]), (&"by a".into(), &"by b".into()));
+    assert_eq!(row["differs"], json!(["text"]));
+
+    // A later push of the same client adds to it, and does not lose what others did.
+    let committed = b.sql("UPDATE events SET text = 'by b' WHERE id = 4").push();
+    assert_eq!(committed.conflict, conflict(1));
+    assert_eq!(get(&server, "conflicts")["conflicts"].as_array().unwrap().len(), 1);
+
+    let chosen = json!({"rows": [{"table": "events", "key": {"id": 1}, "keep": "mine"}], "latest": 2});
+    assert_eq!(settle(&server, 1, &chosen), (200, json!({"conflict": 1, "version": 3})));
+    assert_eq!(texts(&latest(&server)), ["1=by b", "2=by a", "3=by b", "4=by b", "5=row 5 of 1"]);
+    assert_eq!(get(&server, "conflicts")["conflicts"], json!([]));
+    let over = &get(&server, "conflicts?all=true")["conflicts"][0];
+    assert_eq!(
+        (&over["state"], &over["version"], &over["ended_by"]),
+        (&"settled".into(), &3.into(), &"admin".into())
+    );
+    assert_eq!(settle(&server, 1, &chosen).0, 409, "it is over");
+    let log = get(&server, "audit");
+    let actions: Vec<_> = log["entries"].as_array().unwrap().iter().map(|entry| &entry["action"]).collect();
+    assert_eq!(actions, ["conflict-settled", "conflict-replaced", "conflict-opened"]);
+
+    // What b pushes next is a difference to what it sent.
+    let committed = b.sql("UPDATE events SET text = 'b again' WHERE id = 5").push();
+    assert_eq!((committed.version, committed.merged), (version(4), true));
+    assert_eq!(texts(&latest(&server)), ["1=by b", "2=by a", "3=by b", "4=by b", "5=b again"]);
+}
+
+#[test]
+fn all_rows_are_settled_for_one_side_and_the_rest_is_merged() {
+    for (keep, first) in [("theirs", "1=by a"), ("mine", "1=by b")] {
+        let server = TestServer::start();
+        overlapping(&server);
+        assert_eq!(settle(&server, 1, &json!({"keep": keep})).0, 200, "{keep}");
+        assert_eq!(texts(&latest(&server))[..3], [first, "2=by a", "3=by b"]);
+    }
+}
+
+#[test]
+fn a_settlement_is_not_done_where_there_is_something_new_to_choose() {
+    let server = TestServer::start();
+    let (mut a, _b) = overlapping(&server);
+    // Nothing to choose: it is merged with the rest.
+    a.sql("UPDATE events SET text = 'a again' WHERE id = 5").push();
+    // Row 3 is in the candidate too.
+    a.sql("UPDATE events SET text = 'a as well' WHERE id = 3").push();
+    let (status, text) = settle(&server, 1, &json!({"keep": "mine", "latest": 2}));
+    assert_eq!(status, 409, "{text}");
+    assert!(text.as_str().unwrap().contains("version 4 came meanwhile"), "{text}");
+    let rows = get(&server, "conflicts/1/rows");
+    assert_eq!((&rows["all"], &rows["theirs"]), (&2.into(), &4.into()));
+    assert_eq!(get(&server, "conflicts/1")["theirs"], 4);
+    assert_eq!(settle(&server, 1, &json!({"keep": "mine", "latest": 4})).0, 200);
+    assert_eq!(texts(&latest(&server)), ["1=by b", "2=by a", "3=by b", "4=row 4 of 1", "5=a again"]);
+}
+
+#[test]
+fn a_pull_key_sees_conflicts_and_settles_none() {
+    let server = TestServer::start();
+    overlapping(&server);
+    let pull = server.key(Kind::AccountPull, "team");
+    let foreign = server.key(Kind::AccountAdmin, "other");
+    for what in ["conflicts", "conflicts/1", "conflicts/1/rows", "diff?from=1&to=2"] {
+        assert_eq!(api(&server, &pull, "GET", what, "").0, 200, "{what}");
+        assert_eq!(api(&server, &foreign, "GET", what, "").0, 403, "{what}");
+    }
+    let body = json!({"keep": "mine"}).to_string();
+    for key in [&pull, &foreign] {
+        assert_eq!(api(&server, key, "POST", "conflicts/1/settle", &body).0, 403);
+    }
+    let push = server.replica_key(Kind::ReplicaPush, "app.db");
+    assert_eq!(api(&server, &push, "POST", "conflicts/1/settle", "{}").0, 400);
+    assert_eq!(api(&server, &push, "POST", "conflicts/1/settle", &body).0, 200);
+    assert_eq!(api(&server, &pull, "GET", "conflicts/2", "").0, 404);
+}
+
+#[test]
+fn two_clients_that_push_in_turns_and_never_pull_lose_nothing() {
+    let server = TestServer::start();
+    let mut a = Own::first(&server, "a", database(4096, 2, 1));
+    a.push();
+    let mut b = a.second("b");
+    for round in 0..50 {
+        for (client, name) in [(&mut a, "a"), (&mut b, "b")] {
+            let id = 1000 + 2 * round + i64::from(name == "b");
+            client.sql(&format!("INSERT INTO events (id, text) VALUES ({id}, '{name} {round}')"));
+            assert_eq!(client.push().conflict, None, "{name} {round}");
+        }
+    }
+    let found = texts(&latest(&server));
+    assert_eq!(found.len(), 102, "{found:?}");
+    a.pull();
+    assert_eq!(texts(&a.content), found);
+}
+
+#[test]
+fn the_policy_decides_and_force_overtakes() {
+    let server = TestServer::start();
+    let mut a = Own::first(&server, "a", database(4096, 3, 1));
+    a.push();
+    let mut b = a.second("b");
+    let policy = |rule: &str| {
+        let body = json!({"policy": rule}).to_string();
+        assert_eq!(api(&server, &server.admin, "PUT", "policy", &body).0, 200);
+    };
+    a.sql("UPDATE events SET text = 'by a' WHERE id = 1").push();
+    policy("reject");
+    let failed = b.sql("UPDATE events SET text = 'by b' WHERE id = 3").try_push().unwrap_err();
+    let ExchangeError::Peer { refusal, text } = &failed else { panic!("{failed:?}") };
+    assert_eq!(*refusal, Refusal::Conflict);
+    assert!(text.contains("version 2, the latest"), "{text}");
+    policy("latest-wins");
+    let committed = b.push();
+    assert_eq!((committed.version, committed.overtook), (version(3), true));
+    assert_eq!(texts(&latest(&server)), ["1=row 1 of 1", "2=row 2 of 1", "3=by b"]);
+    policy("merge");
+    a.force = true;
+    let committed = a.sql("UPDATE events SET text = 'a forces' WHERE id = 3").push();
+    assert_eq!((committed.version, committed.overtook), (version(4), true));
+    assert_eq!(texts(&latest(&server)), ["1=by a", "2=row 2 of 1", "3=a forces"]);
+}
+
+#[test]
+fn differences_and_queries_of_versions_are_answered() {
+    let server = TestServer::start();
+    let mut a = Own::first(&server, "a", database(4096, 5, 1));
+    a.push();
+    a.sql("UPDATE events SET text = 'x' WHERE id = 2; DELETE FROM events WHERE id = 3").push();
+    let text = match get(&server, "diff?from=1&to=2") {
+        Value::String(lines) => lines,
+        other => panic!("{other}"),
+    };
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert_eq!((&lines[0]["op"], &lines[0]["key"]), (&"update".into(), &json!({"id": 2})));
+    assert_eq!(
+        (&lines[0]["before"]["text"], &lines[0]["after"]["text"]),
+        (&"row 2 of 1".into(), &"x".into())
+    );
+    assert_eq!((&lines[1]["op"], &lines[1]["after"]), (&"delete".into(), &Value::Null));
+    let stat = get(&server, "diff?from=1&to=2&stat=1");
+    assert_eq!(stat["rows"]["events"], json!({"insert": 0, "update": 1, "delete": 1}));
+    let sql = get(&server, "diff?from=1&to=2&format=sql");
+    assert!(sql.as_str().unwrap().contains("UPDATE"), "{sql}");
+    assert_eq!(api(&server, &server.admin, "GET", "diff?from=1&to=3", "").0, 404);
+    assert_eq!(api(&server, &server.admin, "GET", "diff?from=0&to=1", "").0, 400);
+
+    let ask = |body: Value| api(&server, &server.admin, "POST", "query", &body.to_string());
+    let (status, found) =
+        ask(json!({"version": 1, "sql": "SELECT id, text FROM events ORDER BY id", "limit": 2}));
+    assert_eq!(status, 200, "{found}");
+    assert_eq!(found["columns"], json!(["id", "text"]));
+    assert_eq!(
+        (&found["rows"], &found["more"]),
+        (&json!([[1, "row 1 of 1"], [2, "row 2 of 1"]]), &true.into())
+    );
+    assert_eq!(ask(json!({"sql": "SELECT count(*) FROM events"})).1["rows"], json!([[4]]));
+    for wrong in ["DELETE FROM events", "SELECT", "SELECT 1; SELECT 2", "ATTACH 'x' AS y"] {
+        assert_eq!(ask(json!({"sql": wrong})).0, 400, "{wrong}");
+    }
+}

@@ -175,7 +175,9 @@ impl Socket {
     /// What ends a push: CONFIG first, then texts, then the close.
     fn push_answer(&mut self) -> Result<(), Broken> {
         let Message::Text(first) = self.read()? else { return Err(Broken("no text at the end".to_owned())) };
-        if !first.starts_with("CONFIG=") || !first.contains("committedVersionID") {
+        // In version 3 a push can end without a version, as a conflict.
+        let has_version = first.contains("committedVersionID") || self.version >= 3;
+        if !first.starts_with("CONFIG=") || !has_version {
             return Err(Broken(format!("the first text after the commit is {first}")));
         }
         self.text(first.as_str())?;

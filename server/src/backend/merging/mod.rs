@@ -11,10 +11,14 @@
 //! - Nothing is guessed: where it is not known what a push was made from, and it matters, it is a conflict.
 
 mod bases;
+mod conflicts;
 mod json;
+mod look;
 mod maps;
 mod overlap;
 mod push;
+mod settle;
+mod shown;
 mod versions;
 
 use sqlrsync_database::version::VersionError;
@@ -23,8 +27,14 @@ use sqlrsync_protocol::content::ContentError;
 use sqlrsync_protocol::exchange::{Fault, Refusal};
 use sqlrsync_protocol::page::VersionNumber;
 
+use crate::refused::{Refused, Why};
+
+pub use conflicts::{ConflictInfo, ConflictsPage, RowsPage};
+pub use look::{DiffFormat, DiffStat, Difference, QueryAnswer, Question, error_line};
 pub(super) use maps::Maps;
 pub(super) use push::Push;
+pub use settle::{Chosen, Keep, Settlement};
+pub(super) use shown::Recent;
 
 /// The push was not made from the latest version, and the replica takes no other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -58,6 +68,15 @@ pub enum Error {
     /// The policy.
     #[error(transparent)]
     Rejected(#[from] Rejected),
+    /// A settlement names a row of a table, or with a key, that there is not.
+    #[error("there is no table {0:?}, or it has no key of that form")]
+    NoSuchRow(String),
+    /// A settlement has to choose for more rows than it may.
+    #[error("more than {0} rows differ: settle it with --keep theirs or --keep mine")]
+    TooManyRows(usize),
+    /// A settlement does not say what becomes of these.
+    #[error("nothing was settled: {0} rows are left to choose")]
+    LeftToChoose(u64),
 }
 
 impl Error {
@@ -83,7 +102,8 @@ impl Fault for Error {
             Error::Pages(error) => error.refusal(),
             Error::Version(error) => error.refusal(),
             Error::Merge(merge::Error::TimeUp) => Refusal::TryLater,
-            Error::Rejected(_) => Refusal::Conflict,
+            Error::Rejected(_) | Error::LeftToChoose(_) => Refusal::Conflict,
+            Error::NoSuchRow(_) | Error::TooManyRows(_) => Refusal::Invalid,
             Error::Rows(_) | Error::Merge(_) => Refusal::Failed,
         }
     }
@@ -96,8 +116,28 @@ impl Fault for Error {
             Error::Merge(merge::Error::TimeUp) => {
                 "merging took longer than it may: try again later".to_owned()
             }
-            Error::Rejected(rejected) => rejected.to_string(),
+            Error::Rejected(_) | Error::NoSuchRow(_) | Error::TooManyRows(_) | Error::LeftToChoose(_) => {
+                self.to_string()
+            }
             Error::Rows(_) | Error::Merge(_) => "the server could not compare the versions".to_owned(),
         }
+    }
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Refused {
+        let why = match error.refusal() {
+            Refusal::Conflict => Why::Conflict,
+            Refusal::Invalid => Why::BadRequest,
+            Refusal::NotAllowed => Why::NotAllowed,
+            Refusal::NotFound => Why::NotFound,
+            Refusal::TryLater => Why::TryLater,
+            Refusal::Integrity => Why::Damaged,
+            Refusal::Failed => Why::Failed,
+        };
+        if matches!(why, Why::Failed | Why::Damaged | Why::TryLater) {
+            tracing::error!(%error, "versions could not be compared or merged");
+        }
+        Refused::new(why, error.public_text())
     }
 }

@@ -5,15 +5,16 @@
 
 use serde_json::{Value as Json, json};
 use sqlrsync_database::merge::{Conflict, ConflictRow, Limits, Reason};
-use sqlrsync_database::rows::Encoding;
+use sqlrsync_database::rows::{self, Change, Counts, Encoding, Go, Row, RowChange, Value};
 use sqlrsync_protocol::page::VersionNumber;
 use sqlrsync_protocol::text::printable;
 use sqlrsync_repository::{
     CONFLICT_REASONS_MAX, CONFLICT_ROWS_BYTES_MAX, CONFLICT_TABLES_MAX, CONFLICT_TEXT_BYTES_MAX, Candidate,
-    MergeBase, Overlap, TableRows,
+    Manifest, MergeBase, Overlap, TableRows,
 };
 
-use super::json;
+use super::versions::Versions;
+use super::{Error, json};
 
 /// How many rows of a conflict are kept for the listing.
 const ROWS_MAX: usize = 50_000;
@@ -24,11 +25,15 @@ const ROW_BYTES_MAX: usize = 12 << 20;
 /// The longest value that is kept whole, in bytes.
 const VALUE_BYTES_MAX: usize = 16 << 10;
 
+/// Said where it is not known what a candidate was made from.
+pub(super) const UNKNOWN_BASE: &str =
+    "it is not known which version the pushed database was made from, and nothing is merged by guess";
+
 /// What overlaps, ready to be stored.
 #[derive(Default)]
 pub(super) struct Found {
     /// Rows in conflict, by table.
-    tables: Vec<TableRows>,
+    pub tables: Vec<TableRows>,
     /// How many rows are in conflict.
     pub row_count: u64,
     /// Why, as sentences.
@@ -48,16 +53,54 @@ impl Found {
         Found { reasons: vec![sentence(why)], ..Found::default() }
     }
 
+    /// Where it is not known what the candidate was made from: every row in which it differs from theirs is
+    /// somebody's to choose.
+    pub fn without_base(versions: &Versions<'_>, theirs: &Manifest, mine: &Manifest) -> Result<Found, Error> {
+        let mut found = Found::because(UNKNOWN_BASE);
+        if let Err(error) = found.add_differences(versions, theirs, mine) {
+            found.reasons.push(sentence(&error.of_a_content()?));
+        }
+        Ok(found)
+    }
+
+    fn add_differences(
+        &mut self,
+        versions: &Versions<'_>,
+        theirs: &Manifest,
+        mine: &Manifest,
+    ) -> Result<(), Error> {
+        let (old, new, touched) = versions.compare(theirs, mine)?;
+        let mut kept = 0;
+        let mut sink = |change: Change| {
+            match change {
+                Change::Schema(change) if self.reasons.len() < CONFLICT_REASONS_MAX => {
+                    self.reasons.push(sentence(&format!("{} {} differs", change.kind.as_str(), change.name)));
+                }
+                Change::Row(change) if kept < ROWS_MAX => {
+                    kept += 1;
+                    push_line(&mut self.rows, &difference_line(&change));
+                }
+                Change::Schema(_) | Change::Row(_) => {}
+            }
+            Ok(Go::On)
+        };
+        let (old, new) = (&old.database, &new.database);
+        let summary = rows::diff(old.connection(), new.connection(), &touched, &mut sink);
+        old.check()?;
+        new.check()?;
+        let summary = summary?;
+        self.row_count = summary.rows().total();
+        let table =
+            |(table, counts): (&String, &Counts)| TableRows { table: cut(table), rows: counts.total() };
+        self.tables = summary.tables.iter().take(CONFLICT_TABLES_MAX).map(table).collect();
+        Ok(())
+    }
+
     /// What a merge has found.
     pub fn of(conflict: &Conflict, encoding: Encoding) -> Found {
         let mut rows = Vec::new();
         for row in &conflict.rows {
-            let line = line(row, &conflict.reasons, encoding);
-            if rows.len() + line.len() >= CONFLICT_ROWS_BYTES_MAX {
-                break;
-            }
-            rows.extend_from_slice(line.as_bytes());
-            rows.push(b'\n');
+            push_line(&mut rows, &line(row, &conflict.reasons, encoding));
         }
         let table =
             |of: &sqlrsync_database::merge::TableConflict| TableRows { table: cut(&of.table), rows: of.rows };
@@ -84,6 +127,41 @@ impl Found {
     }
 }
 
+/// Adds a line while there is room; the rest is only counted.
+fn push_line(rows: &mut Vec<u8>, line: &str) {
+    if rows.len() + line.len() < CONFLICT_ROWS_BYTES_MAX {
+        rows.extend_from_slice(line.as_bytes());
+        rows.push(b'\n');
+    }
+}
+
+/// A row that differs, where there is no base.
+fn difference_line(change: &RowChange) -> String {
+    let RowChange { table, table_before, encoding, key, before, after, .. } = change;
+    let keyed = if after.is_some() { table } else { table_before };
+    let (theirs, mine) = (shortened(before.as_ref()), shortened(after.as_ref()));
+    json!({
+        "table": table.name,
+        "key": json::key(keyed, key, *encoding),
+        "base": null,
+        "theirs": json::row(table_before, theirs.as_ref(), *encoding),
+        "mine": json::row(table, mine.as_ref(), *encoding),
+        "differs": [], "cut": [], "why": null,
+    })
+    .to_string()
+}
+
+/// A row whose values are as long as they may be in a listing.
+fn shortened(row: Option<&Row>) -> Option<Row> {
+    let mut row = row?.clone();
+    for value in &mut row.values {
+        if let Value::Text(bytes) | Value::Blob(bytes) = value {
+            bytes.truncate(VALUE_BYTES_MAX);
+        }
+    }
+    Some(row)
+}
+
 /// A row in conflict as the listing shows it.
 fn line(row: &ConflictRow, reasons: &[Reason], encoding: Encoding) -> String {
     let names = |columns: &[usize]| -> Vec<&str> {
@@ -103,7 +181,7 @@ fn line(row: &ConflictRow, reasons: &[Reason], encoding: Encoding) -> String {
         "base": json::row(&row.table, row.base.as_ref(), encoding),
         "theirs": json::row(&row.table, row.theirs.as_ref(), encoding),
         "mine": json::row(&row.table, row.mine.as_ref(), encoding),
-        "differing": names(&row.differing),
+        "differs": names(&row.differing),
         "cut": names(&row.cut),
         "why": why,
     })

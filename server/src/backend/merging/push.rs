@@ -108,9 +108,10 @@ impl Push<'_> {
         let open = adds_to.map(|to| replica.conflict(to.conflict)).transpose()?.flatten();
         let base = merge_base.as_ref().map(|base| replica.merge_base(base)).transpose()?.flatten();
         let found = match &base {
-            None => Ok(Found::because(
-                "it is not known which version the pushed database was made from: nothing is merged by guess",
-            )),
+            None => {
+                let versions = Versions::new(&replica, &self.backend.maps, MERGE_TIME);
+                Found::without_base(&versions, latest, &candidate.content)
+            }
             Some(base) => {
                 let versions = Versions::new(&replica, &self.backend.maps, MERGE_TIME);
                 let options = MergeOptions {

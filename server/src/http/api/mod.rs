@@ -4,6 +4,8 @@
 //! takes them all: [`ROUTES`] says which there are. Each has a function here with its OpenAPI description;
 //! a test holds the two together.
 
+mod conflicts;
+mod look;
 mod openapi;
 mod replica;
 mod rules;
@@ -47,6 +49,12 @@ pub const ROUTES: &[(&str, &[Method])] = &[
     ("status", &[Method::GET]),
     ("policy", &[Method::GET, Method::PUT]),
     ("audit", &[Method::GET]),
+    ("conflicts", &[Method::GET]),
+    ("conflicts/{number}", &[Method::GET]),
+    ("conflicts/{number}/rows", &[Method::GET]),
+    ("conflicts/{number}/settle", &[Method::POST]),
+    ("diff", &[Method::GET]),
+    ("query", &[Method::POST]),
 ];
 
 /// A request about a replica.
@@ -89,6 +97,12 @@ pub async fn of_replica(
             ("policy", Method::PUT) => rules::set_policy(asked).await,
             ("policy", _) => rules::policy(asked).await,
             ("audit", _) => rules::audit(asked).await,
+            ("conflicts", _) => conflicts::conflicts(asked).await,
+            ("conflicts/{number}", _) => conflicts::conflict(asked).await,
+            ("conflicts/{number}/rows", _) => conflicts::rows(asked).await,
+            ("conflicts/{number}/settle", _) => conflicts::settle(asked).await,
+            ("diff", _) => look::diff(asked).await,
+            ("query", _) => look::query(asked).await,
             _ => Ok(handlers::nothing_here(asked.uri).await),
         }
     };
@@ -148,6 +162,46 @@ impl Asked {
                 call(backend, caller, &name)
             });
             call.await
+        }
+    }
+
+    /// As [`Asked::call`], for a call that may take minutes.
+    fn long<T, F>(&self, call: F) -> impl Future<Output = Result<T, Refused>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Arc<Backend>, Caller, &RemoteName) -> Result<T, Refused> + Send + 'static,
+    {
+        let (key, name, address) = (self.key.clone(), self.name.clone(), self.address);
+        let (backend, wait) = (self.app.backend.clone(), self.app.limits.busy_wait);
+        // Room and turns are for those that may.
+        let may = self.call(|backend, caller, name| backend.may_look(&caller, name));
+        async move {
+            may.await?;
+            let call = move |backend: &Arc<Backend>| {
+                let caller = backend.authenticate(key.as_ref())?;
+                call(backend, caller, &name)
+            };
+            backend.long(address, wait, call).await
+        }
+    }
+
+    /// As [`Asked::long`], with the turn to make a version.
+    fn long_with_turn<T, F>(&self, call: F) -> impl Future<Output = Result<T, Refused>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Arc<Backend>, Caller, &RemoteName) -> Result<T, Refused> + Send + 'static,
+    {
+        let (key, name, address) = (self.key.clone(), self.name.clone(), self.address);
+        let (backend, wait) = (self.app.backend.clone(), self.app.limits.busy_wait);
+        let may = self.call(|backend, caller, name| backend.may_settle(&caller, name));
+        async move {
+            may.await?;
+            let turn = name.clone();
+            let call = move |backend: &Arc<Backend>| {
+                let caller = backend.authenticate(key.as_ref())?;
+                call(backend, caller, &name)
+            };
+            backend.long_with_turn(&turn, address, wait, call).await
         }
     }
 

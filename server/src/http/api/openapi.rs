@@ -5,7 +5,7 @@ use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
 use super::super::answer;
-use super::{replica, rules};
+use super::{conflicts, look, replica, rules};
 
 /// Everything below `/api/v1`.
 #[derive(OpenApi)]
@@ -26,6 +26,12 @@ use super::{replica, rules};
         rules::policy,
         rules::set_policy,
         rules::audit,
+        conflicts::conflicts,
+        conflicts::conflict,
+        conflicts::rows,
+        conflicts::settle,
+        look::diff,
+        look::query,
     )
 )]
 struct Document;

@@ -1,0 +1,342 @@
+//! The settlement of a conflict: a merge with what somebody chose, and a version like any other.
+//!
+//! It is settled as it was looked at: where the latest version has moved on since and there is something new to
+//! choose, nothing is settled. What others did meanwhile that overlaps with nothing is merged as always.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json, json};
+use sqlrsync_database::merge::{MergeOptions, Resolutions, Side};
+use sqlrsync_database::rows::{self, Change, Go, Key, Schema};
+use sqlrsync_protocol::canonical::HeaderFields;
+use sqlrsync_protocol::content::ContentError;
+use sqlrsync_protocol::page::{ConflictNumber, Geometry, VersionNumber};
+use sqlrsync_protocol::remote::RemoteName;
+use sqlrsync_repository::{
+    CHOICES_BYTES_MAX, Candidate, Described, Error as Repository, MESSAGE_BYTES_MAX, Manifest, MergePages,
+    MergedPages, Permission,
+};
+use utoipa::ToSchema;
+
+use super::conflicts::{Found, candidate_of};
+use super::versions::{MERGE_TIME, Outcome, Three, Versions};
+use super::{Error, json, overlap};
+use crate::access::Caller;
+use crate::backend::{Backend, ClientSays, Pusher, rules};
+use crate::catalog::{Audit, Subject};
+use crate::refused::{Refused, Why};
+use crate::sessions::Ground;
+
+/// The most rows that may be named.
+const ROWS_MAX: usize = 100_000;
+
+/// How often others may be first.
+const ATTEMPTS_MAX: u32 = 16;
+
+/// Whose outcome counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// The latest version's.
+    Theirs,
+    /// The candidate's.
+    Mine,
+}
+
+impl Keep {
+    const fn side(self) -> Side {
+        match self {
+            Keep::Theirs => Side::Theirs,
+            Keep::Mine => Side::Mine,
+        }
+    }
+}
+
+/// What somebody chose.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Settlement {
+    /// For all that `rows` does not name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<Keep>,
+    /// For single rows.
+    #[serde(default)]
+    pub rows: Vec<Chosen>,
+    /// What the version is about.
+    #[serde(default)]
+    pub message: String,
+    /// The version that the rows were compared with when they were looked at: `theirs` of the conflict. Where
+    /// it is left out, the one that the conflict was opened against.
+    #[serde(default, alias = "seen", skip_serializing_if = "Option::is_none")]
+    pub latest: Option<u64>,
+}
+
+/// A row, and what becomes of it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Chosen {
+    /// Its table.
+    pub table: String,
+    /// Its key, as the conflict's rows have it.
+    #[schema(value_type = Object)]
+    pub key: Map<String, Json>,
+    /// Whose outcome counts.
+    pub keep: Keep,
+}
+
+/// A settlement under way.
+struct Settling<'a> {
+    backend: &'a Arc<Backend>,
+    caller: &'a Caller,
+    address: Option<IpAddr>,
+    found: &'a Found,
+    candidate: Candidate,
+    wanted: &'a Settlement,
+}
+
+impl Backend {
+    /// Settles a conflict: gives the version that came of it. The push's turn is the caller's.
+    ///
+    /// # Errors
+    /// [`Why::NotAllowed`]; [`Why::Conflict`] where there is more to choose, or it is over.
+    pub fn settle(
+        self: &Arc<Backend>,
+        caller: &Caller,
+        name: &RemoteName,
+        number: ConflictNumber,
+        wanted: &Settlement,
+        address: Option<IpAddr>,
+    ) -> Result<VersionNumber, Refused> {
+        let bad = |what: &str| Err(Refused::new(Why::BadRequest, what));
+        if wanted.keep.is_none() && wanted.rows.is_empty() {
+            return bad("say what is kept: theirs or mine, for all rows or by row");
+        }
+        if wanted.rows.len() > ROWS_MAX || wanted.message.len() > MESSAGE_BYTES_MAX {
+            return bad("that is more than a settlement may have");
+        }
+        for _ in 0..ATTEMPTS_MAX {
+            let found = self.find_conflict(caller, name, number)?;
+            caller.may_settle(&found.record)?;
+            if let Some(version) = found.ended {
+                let text = format!("conflict {number} of {name} is over: it ended with version {version}");
+                return Err(Refused::new(Why::Conflict, text));
+            }
+            let candidate = candidate_of(&found.replica, &found.conflict)?;
+            let settling = Settling { backend: self, caller, address, found: &found, candidate, wanted };
+            let latest = found.replica.latest()?;
+            let latest =
+                latest.ok_or_else(|| Refused::new(Why::NotFound, format!("{name} has no version")))?;
+            settling.is_as_it_was_seen(&latest)?;
+            if let Some(version) = settling.attempt(&latest)? {
+                return Ok(version);
+            }
+        }
+        Err(Refused::new(Why::TryLater, "others were first again and again: try again later"))
+    }
+}
+
+impl Settling<'_> {
+    /// Refuses where there is something to choose that was not there when somebody looked.
+    fn is_as_it_was_seen(&self, latest: &Manifest) -> Result<(), Refused> {
+        let Found { record, replica, conflict, .. } = self.found;
+        let seen = self.wanted.latest.unwrap_or(conflict.overlap.theirs.get());
+        if seen == latest.number.get() {
+            return Ok(());
+        }
+        let moved = |what: &str| {
+            let text =
+                format!("version {} came meanwhile, {what}: look at the conflict again", latest.number);
+            Err(Refused::new(Why::Conflict, text))
+        };
+        let then = VersionNumber::new(seen).map(|seen| replica.manifest(seen)).transpose()?.flatten();
+        let Some(then) = then.filter(|then| then.number < latest.number) else {
+            return moved("and what was looked at is not known");
+        };
+        let shown =
+            |at: &Manifest| self.backend.shown_against(replica, conflict, &self.candidate, at, record.policy);
+        let (then, now) = (shown(&then)?, shown(latest)?);
+        let listed = |shown: &super::shown::Shown| shown.lines().count() as u64 == shown.row_count;
+        if !listed(&then) || !listed(&now) {
+            return moved("and the conflict has more rows than are kept to compare");
+        }
+        let known: HashSet<&[u8]> = then.lines().collect();
+        let new = now.lines().filter(|line| !known.contains(line) || is_cut(line)).count();
+        if new > 0 || now.reasons.iter().any(|reason| !then.reasons.contains(reason)) {
+            return moved(&format!("with {new} rows that are new to choose"));
+        }
+        Ok(())
+    }
+
+    /// `None` where somebody was first.
+    fn attempt(&self, latest: &Manifest) -> Result<Option<VersionNumber>, Refused> {
+        let Found { record, replica, conflict, .. } = self.found;
+        let versions = Versions::new(replica, &self.backend.maps, MERGE_TIME);
+        let base = conflict.overlap.merge_base.as_ref().map(|base| replica.merge_base(base)).transpose()?;
+        let base = base.flatten();
+        let outcome = self.resolutions(&versions, base.as_ref(), latest).and_then(|resolve| {
+            let options = MergeOptions {
+                cells: record.policy.cells,
+                renumber: record.policy.renumber,
+                limits: overlap::limits(),
+            };
+            // Where it is not known what the candidate was made from, each row in which it differs is chosen.
+            let base = base.as_ref().unwrap_or(latest);
+            versions.merge(Three { base, theirs: latest, mine: &self.candidate.content }, &options, &resolve)
+        });
+        let whole = self.wanted.keep.filter(|_| self.wanted.rows.is_empty());
+        match (outcome, whole) {
+            (Ok(Outcome::Merged { on, mut written, .. }), _) => {
+                let on = if on == Side::Theirs { latest } else { &self.candidate.content };
+                let header = (written.geometry, written.fields);
+                let mut pages =
+                    written.pages().map(|page| page.map_err(|error| Box::new(error) as ContentError));
+                self.commit(latest, on, header, &mut pages)
+            }
+            // Nothing can be put together here: one of the two as it is.
+            (Ok(Outcome::Conflict(conflict, _)), Some(keep)) if !conflict.can_be_settled() => {
+                self.take_whole(latest, keep)
+            }
+            (Ok(Outcome::Conflict(conflict, _)), _) => Err(left_to_choose(&conflict)),
+            (Err(error), Some(keep)) => {
+                error.of_a_content()?;
+                self.take_whole(latest, keep)
+            }
+            (Err(error), None) => Err(error.into()),
+        }
+    }
+
+    fn take_whole(&self, latest: &Manifest, keep: Keep) -> Result<Option<VersionNumber>, Refused> {
+        let on = if keep == Keep::Theirs { latest } else { &self.candidate.content };
+        self.commit(latest, on, (on.geometry, on.fields), &mut std::iter::empty())
+    }
+
+    /// What was chosen, as the merge takes it.
+    fn resolutions(
+        &self,
+        versions: &Versions<'_>,
+        base: Option<&Manifest>,
+        latest: &Manifest,
+    ) -> Result<Resolutions, Error> {
+        let mut chosen: HashMap<(String, Key), Side> = HashMap::new();
+        if !self.wanted.rows.is_empty() {
+            let schemas = [versions.open(latest)?.schema, versions.open(&self.candidate.content)?.schema];
+            for row in &self.wanted.rows {
+                let key = key_of(&schemas, row).ok_or_else(|| Error::NoSuchRow(row.table.clone()))?;
+                chosen.insert((row.table.clone(), key), row.keep.side());
+            }
+        }
+        let default = self.wanted.keep.map(Keep::side);
+        if base.is_none() {
+            self.choose_all(versions, latest, &mut chosen)?;
+        }
+        Ok(Resolutions { default, rows: chosen })
+    }
+
+    /// Names each row in which the candidate differs from the latest version: without a base all of them are
+    /// somebody's to choose, and to a merge none is.
+    fn choose_all(
+        &self,
+        versions: &Versions<'_>,
+        latest: &Manifest,
+        chosen: &mut HashMap<(String, Key), Side>,
+    ) -> Result<(), Error> {
+        let default = self.wanted.keep.map(Keep::side);
+        let (old, new, touched) = versions.compare(latest, &self.candidate.content)?;
+        let mut missing = 0;
+        let mut sink = |change: Change| {
+            let Change::Row(change) = change else { return Ok(Go::On) };
+            let name = (change.table.name.clone(), change.key);
+            if !chosen.contains_key(&name) {
+                match default {
+                    Some(side) => drop(chosen.insert(name, side)),
+                    None => missing += 1,
+                }
+            }
+            Ok(if chosen.len() > ROWS_MAX { Go::Stop } else { Go::On })
+        };
+        let (old, new) = (&old.database, &new.database);
+        let summary = rows::diff(old.connection(), new.connection(), &touched, &mut sink);
+        old.check()?;
+        new.check()?;
+        if summary?.stopped {
+            return Err(Error::TooManyRows(ROWS_MAX));
+        }
+        if missing > 0 { Err(Error::LeftToChoose(missing)) } else { Ok(()) }
+    }
+
+    fn commit(
+        &self,
+        latest: &Manifest,
+        on: &Manifest,
+        (geometry, fields): (Geometry, HeaderFields),
+        pages: &mut MergedPages<'_>,
+    ) -> Result<Option<VersionNumber>, Refused> {
+        let Found { record, replica, conflict, .. } = self.found;
+        let key = self.caller.key();
+        let described = Described {
+            author: key.map(|key| key.label.clone()).unwrap_or_default(),
+            message: if self.wanted.message.is_empty() {
+                format!("settles conflict {}", conflict.number)
+            } else {
+                self.wanted.message.clone()
+            },
+            ..Described::default()
+        };
+        let ground = Ground { key: key.map(|key| key.id), open_replica: None };
+        let backend = self.backend.clone();
+        let merge = MergePages {
+            after: latest,
+            candidate: &self.candidate,
+            on,
+            geometry,
+            fields,
+            ends: Some(conflict),
+            settled: true,
+            described: described.clone(),
+            permission: Permission::new(move || backend.still_holds(&ground).is_ok()),
+        };
+        let version = match replica.commit_merge(&merge, pages) {
+            Ok(Some(version)) => version,
+            // Looked at again, it says what has become of it.
+            Ok(None) | Err(Repository::InConflict(_) | Repository::ConflictIsOver { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let choices = serde_json::to_string(self.wanted).unwrap_or_default();
+        let choices = if choices.len() > CHOICES_BYTES_MAX { String::new() } else { choices };
+        replica.end_conflict(conflict, &version, choices, described)?;
+        let subject = Subject::replica(record).version(version.number.get()).conflict(conflict.number.get());
+        let details = json!({
+            "keep": self.wanted.keep, "rows": self.wanted.rows.len(), "onto": latest.number.get(),
+        });
+        let actor = rules::actor(self.caller, self.address, &ClientSays::default());
+        self.backend.note(&Audit { actor, action: "conflict-settled", subject, details });
+        self.backend.notices.announce(&record.name(), version.number, Pusher::default());
+        Ok(Some(version.number))
+    }
+}
+
+/// Whether a line of a row has values that were cut: then it does not say all of the row.
+fn is_cut(line: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Row {
+        #[serde(default)]
+        cut: Vec<String>,
+    }
+    serde_json::from_slice::<Row>(line).map_or(true, |row| !row.cut.is_empty())
+}
+
+fn key_of(schemas: &[Schema], row: &Chosen) -> Option<Key> {
+    schemas.iter().find_map(|schema| json::parse_key(schema.table(&row.table)?, schema.encoding, &row.key))
+}
+
+fn left_to_choose(conflict: &sqlrsync_database::merge::Conflict) -> Refused {
+    let mut text = format!("nothing was settled: {} rows are left to choose", conflict.row_count);
+    for reason in conflict.reasons.iter().take(4) {
+        text.push_str("; ");
+        text.push_str(&reason.to_string());
+    }
+    Refused::new(Why::Conflict, sqlrsync_protocol::text::printable(&text))
+}

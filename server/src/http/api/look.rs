@@ -1,0 +1,179 @@
+//! Looking into versions: differences as a stream, and queries.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::HeaderValue;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::stream;
+use serde::Deserialize;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use utoipa::IntoParams;
+
+use super::super::answer;
+use super::{Asked, version};
+use crate::backend::{DiffFormat, DiffStat, Difference, QueryAnswer, Question, error_line};
+use crate::refused::Refused;
+
+/// How much is collected before it goes out, in bytes.
+const CHUNK_BYTES: usize = 32 << 10;
+
+/// How many chunks wait for a reader that is slow.
+const CHUNKS_WAITING_MAX: usize = 8;
+
+/// What is asked for of a difference.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct DiffQuery {
+    /// The older version.
+    #[param(minimum = 1)]
+    from: u64,
+    /// The newer version.
+    #[param(minimum = 1)]
+    to: u64,
+    /// Only numbers by table, as one object.
+    stat: Option<String>,
+    /// How it is written: `json`, an object a line; `sql`; or `changeset`.
+    #[serde(default)]
+    format: DiffFormat,
+}
+
+/// Which rows differ between two versions, as they are found. For keys of the replica.
+///
+/// As lines of JSON each has `table`, `key`, `op` (`insert`, `update`, `delete`), `before` and `after`; a change
+/// of the schema has `schema` and `name` in place of the first two. A last line with `error` says that it could
+/// not be finished.
+#[utoipa::path(
+    get, path = "/api/v1/replicas/{name}/diff", tag = "rows",
+    params(("name" = String, Path, description = "NAMESPACE/PATH"), DiffQuery),
+    responses(
+        (status = 200, description = "Lines of JSON, SQL, or a changeset", content_type = "application/x-ndjson"),
+        (status = 200, description = "With stat", body = DiffStat),
+    ),
+)]
+pub(super) async fn diff(asked: Asked) -> Result<Response, Refused> {
+    let query: DiffQuery = asked.query()?;
+    let versions = (version(query.from)?, version(query.to)?);
+    let cancel = Cancel::default();
+    let flag = cancel.0.clone();
+    if query.stat.as_deref().is_some_and(|stat| matches!(stat, "" | "1" | "true")) {
+        let stat = asked.long(move |backend, caller, name| {
+            Ok(backend.open_difference(&caller, name, versions, flag)?.stat()?)
+        });
+        return Ok(answer::json(&stat.await?));
+    }
+    let (opened, open) = oneshot::channel();
+    let (chunks, received) = mpsc::channel(CHUNKS_WAITING_MAX);
+    let (format, patience) = (query.format, asked.app.limits.idle);
+    let writer = Chunks { chunks, patience, runtime: Handle::current(), waiting: Vec::new() };
+    let run = asked.long(move |backend, caller, name| {
+        match backend.open_difference(&caller, name, versions, flag) {
+            Ok(difference) => {
+                let _ = opened.send(Ok(()));
+                write(&difference, format, writer);
+            }
+            Err(refused) => drop(opened.send(Err(refused))),
+        }
+        Ok(())
+    });
+    let run = tokio::spawn(run);
+    match open.await {
+        Ok(opened) => opened?,
+        // It did not come so far: there was no room, or the key is none.
+        Err(_) => run.await.unwrap_or_else(|error| Err(Refused::failed("a comparison", &error)))?,
+    }
+    let body = stream::unfold((received, cancel), |(mut received, cancel)| async move {
+        received.recv().await.map(|chunk| (chunk, (received, cancel)))
+    });
+    let mut response = Response::new(Body::from_stream(body));
+    let content_type = match format {
+        DiffFormat::Json => "application/x-ndjson",
+        DiffFormat::Sql => "application/sql; charset=utf-8",
+        DiffFormat::Changeset => "application/octet-stream",
+    };
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    Ok(response)
+}
+
+fn write(difference: &Difference, format: DiffFormat, mut writer: Chunks) {
+    match difference.write(format, &mut writer) {
+        Ok(_) => {}
+        Err(error) if format == DiffFormat::Json => {
+            // Where nobody reads any more, this is for nobody as well.
+            let _ = writer.write_all(error_line(&Refused::from(error)).as_bytes());
+        }
+        // Nothing in these forms says that it is not all: the answer has to break off.
+        Err(error) => return writer.break_off(Refused::from(error)),
+    }
+    let _ = writer.flush();
+}
+
+/// What SQL gives of a version: one statement that reads, bounded in time and rows. For keys of the replica.
+#[utoipa::path(
+    post, path = "/api/v1/replicas/{name}/query", tag = "rows",
+    params(("name" = String, Path, description = "NAMESPACE/PATH")),
+    request_body = Question,
+    responses((status = 200, body = QueryAnswer)),
+)]
+pub(super) async fn query(mut asked: Asked) -> Result<Response, Refused> {
+    let question: Question = asked.json().await?;
+    let cancel = Cancel::default();
+    let flag = cancel.0.clone();
+    let found = asked.long(move |backend, caller, name| backend.query(&caller, name, &question, flag));
+    Ok(answer::json(&found.await?))
+}
+
+/// Says stop when it is dropped: when whoever asked is gone.
+#[derive(Default)]
+struct Cancel(Arc<AtomicBool>);
+
+impl Drop for Cancel {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Hands what is written to the socket, a chunk at a time, and waits where that is slow.
+struct Chunks {
+    chunks: mpsc::Sender<io::Result<Bytes>>,
+    /// How long the reader may take for a chunk.
+    patience: Duration,
+    runtime: Handle,
+    waiting: Vec<u8>,
+}
+
+impl Chunks {
+    fn send(&self, chunk: io::Result<Bytes>) -> io::Result<()> {
+        let sent = self.runtime.block_on(timeout(self.patience, self.chunks.send(chunk)));
+        if matches!(sent, Ok(Ok(()))) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+    }
+
+    fn break_off(&self, refused: Refused) {
+        let _ = self.send(Err(io::Error::other(refused)));
+    }
+}
+
+impl Write for Chunks {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.waiting.extend_from_slice(bytes);
+        if self.waiting.len() >= CHUNK_BYTES {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        let chunk = std::mem::take(&mut self.waiting);
+        self.send(Ok(chunk.into()))
+    }
+}
