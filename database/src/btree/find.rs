@@ -56,9 +56,8 @@ const BROKEN: &str = "a table's pages are damaged: all its rows are read";
 /// Which rows may differ between two contents that differ in the pages `changed`.
 ///
 /// `parents` is the map of `old`, and is that of `new` afterwards (or knows nothing, where everything may
-/// differ). Where the map at hand is of another
-/// content, [`ParentMap::bring`] makes it that of `old` for the price of the pages between the two; clones
-/// are cheap, so one map of a merge base does for both sides.
+/// differ). Where the map at hand is of another content, [`ParentMap::bring`] makes it that of `old` for the
+/// price of the pages between the two. Clones are cheap, so one map of a merge base does for both sides.
 ///
 /// # Errors
 /// Where a page cannot be read. Whatever is in the pages is no error: of a table that cannot be made out any

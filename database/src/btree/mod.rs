@@ -14,7 +14,7 @@
 //! ```
 //!
 //! - Every page here may come from a hostile file, and the map from anywhere: neither may cause a panic, an
-//!   endless walk or more memory than a few bits for each page, and the map must not cause a row to be missed.
+//!   endless walk or more memory than some bytes for each page, and the map must not cause a row to be missed.
 //! - What is found may be more than what differs, never less. `find.rs` has the proof.
 
 mod cell;

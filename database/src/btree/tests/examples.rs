@@ -1,6 +1,8 @@
 //! What is found, by example.
 
 use super::support::{Image, change, changed, database, execute, find, roots};
+use crate::btree::layout::Layout;
+use crate::btree::page::Page;
 use crate::btree::{ParentMap, Ranges, Touched};
 
 /// How many rowids the ranges of a table span.
@@ -130,6 +132,7 @@ fn a_table_that_loses_a_level_is_not_read_whole() {
          WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1600)
          INSERT INTO t SELECT i, 'a name of some length, ' || i FROM n;",
     );
+    let mut heights = Vec::new();
     // Somewhere on the way down the tree loses its upper level.
     for last in (1..16).rev().map(|hundreds| hundreds * 100) {
         let two = change(&connection, |connection| {
@@ -138,7 +141,16 @@ fn a_table_that_loses_a_level_is_not_read_whole() {
         let span = span(&two.found, "t");
         assert!(span < 400, "{last}: {span}");
         assert_eq!(two.found.read_more, None);
+        heights.push([height(&two.old, 2), height(&two.new, 2)]);
     }
+    assert!(heights.contains(&[2, 1]), "{heights:?}");
+}
+
+/// How many levels of a tree are below its root.
+fn height(image: &Image, root: u32) -> usize {
+    let layout = Layout::decode(image.geometry, image.page(1).unwrap()).unwrap();
+    let children = Page::decode(root, image.page(root).unwrap(), layout).unwrap().children().unwrap();
+    children.first().map_or(0, |&child| 1 + height(image, child))
 }
 
 #[test]
