@@ -20,8 +20,23 @@ use crate::version::{Limits, QueryLimits, VersionDatabase, query};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of this crate.
-pub const TARGETS: &[Target] =
-    &[("parent_map", parent_map), ("touched", pages_that_differ), ("version", version)];
+pub const TARGETS: &[Target] = &[
+    ("parent_map", parent_map),
+    ("schema_sql", schema_sql),
+    ("stored_row", stored_row),
+    ("touched", pages_that_differ),
+    ("version", version),
+];
+
+/// The SQL of a schema, which becomes part of a script.
+pub fn schema_sql(bytes: &[u8]) {
+    crate::rows::fuzzing::schema_sql(bytes);
+}
+
+/// A key or a row as it is stored.
+pub fn stored_row(bytes: &[u8]) {
+    crate::rows::fuzzing::stored_row(bytes);
+}
 
 const PAGE: usize = 512;
 

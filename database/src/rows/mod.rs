@@ -8,6 +8,7 @@
 mod diff;
 mod error;
 mod export;
+pub(crate) mod fuzzing;
 mod key;
 mod reader;
 mod schema;

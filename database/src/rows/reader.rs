@@ -21,6 +21,10 @@ pub(crate) struct Reader<'c> {
     encoding: Encoding,
     with_rowid: bool,
     columns: usize,
+    /// Whether rows come in the order of their rowids.
+    ascending: bool,
+    /// The rowid that was read last.
+    last: Option<i64>,
 }
 
 impl<'c> Reader<'c> {
@@ -78,13 +82,14 @@ impl<'c> Reader<'c> {
         };
         let sql = format!("SELECT {} FROM main.{} {index} {rest}", columns.join(", "), quoted(&table.name));
         let statement = Statement::prepare(connection, &sql, format!("reading rows of {}", table.name))?;
-        let with_rowid = table.rowid.is_some();
-        Ok(Reader { statement, encoding, with_rowid, columns: table.columns.len() })
+        let (with_rowid, ascending) = (table.rowid.is_some(), rest.contains("ORDER BY"));
+        Ok(Reader { statement, encoding, with_rowid, columns: table.columns.len(), ascending, last: None })
     }
 
     /// Sets the range that is read from here on.
     pub fn set_range(&mut self, range: &RangeInclusive<i64>) -> Result<(), Error> {
         self.statement.reset();
+        self.last = None;
         let bounds = [Value::Integer(*range.start()), Value::Integer(*range.end())];
         self.statement.bind_all(&bounds, self.encoding)
     }
@@ -96,6 +101,11 @@ impl<'c> Reader<'c> {
             return Ok(None);
         }
         let rowid = self.with_rowid.then(|| self.statement.integer(0));
+        // In a damaged B-tree a page can be its own child many times over, and would be read without end.
+        if self.ascending && rowid.is_some() && rowid <= self.last {
+            return Err(Error::Schema("the rows of a table are not in order"));
+        }
+        self.last = rowid;
         let from = usize::from(self.with_rowid);
         let mut values = Vec::with_capacity(self.columns);
         for column in from..from + self.columns {

@@ -130,21 +130,30 @@ pub(crate) fn is_strict(sql: &str) -> bool {
     strict
 }
 
-/// Whether a text is a single literal: a number with or without a sign, a string, a blob, NULL, TRUE or
-/// FALSE. Nothing else of a hostile schema is run.
+/// Whether the SQL of a default, as SQLite tells it, is a literal: a number with or without a sign, a string,
+/// a blob, NULL, TRUE or FALSE, or a bare word or a name in double quotes, which are strings there. Nothing
+/// else of a hostile schema is run.
 pub(crate) fn is_literal(sql: &str) -> bool {
     let sql = sql.trim();
-    if matches!(sql.to_ascii_lowercase().as_str(), "null" | "true" | "false") {
-        return true;
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if sql.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && sql.chars().all(word) {
+        // CURRENT_TIME and the like are another at each look.
+        return !sql.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("current_"));
     }
-    if let Some(digits) = sql.strip_prefix(['x', 'X']).and_then(inside) {
+    if let Some(digits) = sql.strip_prefix(['x', 'X']).and_then(|sql| inside(sql, '\'')) {
         return digits.len().is_multiple_of(2) && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
     }
-    if let Some(text) = inside(sql) {
-        return !text.replace("''", "").contains('\'');
+    for quote in ['\'', '"'] {
+        if let Some(text) = inside(sql, quote) {
+            return !text.replace(&format!("{quote}{quote}"), "").contains(quote);
+        }
     }
-    sql.strip_prefix(['+', '-']).unwrap_or(sql).parse::<f64>().is_ok_and(f64::is_finite)
-        && sql.bytes().any(|byte| byte.is_ascii_digit())
+    let number = sql.strip_prefix(['+', '-']).unwrap_or(sql).trim_start();
+    if let Some(digits) = number.strip_prefix("0x").or(number.strip_prefix("0X")) {
+        return (1..=16).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    }
+    // A second sign would be the beginning of a comment.
+    number.starts_with(|c: char| c.is_ascii_digit() || c == '.') && number.parse::<f64>().is_ok()
 }
 
 /// Whether a text from `sqlite_schema` is one statement and nothing else, so that it can stand in a script
@@ -171,9 +180,9 @@ pub(crate) fn is_one_statement(sql: &str, trigger: bool) -> bool {
     (ended || !trigger) && !tokens.left_open
 }
 
-/// What stands between single quotes.
-fn inside(sql: &str) -> Option<&str> {
-    sql.strip_prefix('\'')?.strip_suffix('\'')
+/// What stands between two quotes.
+fn inside(sql: &str, quote: char) -> Option<&str> {
+    sql.strip_prefix(quote)?.strip_suffix(quote)
 }
 
 #[cfg(test)]
@@ -211,10 +220,31 @@ mod tests {
 
     #[test]
     fn literals_are_told_from_expressions() {
-        for literal in ["1", "-1.5e3", "+2", "''", "'a''b'", "x'0aFF'", "NULL", "true"] {
+        let literals = [
+            "1", "-1.5e3", "+ 2", ".5", "''", "'a''b'", "x'0aFF'", "NULL", "true", "0xff", "-0x1", "word",
+            "\"a b\"",
+        ];
+        for literal in literals {
             assert!(is_literal(literal), "{literal}");
         }
-        for other in ["", "inf", "nan", "'a' || 'b'", "x'0'", "random()", "1); DROP", "current_time", "- 1"] {
+        let others = [
+            "",
+            "'a' || 'b'",
+            "x'0'",
+            "random()",
+            "1); DROP",
+            "current_time",
+            "CURRENT_TIMESTAMP",
+            "--1",
+            "+-1",
+            "1e",
+            "0x",
+            "'''",
+            "\"a\" || \"b\"",
+            "a.b",
+            "é",
+        ];
+        for other in others {
             assert!(!is_literal(other), "{other}");
         }
     }

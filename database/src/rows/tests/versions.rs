@@ -7,10 +7,10 @@ use sqlrsync_protocol::content::{ChangedPages, Content, ContentError};
 use sqlrsync_protocol::page::{Geometry, PageCount, PageNumber, PageSize};
 
 use super::property::{by_diff, by_reading_all, for_every};
-use super::random::Temper;
+use super::random::{History, Temper};
 use super::support::{Found, changed, diff_within};
 use crate::btree::{ParentMap, Roots, Touched, touched};
-use crate::rows::Schema;
+use crate::rows::{Go, Schema, diff};
 use crate::version::{Limits, VersionDatabase};
 
 /// The pages of a database.
@@ -105,4 +105,58 @@ fn every_kind_of_schema_is_read_in_an_open_version() {
     tables.retain(|table| !table.starts_with("docs_") && !table.starts_with("box_"));
     assert_eq!(tables, ["a", "sqlite_sequence", "w"]);
     assert_eq!(found.schema.len(), 1);
+}
+
+#[test]
+fn damaged_databases_end_in_a_difference_or_an_error() {
+    let mut errors = 0;
+    for_every(3, Temper::Wild, |history, old, new| {
+        let (whole, mut damaged) = (Image::of(old), Image::of(new));
+        let mut random = History::new(history.specs.len() as u64 + 77, Temper::Wild).random;
+        for _ in 0..1 + random.below(8) {
+            let len = damaged.bytes.len() as u64;
+            // Not the schema: its damage is found as it is opened.
+            let at = damaged.geometry.page_size.bytes() as u64;
+            if len > at {
+                damaged.bytes[(at + random.below(len - at)) as usize] = random.below(256) as u8;
+            }
+        }
+        let limits = || Limits { time: Some(std::time::Duration::from_secs(20)), ..Limits::default() };
+        let open = |image: &Image| VersionDatabase::open(Box::new(image.clone()), limits());
+        // A long schema goes on in other pages.
+        let (Ok(before), Ok(after)) = (open(&whole), open(&damaged)) else { return };
+        for (old, new) in [(&before, &after), (&after, &before)] {
+            let everything = Touched::everything("it is a test");
+            let found = diff(old.connection(), new.connection(), &everything, &mut |_| Ok(Go::On));
+            errors += usize::from(found.is_err());
+        }
+    });
+    assert!(errors > 5, "the damage did nothing: {errors}");
+}
+
+#[test]
+fn a_page_that_is_its_own_child_is_not_read_without_end() {
+    let (old, new) = changed(
+        "PRAGMA page_size = 512; CREATE TABLE t(id INTEGER PRIMARY KEY, v);
+         WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 600) INSERT INTO t SELECT i, 'some text' FROM n",
+        "",
+    );
+    let mut image = Image::of(&new);
+    let root: u32 = new.query_row("SELECT rootpage FROM sqlite_schema", [], |row| row.get(0)).unwrap();
+    let at = (root as usize - 1) * 512;
+    // All cells of the root lead to the page of the first one.
+    let cells = usize::from(u16::from_be_bytes([image.bytes[at + 3], image.bytes[at + 4]]));
+    assert!(image.bytes[at] == 5 && cells > 3, "an interior page");
+    let cell = |image: &Image, index: usize| {
+        let pointer = at + 12 + 2 * index;
+        at + usize::from(u16::from_be_bytes([image.bytes[pointer], image.bytes[pointer + 1]]))
+    };
+    let first = image.bytes[cell(&image, 0)..][..4].to_vec();
+    for index in 1..cells {
+        let place = cell(&image, index);
+        image.bytes[place..place + 4].copy_from_slice(&first);
+    }
+    let damaged = VersionDatabase::open(Box::new(image), Limits::default()).unwrap();
+    let everything = Touched::everything("it is a test");
+    assert!(diff(&old, damaged.connection(), &everything, &mut |_| Ok(Go::On)).is_err());
 }
