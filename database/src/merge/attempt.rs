@@ -7,7 +7,9 @@ use rusqlite::config::DbConfig;
 use super::apply::apply;
 use super::settings::{self, Settings};
 use super::store::Store;
-use super::{Context, Error, Merge, Reason, Summary, foreign_keys, rows_in_conflict, virtual_tables};
+use super::{
+    Context, Error, Indexes, Merge, Reason, Summary, foreign_keys, rows_in_conflict, virtual_tables,
+};
 
 /// How often constraints may fail and be chosen for: each time more rows are chosen, and only chains of
 /// foreign keys need more than two.
@@ -26,7 +28,7 @@ pub(super) fn attempt(
     context: &Context<'_>,
     store: &mut Store,
     settings: &Settings,
-    rebuild: &[String],
+    indexes: &Indexes,
     decided: &Summary,
 ) -> Result<Merge, Error> {
     let on = context.sides.of(context.on);
@@ -45,9 +47,11 @@ pub(super) fn attempt(
         if violations.is_empty() {
             settings::write(context, settings)?;
             settings::raise_sequences(context)?;
-            summary.rebuilt = rebuild.to_vec();
+            summary.rebuilt = indexes.rebuild.clone();
             let moved = virtual_tables::indexes_of(context.schemas.of(context.on), &moved);
-            summary.rebuilt.extend(moved.filter(|table| !rebuild.contains(table)));
+            summary.rebuilt.extend(
+                moved.filter(|table| !indexes.rebuild.contains(table) && !indexes.given_up.contains(table)),
+            );
             for table in &summary.rebuilt {
                 virtual_tables::rebuild(on, table)?;
             }

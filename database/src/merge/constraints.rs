@@ -1,5 +1,7 @@
 //! Constraints that fail on the result: which they are, and which rows have to do with it.
 
+use std::collections::HashSet;
+
 use rusqlite::ffi;
 
 use crate::rows::{Key, Table};
@@ -47,18 +49,21 @@ impl Violations {
         self.found.len() >= VIOLATIONS_MAX
     }
 
-    /// Settles what the choice for all can settle; whether there is nothing else.
+    /// Settles by the choice for all what that can settle; whether it is something of each violation.
     pub fn choose(&self, context: &Context<'_>, store: &mut Store, choice: Choice) -> Result<bool, Error> {
+        // Several may have to do with the same rows.
+        let mut now = HashSet::new();
         for (_, rows) in &self.found {
-            let mut chosen = false;
+            let mut any = false;
             for (table, key) in rows {
                 let Some(id) = find_or_fetch(context, store, table, key)? else { continue };
                 if store.count("SELECT chosen FROM row WHERE id = ?1", [id])? == 0 {
                     choose(store, id, choice)?;
-                    chosen = true;
+                    now.insert(id);
                 }
+                any |= now.contains(&id);
             }
-            if !chosen {
+            if !any {
                 return Ok(false);
             }
         }

@@ -26,6 +26,14 @@ pub enum Error {
     /// The connections are not as they must be: a transaction is open.
     #[error("merging: the databases must not be in a transaction")]
     InTransaction,
+    /// A full-text index cannot be made again. [`super::merge`] makes a conflict of it.
+    #[error("the full-text index {table} cannot be made again: {why}")]
+    Rebuild {
+        /// The index.
+        table: String,
+        /// Why not.
+        why: String,
+    },
     /// The database cannot be merged; what is in the way, in words. [`super::merge`] makes a conflict of it.
     #[error("this database cannot be merged: {0}")]
     Unsupported(String),

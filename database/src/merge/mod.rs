@@ -243,35 +243,76 @@ fn merge_or_fail(sides: Sides<'_>, options: &MergeOptions, resolve: &Resolutions
     }
     let plan = schema::plan(&schemas, resolve.default);
     let shadows = Shadows::read(&schemas);
-    let context = Context { sides, schemas: &schemas, options, resolve, shadows, on: plan.on };
+    let mut context = Context { sides, schemas: &schemas, options, resolve, shadows, on: plan.on };
     let mut store = Store::new()?;
-    let changes = changes::collect(&context, &mut store)?;
+    let mut changes = changes::collect(&context, &mut store)?;
     // One side did nothing: the other one is the result, to the last bit.
     for side in [Side::Mine, Side::Theirs] {
         if !changes.of(side).any {
             return Ok(Merge::Merged { on: side.other(), summary: Summary::default() });
         }
     }
-    if let Some(why) = &changes.of(plan.on.other()).unsaid {
-        return Err(Error::Unsupported(why.clone()));
-    }
     let mut reasons = plan.reasons;
-    reasons.extend(schema::clashes(&plan.changed, &changes, resolve.default));
+    if reasons.is_empty() {
+        reasons = schema::clashes(&plan.changed, &changes);
+        match resolve.default {
+            // The schema is kept that belongs to the rows that are kept.
+            Some(choice) if !reasons.is_empty() && choice != context.on => {
+                context.on = choice;
+                store = Store::new()?;
+                changes = changes::collect(&context, &mut store)?;
+                reasons.clear();
+            }
+            Some(_) => reasons.clear(),
+            None => {}
+        }
+    }
     if !reasons.is_empty() {
         return rows_in_conflict::conflict(&context, &store, reasons);
     }
-    let units = virtual_tables::units(&context, &mut store, &changes)?;
-    reasons.extend(units.reasons);
-    let settings = match settings::merge(&schemas, resolve.default) {
+    if let Some(why) = &changes.of(context.on.other()).unsaid {
+        return Err(Error::Unsupported(why.clone()));
+    }
+    put_together(&context, &mut store, &changes)
+}
+
+/// Decides for all rows, and writes what was decided.
+fn put_together(
+    context: &Context<'_>,
+    store: &mut Store,
+    changes: &changes::Changes,
+) -> Result<Merge, Error> {
+    let units = virtual_tables::units(context, store, changes)?;
+    let mut reasons = units.reasons;
+    let settings = match settings::merge(context.schemas, context.resolve.default) {
         Ok(settings) => settings,
         Err(clashes) => {
             reasons.extend(clashes);
             settings::Settings::default()
         }
     };
-    let decided = decide::decide(&context, &mut store)?;
-    if !reasons.is_empty() || decide::mark_undecided(&store, &mut reasons)? {
-        return rows_in_conflict::conflict(&context, &store, reasons);
+    let decided = decide::decide(context, store)?;
+    let overlap = decide::mark_undecided(store, &mut reasons)?;
+    if overlap || !reasons.is_empty() {
+        return rows_in_conflict::conflict(context, store, reasons);
     }
-    attempt(&context, &mut store, &settings, &units.rebuild, &decided)
+    let mut indexes = Indexes { rebuild: units.rebuild, given_up: Vec::new() };
+    loop {
+        match attempt(context, store, &settings, &indexes, &decided) {
+            Err(Error::Rebuild { table, .. }) if !indexes.given_up.contains(&table) => {
+                if let Some(reason) = virtual_tables::give_up(context, store, &table)? {
+                    return rows_in_conflict::conflict(context, store, vec![reason]);
+                }
+                indexes.rebuild.retain(|held| *held != table);
+                indexes.given_up.push(table);
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Full-text indexes that are made again when all rows are written, and those that cannot be.
+struct Indexes {
+    rebuild: Vec<String>,
+    given_up: Vec<String>,
 }

@@ -72,12 +72,9 @@ fn both_changed(theirs: &[SchemaChange], mine: &[SchemaChange]) -> Vec<Reason> {
         .collect()
 }
 
-/// Which changed tables the other side changed rows of. Somebody's choice for all settles it: rows of a
-/// table whose definition differs are as the side has them whose schema is kept.
-pub(super) fn clashes(changed: &Changed, changes: &Changes, choice: Option<Choice>) -> Vec<Reason> {
-    if choice.is_some() {
-        return Vec::new();
-    }
+/// Which changed tables the other side changed rows of. Where somebody chose for all, rows of a table whose
+/// definition differs are as the side has them whose schema is kept.
+pub(super) fn clashes(changed: &Changed, changes: &Changes) -> Vec<Reason> {
     let rows = &changes.of(changed.by.other()).tables;
     let clashing = changed.tables.iter().filter(|&table| rows.contains(table));
     let why = SchemaClash::RowsChanged { by: changed.by };

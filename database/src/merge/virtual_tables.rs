@@ -1,6 +1,7 @@
 //! Virtual tables. One and its shadow tables are one thing: changed on one side, the shadow tables' rows of
 //! that side are taken as they are. Changed on both, a full-text index is made again from its content, its
-//! own or that of another table, which has been merged by then; anything else is in conflict.
+//! own or that of another table, which has been merged by then; anything else is in conflict. So is an index
+//! over a view: views do not run in a merge.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -93,13 +94,10 @@ pub(super) fn units(context: &Context<'_>, store: &mut Store, changes: &Changes)
             continue;
         }
         let Some(table) = context.schemas.of(context.on).table(&owner) else { continue };
-        let module = module(table).unwrap_or_default();
-        match content_of(table) {
-            Some(Content::Nowhere) | None => match context.resolve.default {
+        match content_of(table).filter(|content| is_there(context.schemas.of(context.on), content)) {
+            None => match context.resolve.default {
                 Some(choice) => take(store, &tables, choice, |_| true)?,
-                None => units
-                    .reasons
-                    .push(Reason::VirtualTable { table: table.name.clone(), module: module.to_owned() }),
+                None => units.reasons.push(in_conflict(context, store, table, &tables)?),
             },
             Some(_) => {
                 // The index is not merged: whatever it is, it is made again. What it indexes is.
@@ -112,6 +110,41 @@ pub(super) fn units(context: &Context<'_>, store: &mut Store, changes: &Changes)
         }
     }
     Ok(units)
+}
+
+/// Why both sides' changes of a virtual table do not merge. Rows of its shadow tables tell nobody anything:
+/// they are in no conflict of their own.
+fn in_conflict(
+    context: &Context<'_>,
+    store: &Store,
+    table: &Table,
+    shadows: &[(i64, String)],
+) -> Result<Reason, Error> {
+    take(store, shadows, context.on, |_| true)?;
+    let module = module(table).unwrap_or_default().to_owned();
+    Ok(Reason::VirtualTable { table: table.name.clone(), module })
+}
+
+/// Gives up making an index again that cannot be, because its content lacks a column, say: it is taken as
+/// somebody chose for all, or why it is in conflict.
+pub(super) fn give_up(context: &Context<'_>, store: &Store, table: &str) -> Result<Option<Reason>, Error> {
+    let Some(table) = context.schemas.of(context.on).table(table) else { return Ok(None) };
+    let shadows = tables_of_units(context, store).remove(table.name.as_str()).unwrap_or_default();
+    match context.resolve.default {
+        Some(choice) => take(store, &shadows, choice, |_| true).map(|()| None),
+        None => in_conflict(context, store, table, &shadows).map(Some),
+    }
+}
+
+/// Whether a full-text index has content to be made again from. A view is none: views do not run here.
+fn is_there(schema: &Schema, content: &Content) -> bool {
+    match content {
+        Content::Own => true,
+        Content::Of(name) => {
+            schema.tables.values().any(|table| !table.is_virtual() && table.name.eq_ignore_ascii_case(name))
+        }
+        Content::Nowhere => false,
+    }
 }
 
 /// The virtual tables of which rows are in the store, each with the numbers and names of its shadow tables.
@@ -231,7 +264,7 @@ pub(super) fn rebuild(connection: &Connection, table: &str) -> Result<(), Error>
     let name = quoted(table);
     connection.execute(&format!("INSERT INTO main.{name}({name}) VALUES ('rebuild')"), []).map_err(
         |error| match Error::Sqlite(error).unsupported() {
-            Ok(why) => Error::Unsupported(format!("the full-text index {table} cannot be made again: {why}")),
+            Ok(why) => Error::Rebuild { table: table.to_owned(), why },
             Err(error) => error,
         },
     )?;

@@ -6,11 +6,15 @@
 //! - `virtual_tables`: FTS5, FTS4, R-tree and their shadow tables
 //! - `settle`: choosing, by row and for all
 //! - `options`: `cells` and `renumber`
+//! - `property`: random histories, by `random`, judged by `oracle`
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod constraints;
 mod options;
+mod oracle;
+mod property;
+mod random;
 mod rows;
 mod schema;
 mod settle;

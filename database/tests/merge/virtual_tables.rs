@@ -82,6 +82,24 @@ fn a_full_text_index_over_another_tables_content_is_made_again_from_the_merged_r
 }
 
 #[test]
+fn a_full_text_index_whose_content_is_gone_is_in_conflict_as_a_whole() {
+    // Each side has changed the index before its content was given another column, or was dropped.
+    for migration in [
+        "ALTER TABLE t RENAME COLUMN x TO y",
+        "DROP TABLE t",
+        "DROP TABLE t; CREATE VIEW t AS SELECT 1 AS id, 2 AS x",
+    ] {
+        let base = format!("{DOCUMENTS}; {migration}");
+        let add = |id: i64| format!("INSERT INTO f(rowid, x) VALUES ({id}, 'red cat')");
+        let three = || Three::new(&base, &add(7), &add(8));
+        let expected = Reason::VirtualTable { table: "f".into(), module: "fts5".into() };
+        assert_eq!(three().conflict().reasons, [expected], "{migration}");
+        let merged = three().keep(Side::Mine).merged();
+        assert_eq!(found(&merged, "red cat"), ["8"], "{migration}");
+    }
+}
+
+#[test]
 fn a_contentless_full_text_index_that_both_changed_is_in_conflict() {
     for options in ["content=''", "content='', contentless_delete=1", "content='', contentless_unindexed=1"] {
         let base = format!(
