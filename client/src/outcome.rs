@@ -139,9 +139,9 @@ impl Outcome {
         if self.kind == Kind::Conflict {
             let number = self.conflict.unwrap_or_default();
             return format!(
-                "conflict {number} in {remote}: {local} changes rows that others have changed, too; nothing was \
+                "conflict {number} in {remote}: rows that {local} changes were changed by others, too; nothing is \
                  published, and what was pushed is kept ({moved} in {seconds}): \
-                 sqlrsync conflicts {remote} {number} shows the rows, sqlrsync resolve settles them"
+                 sqlrsync conflicts {remote} {number} shows the rows"
             );
         }
         let version = self.version.map(|version| format!(" as version {version}")).unwrap_or_default();
@@ -180,6 +180,10 @@ impl Outcome {
                  this version stands on top and does not have their changes"
             ));
         }
+        if let (Kind::Conflict, Some(number), Some(remote)) = (self.kind, self.conflict, &self.remote) {
+            let remote = printable(remote);
+            notes.push(format!("note: sqlrsync resolve {remote} {number} --keep theirs|mine settles it"));
+        }
         if let (Kind::Pulled, Some(number), Some(remote)) = (self.kind, self.conflict, &self.remote) {
             let (local, remote) = (printable(&self.local), printable(remote));
             notes.push(format!(
@@ -207,8 +211,13 @@ impl Outcome {
     /// Whether a text of the server says no more than the sentence does: servers name the version for
     /// clients that do not.
     fn is_repeated_by(&self, text: &str) -> bool {
-        let (Some(version), Some(remote)) = (self.version, &self.remote) else { return false };
-        text.contains(&format!("version {version} of {remote}"))
+        let Some(remote) = &self.remote else { return false };
+        let says = |what: &str, number: Option<u64>| {
+            number.is_some_and(|number| text.contains(&format!("{what} {number} of {remote}")))
+        };
+        says("version", self.version)
+            || says("version", self.latest)
+            || (self.kind == Kind::Conflict && says("conflict", self.conflict))
     }
 
     /// Prints it: the last line of stdout is the sentence, or the object.
@@ -361,9 +370,11 @@ mod tests {
         let sentence = outcome.sentence();
         assert!(sentence.starts_with("conflict 3 in team/app.db"), "{sentence}");
         assert!(
-            sentence.contains("nothing was published")
+            sentence.contains("nothing is published")
                 && sentence.contains("sqlrsync conflicts team/app.db 3")
         );
+        outcome.messages = vec!["kept as conflict 3 of team/app.db: rows overlap".into()];
+        assert_eq!(outcome.notes(), ["note: sqlrsync resolve team/app.db 3 --keep theirs|mine settles it"]);
         let json = serde_json::to_value(outcome).unwrap();
         assert_eq!((&json["outcome"], &json["conflict"]), (&"conflict".into(), &3.into()));
         assert!(json["version"].is_null());

@@ -110,9 +110,10 @@ impl Layout {
             let mut cells = rows.iter().filter_map(|row| row.get(column)).filter(|cell| **cell != Cell::Null);
             rows.iter().filter_map(|row| row.get(column)).any(Cell::is_number) && cells.all(Cell::is_number)
         });
-        let right = right.collect();
-        if let [only] = widths.as_mut_slice() {
-            *only = width;
+        let mut right: Vec<bool> = right.collect();
+        // One alone may be as wide as the terminal, and stands where the others would begin.
+        if let ([only], [right]) = (widths.as_mut_slice(), right.as_mut_slice()) {
+            (*only, *right) = (width, false);
         }
         Layout { widths, right }
     }
@@ -147,6 +148,7 @@ mod tests {
     fn numbers_stand_to_the_right_and_texts_to_the_left() {
         let text = printed(&["id", "name"], &["[1,\"Ada\"]", "[100,null]"]);
         assert_eq!(text, " id  name\n  1  Ada\n100  NULL\n");
+        assert_eq!(printed(&["id"], &["[1]"]), "id\n1\n");
         assert_eq!(printed(&["id"], &[]), "id\n");
     }
 

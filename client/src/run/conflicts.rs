@@ -160,12 +160,14 @@ impl Conflict {
         let (opened, by) = (time_text(&self.opened), printable(&self.by));
         let mut lines = vec![format!("conflict {} of {remote}: opened {opened} by {by}", self.id)];
         if !self.is_open() {
-            let ended = [self.text("ended"), self.text("ended_by")];
+            let by = Some(printable(self.text("ended_by"))).filter(|by| !by.is_empty());
+            let by = by.map(|by| format!(" by {by}")).unwrap_or_default();
+            let version = self.more.get("version").and_then(Value::as_u64);
+            let version = version.map(|version| format!(", as version {version}")).unwrap_or_default();
             lines.push(format!(
-                "{} {} {}",
+                "{} {}{by}{version}",
                 printable(self.text("state")),
-                time_text(ended[0]),
-                printable(ended[1])
+                time_text(self.text("ended"))
             ));
         }
         let place = [self.text("host"), self.text("local_path")].map(printable).join(" ");

@@ -118,13 +118,6 @@ fn chosen(rest: &mut Rest, plan: &Resolve) -> Result<Vec<SettledRow>, Error> {
         }
         Ok(true)
     })?;
-    if plan.keep.is_none() && count > 0 {
-        let more = if count > unnamed.len() as u64 { ", ..." } else { "" };
-        return Err(Error::usage(
-            format!("conflict {} has {count} more rows: {}{more}", plan.number, unnamed.join(", ")),
-            "name each with --row, or say with --keep what becomes of the others",
-        ));
-    }
     let mut rows = Vec::new();
     for ((selector, keep), found) in plan.rows.iter().zip(found) {
         let Some((_, name)) = found else {
@@ -137,6 +130,14 @@ fn chosen(rest: &mut Rest, plan: &Resolve) -> Result<Vec<SettledRow>, Error> {
             ));
         };
         rows.push(SettledRow { name, keep: keep.as_str() });
+    }
+    if plan.keep.is_none() && count > 0 {
+        let more = if count > unnamed.len() as u64 { ", ..." } else { "" };
+        let rows = if count == 1 { "row" } else { "rows" };
+        return Err(Error::usage(
+            format!("conflict {} has {count} more {rows}: {}{more}", plan.number, unnamed.join(", ")),
+            "name each with --row, or say with --keep what becomes of the others",
+        ));
     }
     Ok(rows)
 }

@@ -76,8 +76,9 @@ pub fn file_and_version(
     let pulled = pull::transfer(run, &mut plan, FileReplica::open(&copy, options)?)?.outcome;
     if !run.output.quiet {
         let version = pulled.version.map(|version| format!("version {version} of ")).unwrap_or_default();
-        let bytes = bytes_text(pulled.bytes_received);
-        eprintln!("compared with {version}{remote}: {} pages, {bytes} received", pulled.pages_received);
+        let (pages, bytes) = (pulled.pages_received, bytes_text(pulled.bytes_received));
+        let plural = if pages == 1 { "" } else { "s" };
+        eprintln!("compared with {version}{remote}: {pages} page{plural}, {bytes} received");
     }
     let there = LiveContent::open(&copy)?;
     let (from, to): (Box<dyn Content>, Box<dyn Content>) =
