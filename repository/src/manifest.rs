@@ -185,6 +185,11 @@ impl Manifest {
         Base { version, root: self.root }
     }
 
+    /// How many segments its push wrote or took over. What older versions have is not among them.
+    pub fn segment_count(&self) -> usize {
+        self.segments.len()
+    }
+
     /// Whether it is a candidate, and so no version.
     pub fn is_candidate(&self) -> bool {
         self.candidate.is_some()

@@ -9,6 +9,7 @@
 
 mod collector;
 mod commit;
+mod flatten;
 mod late;
 mod merge;
 mod pages20;
@@ -96,6 +97,8 @@ struct Open {
     shown: Option<Manifest>,
     /// What the pages are a difference to.
     base: Option<Manifest>,
+    /// What the new tree is built upon: the base, or what has its place.
+    under: Option<Manifest>,
     /// The content that the pusher says it last agreed on.
     agreed: Option<Manifest>,
     /// The base as the pusher named it.
@@ -197,6 +200,7 @@ impl ReplicaPages for PushReplica {
             version,
             page_size,
             base: same_size.cloned(),
+            under: same_size.cloned(),
             latest,
             shown,
             agreed: None,
@@ -273,6 +277,13 @@ impl ReplicaPages for PushReplica {
         for segment in base.iter().filter(|base| base.is_candidate()).flat_map(|base| &base.segments) {
             open.collector.pin(segment.id);
         }
+        let latest = open.latest.as_ref();
+        open.under = match &base {
+            Some(base) => {
+                flatten::flatten(&replica, base, latest, &mut open.collector)?.or(Some(base.clone()))
+            }
+            None => None,
+        };
         open.base = base;
         open.named = named;
         open.push_id = push;

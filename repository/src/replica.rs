@@ -181,12 +181,13 @@ impl Replica {
     }
 
     /// The content that a base names: the version of its number, if its root is the one named; without a
-    /// number, the newest version of that root, or else the candidate.
+    /// number, the candidate of that root, or else the newest version. What a client names without a number is
+    /// what it sent and what did not become a version of itself: a candidate, found at once.
     pub fn find_base(&self, base: &Base) -> Result<Option<Manifest>, Error> {
         let Some(number) = base.version else {
-            return match self.find_root(base.root)? {
-                Some(version) => Ok(Some(version)),
-                None => Ok(self.candidate_by_root(base.root)?.map(|candidate| candidate.content)),
+            return match self.candidate_by_root(base.root)? {
+                Some(candidate) => Ok(Some(candidate.content)),
+                None => self.find_root(base.root),
             };
         };
         Ok(self.manifest(number)?.filter(|found| found.root == base.root))

@@ -4,9 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use jiff::Timestamp;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
+use sqlrsync_protocol::exchange::PushId;
 use sqlrsync_protocol::page::{ConflictNumber, VersionNumber};
 
 use crate::cache::Cache;
@@ -56,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) conflicts: Cache<ReplicaId, u64>,
     /// Conflicts that are over, and so do not change any more.
     pub(crate) conflicts_over: Cache<(ReplicaId, ConflictNumber), Arc<Conflict>>,
+    /// Conflicts that were open, with the candidate in them, as of a version.
+    pub(crate) conflicts_open: Cache<(ReplicaId, ConflictNumber), (PushId, VersionNumber)>,
     pub(crate) pins: Pins,
     /// A segment is closed when its parts are this many bytes.
     pub(crate) segment_bytes_full: u64,
@@ -110,6 +114,7 @@ impl Repository {
             candidates: Cache::new(LATEST_CACHE_BYTES_MAX),
             conflicts: Cache::new(LATEST_CACHE_BYTES_MAX),
             conflicts_over: Cache::new(CONFLICT_CACHE_BYTES_MAX),
+            conflicts_open: Cache::new(LATEST_CACHE_BYTES_MAX),
             pins: Pins::default(),
             segment_bytes_full: SEGMENT_BYTES_FULL,
             scratch,
@@ -146,7 +151,13 @@ impl Repository {
 
     /// Removes what nothing refers to: what cut pushes and killed processes left.
     pub fn sweep(&self, options: SweepOptions) -> Result<SweepReport, Error> {
-        crate::sweep::sweep(self, options)
+        crate::sweep::sweep(self, options, Timestamp::now())
+    }
+
+    /// As [`Repository::sweep`] at another time, so that a test need not wait for it.
+    #[doc(hidden)]
+    pub fn sweep_at(&self, options: SweepOptions, now: Timestamp) -> Result<SweepReport, Error> {
+        crate::sweep::sweep(self, options, now)
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -166,6 +177,7 @@ impl Repository {
             candidates: Cache::new(LATEST_CACHE_BYTES_MAX),
             conflicts: Cache::new(LATEST_CACHE_BYTES_MAX),
             conflicts_over: Cache::new(CONFLICT_CACHE_BYTES_MAX),
+            conflicts_open: Cache::new(LATEST_CACHE_BYTES_MAX),
             pins: Pins::default(),
             segment_bytes_full: shared.segment_bytes_full,
             scratch: shared.scratch.clone(),

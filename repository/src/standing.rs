@@ -26,17 +26,28 @@ pub enum Standing {
 impl Replica {
     /// What became of a candidate.
     pub fn standing(&self, candidate: &Candidate) -> Result<Standing, Error> {
-        let merged = self.merge_of(candidate)?;
+        let conflict = self.conflict_of_candidate(candidate)?;
+        let in_it = |conflict: &&Conflict| conflict.overlap.candidate == candidate.id;
+        if let Some(conflict) = conflict.as_ref().filter(in_it) {
+            return self.standing_in(conflict);
+        }
         // A version that ended a conflict is a merge too: its manifest says so, though the conflict's last
-        // step may still be missing.
+        // step may still be missing, or be about a later candidate.
+        let merged = self.merge_of(candidate)?;
         if let Some((version, merge)) = merged.and_then(|version| Some((version.number, version.merge?))) {
             return Ok(match merge.ends {
                 Some(ends) => Standing::Settled(ends.conflict, version),
                 None => Standing::Merged(version),
             });
         }
-        let Some(conflict) = self.conflict_of_candidate(candidate)? else { return Ok(Standing::Kept) };
-        Ok(match self.ended_by(&conflict)? {
+        match conflict {
+            Some(conflict) => self.standing_in(&conflict),
+            None => Ok(Standing::Kept),
+        }
+    }
+
+    fn standing_in(&self, conflict: &Conflict) -> Result<Standing, Error> {
+        Ok(match self.ended_by(conflict)? {
             Some(version) => Standing::Settled(conflict.number, version.number),
             None => Standing::InConflict(conflict.number),
         })
@@ -55,7 +66,15 @@ impl Replica {
                 merge.ends.is_some_and(|ends| (ends.conflict, ends.candidate) == (conflict.number, in_it));
             ends || merge.candidate == in_it
         };
-        self.search(Some(conflict.overlap.theirs), ends)
+        // What was looked at before is not looked at again.
+        let (key, latest) = ((self.id(), conflict.number), self.latest_number()?);
+        let known = self.shared().conflicts_open.get(&key).filter(|(candidate, _)| *candidate == in_it);
+        let after = known.map_or(conflict.overlap.theirs, |(_, looked)| looked.max(conflict.overlap.theirs));
+        let found = self.search(Some(after), ends)?;
+        if let (None, Some(latest)) = (&found, latest) {
+            self.shared().conflicts_open.put(key, (in_it, latest), size_of_val(&key) + 32);
+        }
+        Ok(found)
     }
 
     /// How to keep a push that is made from `agreed`: what its changes are counted from, and the open conflict

@@ -56,8 +56,12 @@ pub struct SweepReport {
     pub replicas_skipped: Vec<ReplicaId>,
 }
 
-pub(crate) fn sweep(repository: &Repository, options: SweepOptions) -> Result<SweepReport, Error> {
-    let mut sweep = Sweep { repository, options, now: Timestamp::now(), report: SweepReport::default() };
+pub(crate) fn sweep(
+    repository: &Repository,
+    options: SweepOptions,
+    now: Timestamp,
+) -> Result<SweepReport, Error> {
+    let mut sweep = Sweep { repository, options, now, report: SweepReport::default() };
     for id in repository.replicas()? {
         match sweep.replica(&repository.replica(&id)) {
             Ok(()) => {}

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use sqlrsync_protocol::block::Block;
 use sqlrsync_protocol::exchange::{StagedBlock, staged_hash};
 use sqlrsync_protocol::hash::PageHash;
-use sqlrsync_protocol::page::{PageNumber, PageSize};
+use sqlrsync_protocol::page::{PageCount, PageNumber, PageSize};
 use sqlrsync_protocol::sponge::Hash20;
 use sqlrsync_protocol::tree::{NodeId, WriteTree};
 
@@ -57,6 +57,8 @@ pub(super) struct Collector {
     /// Where the pages of the records are.
     sources: Vec<SegmentId>,
     records: Records<RECORD_LEN>,
+    /// The first so many sources have pages that the peer did not send.
+    own_sources: usize,
     pinned: Vec<SegmentId>,
 }
 
@@ -88,6 +90,7 @@ impl Collector {
             recorded: Vec::new(),
             sources: Vec::new(),
             records: Records::new(),
+            own_sources: 0,
             pinned: Vec::new(),
         }
     }
@@ -115,6 +118,13 @@ impl Collector {
         }
         let source = open.source;
         self.record(block.pages(), hashes, source)
+    }
+
+    /// What was taken so far did not come from the peer: of it, what is past the end counts for nothing.
+    pub(super) fn begin_anew(&mut self) -> Result<(), Error> {
+        self.close()?;
+        self.own_sources = self.sources.len();
+        Ok(())
     }
 
     /// Takes over a block of a segment that is there already.
@@ -232,10 +242,10 @@ impl Collector {
     }
 
     /// The pages with their entries, ascending.
-    pub(super) fn pages(&mut self) -> Result<Pages, Error> {
+    pub(super) fn pages(&mut self, count: PageCount) -> Result<Pages, Error> {
         let records = std::mem::replace(&mut self.records, Records::new());
         let merge = records.merge(self.replica.shared())?;
-        Ok(Pages { merge, sources: self.sources.clone() })
+        Ok(Pages { merge, sources: self.sources.clone(), own_sources: self.own_sources, count })
     }
 
     /// Makes everything durable and returns the segments that the version needs.
@@ -322,13 +332,20 @@ impl WriteTree<StoredEntry> for Collector {
 pub(super) struct Pages {
     merge: Merge<RECORD_LEN>,
     sources: Vec<SegmentId>,
+    own_sources: usize,
+    count: PageCount,
 }
 
 impl Pages {
     pub(super) fn next(&mut self) -> Result<Option<(PageNumber, StoredEntry)>, Error> {
-        let Some((page, record)) = self.merge.next()? else { return Ok(None) };
-        let source = u32::from_be_bytes([record[4], record[5], record[6], record[7]]);
-        let segment = *self.sources.get(source as usize).ok_or(Error::OutOfOrder("source of a page"))?;
+        let (page, record, source) = loop {
+            let Some((page, record)) = self.merge.next()? else { return Ok(None) };
+            let source = u32::from_be_bytes([record[4], record[5], record[6], record[7]]) as usize;
+            if self.count.contains(page) || source >= self.own_sources {
+                break (page, record, source);
+            }
+        };
+        let segment = *self.sources.get(source).ok_or(Error::OutOfOrder("source of a page"))?;
         let mut hash = PageHash([0; PageHash::LEN]);
         hash.0.copy_from_slice(&record[8..]);
         Ok(Some((page, StoredEntry { hash, segment })))

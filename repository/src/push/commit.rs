@@ -1,5 +1,7 @@
 //! The end of a push: the new tree, the proof, and the manifest whose creation is the commit.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use sqlrsync_protocol::canonical::{HeaderFields, empty_database};
 use sqlrsync_protocol::exchange::{Committed, End};
@@ -59,7 +61,7 @@ impl PushReplica {
         let geometry = Geometry { page_size: open.page_size, page_count };
         self.fits(geometry)?;
         open.complete_pages(&self.replica, geometry, self.options.database_bytes_max)?;
-        let made = make(&self.replica, open.base.as_ref(), geometry, &mut open.collector)?;
+        let made = make(&self.replica, open.under.as_ref(), geometry, &mut open.collector)?;
         if let End::Proof(proof) = end
             && proof.root != made.root
         {
@@ -85,7 +87,7 @@ impl PushReplica {
     ) -> Result<Manifest, Error> {
         let options = &self.options;
         let bytes_stored = segments.iter().map(|segment| segment.bytes).sum();
-        inherit(&mut segments, open.base.as_ref())?;
+        inherit(&mut segments, open.under.as_ref())?;
         Ok(Manifest {
             number: VersionNumber::FIRST,
             candidate: None,
@@ -116,11 +118,8 @@ impl PushReplica {
 /// What is made from a candidate needs its segments, which no version lists.
 pub(super) fn inherit(segments: &mut Vec<Written>, from: Option<&Manifest>) -> Result<(), Error> {
     let Some(candidate) = from.filter(|from| from.is_candidate()) else { return Ok(()) };
-    for segment in &candidate.segments {
-        if !segments.iter().any(|known| known.id == segment.id) {
-            segments.push(*segment);
-        }
-    }
+    let own: BTreeSet<SegmentId> = segments.iter().map(|segment| segment.id).collect();
+    segments.extend(candidate.segments.iter().filter(|segment| !own.contains(&segment.id)));
     if segments.len() > SEGMENTS_MAX { Err(Error::Peer(PeerFault::TooScattered)) } else { Ok(()) }
 }
 
@@ -211,7 +210,7 @@ pub(super) fn make(
     }
     let mut tree = base.map(|base| replica.tree(base));
     let mut lock = lock_entry(base, geometry);
-    let mut pages = collector.pages()?;
+    let mut pages = collector.pages(geometry.page_count)?;
     let mut update = TreeUpdate::new(tree.as_mut(), geometry);
     let mut pages_changed = 0;
     while let Some((page, entry)) = pages.next()? {

@@ -223,3 +223,33 @@ fn a_push_that_says_nothing_of_its_base_agreed_on_nothing() {
     assert_content(&replica, &candidate.content, &mine);
     assert_eq!(candidate.merge_base, None);
 }
+
+/// A client that pushes again and again and never pulls: each of its pushes is made from the one before.
+#[test]
+fn what_is_made_from_a_long_row_of_candidates_does_not_refer_to_all_of_them() {
+    let (base, theirs, mut mine) = three();
+    let repository = memory();
+    let replica = repository.replica(&id());
+    Push::of(&base).run(&replica).unwrap();
+    Push::of(&theirs).on(&base, 1).run(&replica).unwrap();
+    let first = replica.manifest(number(1)).unwrap().unwrap();
+    let mut candidate = keep(&Push::of(&mine).on(&base, 1).id(3), &replica, &first);
+    let mut most = 0;
+    for n in 0..270u32 {
+        let before = mine.clone();
+        mine.set(1 + n % 150, u64::from(1000 + n));
+        // It also shrinks: what is past the end is then in nobody's way.
+        if n == 200 {
+            mine.pages.truncate(290);
+        }
+        let mut push = Push::of(&mine);
+        push.push_id = Some(PushId(u128::from(n + 1000).to_be_bytes()));
+        push.base = Some((&before, None));
+        candidate = keep(&push, &replica, &first);
+        most = most.max(candidate.content.segment_count());
+    }
+    assert!((200..=257).contains(&most), "{most} segments");
+    assert!(candidate.content.segment_count() < 50, "{} segments", candidate.content.segment_count());
+    assert_content(&replica, &candidate.content, &mine);
+    assert_sound(&repository);
+}

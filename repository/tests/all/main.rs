@@ -7,6 +7,7 @@
 //! | `kept.rs` | a push that is received and not committed: candidates |
 //! | `merged.rs` | merges and conflicts: one outcome, whoever is first |
 //! | `beside.rs` | client records and what is worked out about a version |
+//! | `swept.rs` | what merging leaves goes in time |
 //! | `older.rs` | the older protocol: pages in any order, hashes without reading pages |
 //! | `conversation.rs` | pushes and pulls through the conversations of every version |
 //! | `resume.rs` | a cut push is continued |
@@ -30,4 +31,5 @@ mod merged;
 mod older;
 mod resume;
 mod support;
+mod swept;
 mod versions;
