@@ -96,22 +96,47 @@ impl<'c> Reader<'c> {
 
     /// The next row.
     pub fn next(&mut self) -> Result<Option<Row>, Error> {
+        if self.step()? { Ok(Some(self.row()?)) } else { Ok(None) }
+    }
+
+    /// Goes to the next row; whether there is one. Not to be called again after that: SQLite would begin anew.
+    pub fn step(&mut self) -> Result<bool, Error> {
         if !self.statement.step()? {
-            // Not to be stepped again: SQLite would begin anew.
-            return Ok(None);
+            return Ok(false);
         }
-        let rowid = self.with_rowid.then(|| self.statement.integer(0));
+        let rowid = self.rowid();
         // In a damaged B-tree a page can be its own child many times over, and would be read without end.
         if self.ascending && rowid.is_some() && rowid <= self.last {
             return Err(Error::Schema("the rows of a table are not in order"));
         }
         self.last = rowid;
-        let from = usize::from(self.with_rowid);
+        Ok(true)
+    }
+
+    /// The rowid of the row that it stands on.
+    pub fn rowid(&self) -> Option<i64> {
+        self.with_rowid.then(|| self.statement.integer(0))
+    }
+
+    /// The row that it stands on.
+    pub fn row(&self) -> Result<Row, Error> {
         let mut values = Vec::with_capacity(self.columns);
-        for column in from..from + self.columns {
-            values.push(self.statement.value(column, self.encoding)?);
+        for column in 0..self.columns {
+            values.push(self.value(column)?);
         }
-        Ok(Some(Row { rowid, values }))
+        Ok(Row { rowid: self.rowid(), values })
+    }
+
+    /// A value of the row that it stands on.
+    pub fn value(&self, column: usize) -> Result<Value, Error> {
+        self.statement.value(column + usize::from(self.with_rowid), self.encoding)
+    }
+
+    /// Whether a value of the row that it stands on is that of another reader's row. Nothing is copied.
+    pub fn is_same(&self, column: usize, other: &Reader<'_>, other_column: usize) -> bool {
+        let (column, other_column) =
+            (column + usize::from(self.with_rowid), other_column + usize::from(other.with_rowid));
+        self.statement.is_same(column, &other.statement, other_column, self.encoding)
     }
 
     /// The row with this rowid, of a reader by range.

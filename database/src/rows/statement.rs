@@ -167,6 +167,43 @@ impl<'c> Statement<'c> {
         })
     }
 
+    /// Whether a value of the row that it stands on is that of another statement's row, bit for bit. Texts are
+    /// compared in the encoding given. Nothing is copied.
+    pub(crate) fn is_same(
+        &self,
+        column: usize,
+        other: &Statement<'_>,
+        other_column: usize,
+        encoding: Encoding,
+    ) -> bool {
+        let (this, that) = ((self.raw, column as c_int), (other.raw, other_column as c_int));
+        // SAFETY: both statements live and stand on a row; a column that they have not reads as NULL.
+        unsafe {
+            let kind = ffi::sqlite3_column_type(this.0, this.1);
+            if kind != ffi::sqlite3_column_type(that.0, that.1) {
+                return false;
+            }
+            match kind {
+                ffi::SQLITE_INTEGER => {
+                    ffi::sqlite3_column_int64(this.0, this.1) == ffi::sqlite3_column_int64(that.0, that.1)
+                }
+                ffi::SQLITE_FLOAT => {
+                    let bits = |(raw, index)| ffi::sqlite3_column_double(raw, index).to_bits();
+                    bits(this) == bits(that)
+                }
+                ffi::SQLITE_TEXT | ffi::SQLITE_BLOB => {
+                    let utf16 = kind == ffi::SQLITE_TEXT && encoding != Encoding::Utf8;
+                    match (bytes_of(this, kind, utf16), bytes_of(that, kind, utf16)) {
+                        (Some(one), Some(other)) => one == other,
+                        // Without memory it is looked at again, and said.
+                        _ => false,
+                    }
+                }
+                _ => true,
+            }
+        }
+    }
+
     /// All values of the row that it stands on, from a column on.
     pub fn values(&self, from: usize, encoding: Encoding) -> Result<Vec<Value>, Error> {
         (from..self.columns()).map(|column| self.value(column, encoding)).collect()
@@ -234,6 +271,32 @@ impl Drop for Statement<'_> {
     fn drop(&mut self) {
         // SAFETY: it is not used after this; null is allowed.
         unsafe { ffi::sqlite3_finalize(self.raw) };
+    }
+}
+
+/// The bytes of a text or a blob, until its statement goes on; `None` where there is no memory for them.
+///
+/// # Safety
+/// The statement stands on a row, and the slice is not used after that row.
+unsafe fn bytes_of<'r>(
+    (raw, index): (*mut ffi::sqlite3_stmt, c_int),
+    kind: c_int,
+    utf16: bool,
+) -> Option<&'r [u8]> {
+    // SAFETY: by the contract of this function; the length is asked for in the form of the pointer.
+    unsafe {
+        let (start, len) = if utf16 {
+            (sqlite3_column_text16(raw, index).cast(), sqlite3_column_bytes16(raw, index))
+        } else if kind == ffi::SQLITE_TEXT {
+            (ffi::sqlite3_column_text(raw, index), ffi::sqlite3_column_bytes(raw, index))
+        } else {
+            (ffi::sqlite3_column_blob(raw, index).cast::<u8>(), ffi::sqlite3_column_bytes(raw, index))
+        };
+        let len = usize::try_from(len).ok()?;
+        match start.is_null() {
+            true => (len == 0).then_some(&[]),
+            false => Some(std::slice::from_raw_parts(start, len)),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use rusqlite::Connection;
 
 use super::super::error::Error;
 use super::super::key::Row;
+use super::super::reader::Reader;
 use super::super::schema::{Column, Encoding, Table};
 use super::super::sql_text::is_literal;
 use super::super::statement::Statement;
@@ -67,6 +68,21 @@ impl Plan {
             common,
             added,
         })
+    }
+
+    /// [`Plan::same`] for the rows that two readers stand on. Where it holds, they have the same key as well.
+    pub fn same_rows(&self, before: &Reader<'_>, after: &Reader<'_>) -> Result<bool, Error> {
+        for &(old, new) in &self.common {
+            if !before.is_same(old, after, new) {
+                return Ok(false);
+            }
+        }
+        for (new, default) in &self.added {
+            if default.is_none() || Some(after.value(*new)?) != *default {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Whether a row is the same on both sides: equal in all columns that both have, and with the default in

@@ -54,25 +54,23 @@ impl Join<'_, '_> {
     fn range(&mut self, range: &RangeInclusive<i64>, out: &mut Out<'_>) -> Result<Go, Error> {
         self.old.set_range(range)?;
         self.new.set_range(range)?;
-        let (mut before, mut after) = (self.old.next()?, self.new.next()?);
+        let (mut before, mut after) = (step(&mut self.old)?, step(&mut self.new)?);
         loop {
-            let (old_at, new_at) = (rowid(&before), rowid(&after));
-            // The next row is read when this one is done with: a row may take a lot of memory.
-            let go = match (old_at, new_at) {
+            let go = match (before, after) {
                 (None, None) => return Ok(Go::On),
                 (Some(old), Some(new)) if old == new => {
-                    let go = self.pair((before.take(), after.take()), out)?;
-                    (before, after) = (self.old.next()?, self.new.next()?);
+                    let go = self.pair(out)?;
+                    (before, after) = (step(&mut self.old)?, step(&mut self.new)?);
                     go
                 }
                 (Some(old), new) if new.is_none_or(|new| old < new) => {
-                    let go = self.single(Side::Old, before.take(), out)?;
-                    before = self.old.next()?;
+                    let go = self.single(Side::Old, self.old.row()?, out)?;
+                    before = step(&mut self.old)?;
                     go
                 }
                 _ => {
-                    let go = self.single(Side::New, after.take(), out)?;
-                    after = self.new.next()?;
+                    let go = self.single(Side::New, self.new.row()?, out)?;
+                    after = step(&mut self.new)?;
                     go
                 }
             };
@@ -83,27 +81,24 @@ impl Join<'_, '_> {
     }
 
     /// Two rows of one rowid.
-    fn pair(&mut self, pair: (Option<Row>, Option<Row>), out: &mut Out<'_>) -> Result<Go, Error> {
-        let (Some(before), Some(after)) = pair else { return Ok(Go::On) };
-        if self.plan.rowid_is_key && self.plan.same(&before, &after) {
+    fn pair(&mut self, out: &mut Out<'_>) -> Result<Go, Error> {
+        // Most are the same: those are compared where they stand.
+        if self.plan.same_rows(&self.old, &self.new)? {
             return Ok(Go::On);
         }
+        let (before, after) = (self.old.row()?, self.new.row()?);
         let (old_key, new_key) = (key(&before, &self.plan.old)?, key(&after, &self.plan.new)?);
         if old_key == new_key {
-            if self.plan.same(&before, &after) {
-                return Ok(Go::On);
-            }
             return out.row(self.plan, new_key, Some(before), Some(after));
         }
-        match self.single(Side::Old, Some(before), out)? {
-            Go::On => self.single(Side::New, Some(after), out),
+        match self.single(Side::Old, before, out)? {
+            Go::On => self.single(Side::New, after, out),
             Go::Stop => Ok(Go::Stop),
         }
     }
 
     /// A row that has no counterpart of its rowid and key.
-    fn single(&mut self, side: Side, row: Option<Row>, out: &mut Out<'_>) -> Result<Go, Error> {
-        let Some(row) = row else { return Ok(Go::On) };
+    fn single(&mut self, side: Side, row: Row, out: &mut Out<'_>) -> Result<Go, Error> {
         let table = if side == Side::Old { &self.plan.old } else { &self.plan.new };
         let key = key(&row, table)?;
         if let (Key::Declared(_), false, Some(rowid)) = (&key, self.plan.rowid_is_key, row.rowid) {
@@ -146,8 +141,9 @@ impl Join<'_, '_> {
     }
 }
 
-fn rowid(row: &Option<Row>) -> Option<i64> {
-    row.as_ref().and_then(|row| row.rowid)
+/// Goes to the next row: its rowid.
+fn step(rows: &mut Reader<'_>) -> Result<Option<i64>, Error> {
+    Ok(if rows.step()? { rows.rowid() } else { None })
 }
 
 fn key(row: &Row, table: &Table) -> Result<Key, Error> {

@@ -1,5 +1,6 @@
 //! `sqldiff` of SQLite's own tools as an oracle, for what the session extension leaves out: tables without a
-//! key. It is in Debian's package sqlite3-tools, without which this fails.
+//! key. It is in Debian's package sqlite3-tools. Where it is not, that is said, and it is a failure where all
+//! tests are required (`SQLRSYNC_TESTS_REQUIRE_ALL`).
 
 use std::path::Path;
 use std::process::Command;
@@ -17,9 +18,19 @@ fn save(database: &Connection, path: &Path) {
     backup.run_to_completion(1000, std::time::Duration::ZERO, None).unwrap();
 }
 
+/// Whether there is a sqldiff.
+fn is_there() -> bool {
+    let found = Command::new("sqldiff").arg("--help").output().is_ok();
+    if !found {
+        let because = "there is no sqldiff: install sqlite3-tools";
+        assert!(std::env::var_os("SQLRSYNC_TESTS_REQUIRE_ALL").is_none(), "{because}");
+        eprintln!("\n*** NOT SHOWN: that the diff is what sqldiff finds, because {because} ***\n");
+    }
+    found
+}
+
 fn sqldiff(arguments: &[&str], old: &Path, new: &Path) -> String {
-    let run = Command::new("sqldiff").args(arguments).arg(old).arg(new).output();
-    let output = run.expect("sqldiff runs: it is in Debian's package sqlite3-tools");
+    let output = Command::new("sqldiff").args(arguments).arg(old).arg(new).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
@@ -38,6 +49,9 @@ fn counts(line: &str) -> (String, Counts) {
 
 #[test]
 fn the_diff_counts_what_sqldiff_counts() {
+    if !is_there() {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let (mut seen, mut without_key) = (0, 0);
     let mut case = 0;
@@ -77,6 +91,9 @@ fn the_diff_counts_what_sqldiff_counts() {
 
 #[test]
 fn what_sqldiff_writes_leaves_nothing_that_differs() {
+    if !is_there() {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let mut case = 0;
     for_every(6, Temper::Tame, |history, old, new| {
