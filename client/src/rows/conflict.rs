@@ -16,6 +16,7 @@ use sqlrsync_protocol::text::printable;
 use super::cell::{Cell, Cells};
 use super::selector::{key_text, table_text};
 use super::style::{Paint, Style};
+use super::table::fitted;
 
 /// The widest that the names of columns get, in characters.
 const NAME_WIDTH_MAX: usize = 24;
@@ -77,7 +78,7 @@ impl Who {
 
 /// What the marks mean, in a line.
 pub fn legend() -> &'static str {
-    "changed by: < theirs (the replica), > mine (what was pushed), * both differently, = both alike"
+    "changed by: < theirs (the replica), > mine (pushed), * both, = both alike"
 }
 
 impl ConflictRow {
@@ -92,7 +93,9 @@ impl ConflictRow {
         let name_width = columns.iter().map(|name| name.chars().count()).max().unwrap_or_default();
         let name_width = name_width.clamp(1, NAME_WIDTH_MAX);
         let left = style.width.saturating_sub(2 + name_width + 3 * GAP);
-        let widths = fitted(self.wanted(&columns), left);
+        let wanted = self.wanted(&columns);
+        let fitting = fitted(&wanted, left);
+        let widths = std::array::from_fn(|side| fitting[side]);
         lines.push(line(
             " ",
             ("", name_width),
@@ -169,19 +172,6 @@ impl ConflictRow {
     }
 }
 
-/// Widths that fit into `left`: who needs little gets it, the others share the rest alike.
-fn fitted(wanted: [usize; 3], left: usize) -> [usize; 3] {
-    let mut widths = wanted;
-    let mut order = [0, 1, 2];
-    order.sort_by_key(|&side| wanted[side]);
-    let mut left = left;
-    for (place, &side) in order.iter().enumerate() {
-        widths[side] = wanted[side].min(left / (order.len() - place)).max(1);
-        left = left.saturating_sub(widths[side]);
-    }
-    widths
-}
-
 fn shown(cell: Option<&Cell>, width: usize) -> String {
     cell.map_or_else(|| "-".to_owned(), |cell| cell.literal(Some(width)))
 }
@@ -218,7 +208,7 @@ fn colour(who: Who, side: usize) -> Paint {
 mod tests {
     use super::*;
 
-    const PLAIN: Style = Style { colour: false, width: 80 };
+    const PLAIN: Style = Style::plain(80);
 
     fn row(json: &str) -> ConflictRow {
         serde_json::from_str(json).unwrap()
@@ -253,7 +243,7 @@ mod tests {
             "00".repeat(4000)
         );
         for width in [40, 80, 200] {
-            let lines = row(&text).lines(Style { colour: false, width });
+            let lines = row(&text).lines(Style::plain(width));
             assert!(lines.iter().all(|line| line.chars().count() <= width), "{lines:#?}");
             assert!(lines.iter().any(|line| line.contains("bytes")) || width < 80, "{lines:#?}");
         }
@@ -286,7 +276,7 @@ mod tests {
 
     #[test]
     fn colour_moves_nothing_and_a_server_cannot_steer_the_terminal() {
-        let coloured = update().lines(Style { colour: true, width: 80 });
+        let coloured = update().lines(Style { colour: true, ..Style::plain(80) });
         let bare: Vec<_> = coloured.iter().map(|line| without_colour(line)).collect();
         assert_eq!(bare.iter().map(|line| line.trim_end()).collect::<Vec<_>>(), update().lines(PLAIN));
         assert!(

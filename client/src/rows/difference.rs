@@ -286,7 +286,7 @@ fn things(count: u64, what: &str) -> String {
 mod tests {
     use super::*;
 
-    const PLAIN: Style = Style { colour: false, width: 60 };
+    const PLAIN: Style = Style::plain(60);
 
     fn row(json: &str) -> RowDifference {
         serde_json::from_str(json).unwrap()

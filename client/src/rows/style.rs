@@ -33,6 +33,8 @@ pub struct Style {
     pub colour: bool,
     /// Into so many characters a line.
     pub width: usize,
+    /// It is a terminal: a table that is wider would be broken.
+    pub terminal: bool,
 }
 
 impl Style {
@@ -40,13 +42,18 @@ impl Style {
     pub fn of_stdout() -> Style {
         let out = std::io::stdout();
         if !out.is_terminal() {
-            return Style { colour: false, width: WIDTH_ELSEWHERE };
+            return Style { colour: false, width: WIDTH_ELSEWHERE, terminal: false };
         }
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let size = rustix::termios::tcgetwinsize(&out).ok().map(|size| usize::from(size.ws_col));
         let width = size.filter(|columns| *columns > 0).unwrap_or(80).max(WIDTH_MIN);
-        Style { colour: !set("NO_COLOR") && !dumb, width }
+        Style { colour: !set("NO_COLOR") && !dumb, width, terminal: true }
+    }
+
+    /// Plain, in lines of so many characters.
+    pub const fn plain(width: usize) -> Style {
+        Style { colour: false, width, terminal: true }
     }
 
     /// A text in a colour, where there is colour.
@@ -70,7 +77,7 @@ mod tests {
 
     #[test]
     fn without_colour_nothing_is_painted() {
-        let text = |colour| Style { colour, width: 80 }.paint(Paint::Green, "a");
+        let text = |colour| Style { colour, ..Style::plain(80) }.paint(Paint::Green, "a");
         assert_eq!(text(false), "a");
         assert_eq!(text(true), "\x1b[32ma\x1b[0m");
     }

@@ -8,6 +8,9 @@ use super::style::{Paint, Style};
 /// The widest that a column gets, in characters, while others want room, too.
 const COLUMN_WIDTH_MAX: usize = 60;
 
+/// The narrowest that columns are made to fit a terminal, in characters.
+const COLUMN_WIDTH_MIN: usize = 6;
+
 /// How many rows are looked at before the widths are fixed.
 const SAMPLE_ROWS: usize = 200;
 
@@ -34,6 +37,19 @@ fn one_line(cells: &[String], widths: &[usize], right: &[bool]) -> String {
         }
     });
     padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+}
+
+/// Widths that fit into `room`: who needs little gets it, the others share the rest alike.
+pub fn fitted(wanted: &[usize], room: usize) -> Vec<usize> {
+    let mut widths = wanted.to_vec();
+    let mut order: Vec<_> = (0..wanted.len()).collect();
+    order.sort_by_key(|&place| wanted[place]);
+    let mut room = room;
+    for (taken, &place) in order.iter().enumerate() {
+        widths[place] = wanted[place].min(room / (order.len() - taken)).max(1);
+        room = room.saturating_sub(widths[place]);
+    }
+    widths
 }
 
 /// A table of rows that come one after the other: the first of them say how wide the columns are.
@@ -82,7 +98,7 @@ impl Streamed {
     /// Where `out` cannot be written.
     pub fn flush(&mut self, out: &mut impl Write) -> io::Result<()> {
         if self.layout.is_none() {
-            let layout = Layout::of(&self.names, &self.sample, self.style.width);
+            let layout = Layout::of(&self.names, &self.sample, self.style);
             let heading: Vec<_> =
                 self.names.iter().zip(&layout.widths).map(|(name, &width)| cut(name, width)).collect();
             let heading = one_line(&heading, &layout.widths, &layout.right);
@@ -99,7 +115,7 @@ impl Streamed {
 }
 
 impl Layout {
-    fn of(names: &[String], rows: &[Vec<Cell>], width: usize) -> Layout {
+    fn of(names: &[String], rows: &[Vec<Cell>], style: Style) -> Layout {
         let widest = |column: usize| {
             let cells = rows.iter().filter_map(|row| row.get(column));
             let cells = cells.map(|cell| cell.plain(Some(COLUMN_WIDTH_MAX)).chars().count()).max();
@@ -113,7 +129,14 @@ impl Layout {
         let mut right: Vec<bool> = right.collect();
         // One alone may be as wide as the terminal, and stands where the others would begin.
         if let ([only], [right]) = (widths.as_mut_slice(), right.as_mut_slice()) {
-            (*only, *right) = (width, false);
+            (*only, *right) = (style.width, false);
+        } else if style.terminal {
+            let gaps = 2 * widths.len().saturating_sub(1);
+            let room = style.width.saturating_sub(gaps);
+            // So many columns that nothing of them would be left are better broken.
+            if room >= COLUMN_WIDTH_MIN * widths.len() {
+                widths = fitted(&widths, room);
+            }
         }
         Layout { widths, right }
     }
@@ -135,7 +158,7 @@ mod tests {
 
     fn printed(names: &[&str], rows: &[&str]) -> String {
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut table = Streamed::new(Style { colour: false, width: 80 }, &names);
+        let mut table = Streamed::new(Style::plain(80), &names);
         let mut out = Vec::new();
         for row in rows {
             table.row(serde_json::from_str(row).unwrap(), &mut out).unwrap();
@@ -156,6 +179,15 @@ mod tests {
     fn a_long_value_does_not_make_its_column_endless() {
         let text = printed(&["a", "b"], &[&format!("[\"{}\",1]", "x".repeat(1000))]);
         assert!(text.lines().all(|line| line.chars().count() <= 64), "{text}");
+    }
+
+    #[test]
+    fn a_table_fits_the_terminal_while_something_of_each_column_is_left() {
+        let text = "x".repeat(50);
+        let row = format!("[1,\"{text}\",\"{text}\"]");
+        let lines = printed(&["id", "a", "b"], &[&row]);
+        assert!(lines.lines().all(|line| line.chars().count() <= 80), "{lines}");
+        assert!(lines.contains("xxx…"), "{lines}");
     }
 
     #[test]

@@ -347,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_conflict_is_shown_with_where_it_came_from_and_what_to_type() {
-        let style = Style { colour: false, width: 80 };
+        let style = Style::plain(80);
         let mut shower = Shower { json: false, style, out: Vec::new(), shown: 0 };
         shower.heading(&conflict(), "team/app.db").unwrap();
         shower.end(&conflict(), "team/app.db").unwrap();
