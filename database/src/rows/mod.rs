@@ -1,7 +1,7 @@
 //! Rows: what they are, which key each has, and how those of two databases differ.
 //!
 //! - [`Schema`]: what tables a database has, read without running anything that its schema brings along.
-//! - [`diff`]: how the rows of two databases differ, as a stream.
+//! - [`diff()`]: how the rows of two databases differ, as a stream.
 //! - [`JsonLines`], [`SqlScript`], [`Changeset`]: its exports.
 //! - [`Value`], [`Key`], [`Row`], [`RowChange`], [`SchemaChange`]: what a difference is made of.
 
