@@ -1,31 +1,99 @@
 //! A stored content as something to look into, and what two of them do not have in common. Both take
 //! versions and candidates alike.
 
+use std::sync::Arc;
+
 use roaring::RoaringBitmap;
 use sqlrsync_protocol::canonical::HeaderFields;
 use sqlrsync_protocol::content::{ChangedPages, Content, ContentError};
-use sqlrsync_protocol::page::{Geometry, PageCount, PageNumber};
-use sqlrsync_protocol::tree::{DiffError, TreeDiff};
+use sqlrsync_protocol::hash::PageHash;
+use sqlrsync_protocol::page::{Geometry, PageCount, PageNumber, PageSize};
+use sqlrsync_protocol::tree::{DiffError, ReadTree, TreeDiff};
 
-use crate::error::Error;
+use crate::cache::Cache;
+use crate::error::{Damage, Error};
+use crate::id::SegmentId;
 use crate::manifest::Manifest;
-use crate::pages::PageReader;
 use crate::replica::Replica;
+use crate::segment::{BlockReader, block_damage};
 use crate::tree::StoredTree;
 
-/// A stored content, read page by page. Every page is verified before it is given out; blocks stay decoded
-/// for a while, since who looks into a database goes from a page to its neighbours and back.
+/// Decoded blocks that all contents of a process share: those that are merged have most of theirs in common,
+/// and who looks into a database comes back to the same pages again and again.
+pub(crate) type DecodedBlocks = Cache<(SegmentId, u32), Arc<Decoded>>;
+
+/// A decoded block. (Not the block itself: that may be a small part of what was read ahead.)
+#[derive(Debug)]
+pub(crate) struct Decoded {
+    pages: Vec<PageNumber>,
+    raw: Vec<u8>,
+}
+
+impl Decoded {
+    /// The bytes that it takes up.
+    fn bytes(&self) -> usize {
+        size_of::<Decoded>() + self.raw.len() + self.pages.len() * size_of::<PageNumber>()
+    }
+
+    fn page(&self, page: PageNumber, size: PageSize) -> Option<&[u8]> {
+        let place = self.pages.binary_search(&page).ok()?;
+        self.raw.get(place * size.bytes()..(place + 1) * size.bytes())
+    }
+}
+
+/// A stored content, read page by page. Every page is verified before it is given out.
 #[derive(Debug)]
 pub struct VersionContent {
-    geometry: Geometry,
     fields: HeaderFields,
-    pages: PageReader,
-    page: Vec<u8>,
+    tree: StoredTree,
+    blocks: BlockReader,
+    decoded: Arc<DecodedBlocks>,
+}
+
+impl VersionContent {
+    fn page(&mut self, page: PageNumber, into: &mut [u8]) -> Result<(), Error> {
+        let size = self.tree.geometry().page_size;
+        if !self.tree.geometry().page_count.contains(page) || into.len() != size.bytes() {
+            return Err(Error::OutOfOrder("read of a page"));
+        }
+        if page == size.lock_page() {
+            into.fill(0);
+            return Ok(());
+        }
+        let entry = self.tree.page(page)?;
+        let block = self.block(entry.segment, page)?;
+        let damaged = |damage| self.blocks.segments().damaged(entry.segment, damage);
+        let bytes = block.page(page, size).ok_or_else(|| damaged(Damage::PageMissing(page)))?;
+        if PageHash::of(bytes) != entry.hash {
+            return Err(damaged(Damage::Page(page)));
+        }
+        into.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    /// The block with this page, decoded.
+    fn block(&mut self, id: SegmentId, page: PageNumber) -> Result<Arc<Decoded>, Error> {
+        let place = self.blocks.find(id, page)?;
+        let key = (id, place.first);
+        if let Some(found) = self.decoded.get(&key) {
+            return Ok(found);
+        }
+        let block = self.blocks.block(id, &place)?;
+        let damaged = |damage| self.blocks.segments().damaged(id, damage);
+        if block.page_size() != self.tree.geometry().page_size {
+            return Err(damaged(Damage::Structure));
+        }
+        let mut raw = Vec::new();
+        block.decode(&mut raw).map_err(|error| damaged(block_damage(error)))?;
+        let decoded = Arc::new(Decoded { pages: block.pages().collect(), raw });
+        self.decoded.put(key, decoded.clone(), decoded.bytes());
+        Ok(decoded)
+    }
 }
 
 impl Content for VersionContent {
     fn geometry(&self) -> Geometry {
-        self.geometry
+        self.tree.geometry()
     }
 
     fn fields(&self) -> HeaderFields {
@@ -33,13 +101,7 @@ impl Content for VersionContent {
     }
 
     fn read(&mut self, page: PageNumber, into: &mut [u8]) -> Result<(), ContentError> {
-        if !self.geometry.page_count.contains(page) || into.len() != self.geometry.page_size.bytes() {
-            return Err(Box::new(Error::OutOfOrder("read of a page")));
-        }
-        self.page.clear();
-        self.pages.append(page, &mut self.page).map_err(|error| Box::new(error) as ContentError)?;
-        into.copy_from_slice(&self.page);
-        Ok(())
+        self.page(page, into).map_err(|error| Box::new(error) as ContentError)
     }
 }
 
@@ -52,8 +114,8 @@ impl Replica {
         self.not_expired(of)?;
         let mut tree = self.tree(of);
         tree.prove_top()?;
-        let (geometry, fields) = (of.geometry, of.fields);
-        Ok(VersionContent { geometry, fields, pages: PageReader::new(tree), page: Vec::new() })
+        let blocks = BlockReader::new(tree.segments().clone());
+        Ok(VersionContent { fields: of.fields, tree, blocks, decoded: self.shared().decoded.clone() })
     }
 
     /// The pages that two contents do not have in common: those that differ, and those that one of the two

@@ -14,6 +14,7 @@ use sqlrsync_protocol::page::{ConflictNumber, VersionNumber};
 use crate::cache::Cache;
 use crate::check::{CheckProgress, CheckReport};
 use crate::conflict::Conflict;
+use crate::content::DecodedBlocks;
 use crate::error::Error;
 use crate::hashes20::Hashes20;
 use crate::id::{REPLICAS, ReplicaId, SegmentId};
@@ -28,6 +29,7 @@ use crate::tree::NodeCache;
 /// Budgets of the caches, in bytes. They are shared by all that runs in a process.
 const INDEX_CACHE_BYTES_MAX: usize = 8 << 20;
 const NODE_CACHE_BYTES_MAX: usize = 12 << 20;
+const DECODED_CACHE_BYTES_MAX: usize = 24 << 20;
 const MANIFEST_CACHE_BYTES_MAX: usize = 4 << 20;
 const HASHES20_CACHE_BYTES_MAX: usize = 16 << 20;
 const LATEST_CACHE_BYTES_MAX: usize = 1 << 20;
@@ -49,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) indexes: Arc<IndexCache>,
     pub(crate) nodes: Arc<NodeCache>,
+    pub(crate) decoded: Arc<DecodedBlocks>,
     pub(crate) manifests: Cache<(ReplicaId, VersionNumber), Arc<Manifest>>,
     pub(crate) hashes20: Cache<SegmentId, Arc<Hashes20>>,
     pub(crate) latest: Cache<ReplicaId, u64>,
@@ -108,6 +111,7 @@ impl Repository {
             store: Store::new(objects, runtime, local),
             indexes: Arc::new(IndexCache::new(INDEX_CACHE_BYTES_MAX)),
             nodes: Arc::new(NodeCache::new(NODE_CACHE_BYTES_MAX)),
+            decoded: Arc::new(DecodedBlocks::new(DECODED_CACHE_BYTES_MAX)),
             manifests: Cache::new(MANIFEST_CACHE_BYTES_MAX),
             hashes20: Cache::new(HASHES20_CACHE_BYTES_MAX),
             latest: Cache::new(LATEST_CACHE_BYTES_MAX),
@@ -171,6 +175,7 @@ impl Repository {
             store: shared.store.clone(),
             indexes: Arc::new(IndexCache::new(INDEX_CACHE_BYTES_MAX)),
             nodes: Arc::new(NodeCache::new(NODE_CACHE_BYTES_MAX)),
+            decoded: Arc::new(DecodedBlocks::new(DECODED_CACHE_BYTES_MAX)),
             manifests: Cache::new(MANIFEST_CACHE_BYTES_MAX),
             hashes20: Cache::new(0),
             latest: Cache::new(LATEST_CACHE_BYTES_MAX),

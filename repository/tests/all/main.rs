@@ -8,6 +8,7 @@
 //! | `merged.rs` | merges and conflicts: one outcome, whoever is first |
 //! | `beside.rs` | client records and what is worked out about a version |
 //! | `swept.rs` | what merging leaves goes in time |
+//! | `two_servers.rs` | two servers that work on the same pushes |
 //! | `older.rs` | the older protocol: pages in any order, hashes without reading pages |
 //! | `conversation.rs` | pushes and pulls through the conversations of every version |
 //! | `resume.rs` | a cut push is continued |
@@ -32,4 +33,5 @@ mod older;
 mod resume;
 mod support;
 mod swept;
+mod two_servers;
 mod versions;
