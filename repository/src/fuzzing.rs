@@ -319,6 +319,18 @@ mod tests {
         assert!(parents::decode(replica, VersionNumber::FIRST, &parents.into()).is_ok());
     }
 
+    #[test]
+    fn what_merging_keeps_is_refused_where_it_is_cut_or_changed_and_nothing_panics() {
+        for (_, bytes) in merging_seeds() {
+            for at in (0..bytes.len()).step_by(4) {
+                merging_objects(&bytes[..at]);
+                let mut changed = bytes.clone();
+                changed[at] ^= 1 << (at % 7);
+                merging_objects(&changed);
+            }
+        }
+    }
+
     fn enveloped(kind: &str, body: &[u8]) -> Vec<u8> {
         let line = format!("sqlrsync {kind} 1 {}\n", blake3::hash(body).to_hex());
         [line.as_bytes(), body].concat()

@@ -7,10 +7,12 @@ use std::sync::atomic::Ordering;
 use futures_util::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
+use sqlrsync_protocol::content::{ChangedPages, Content};
 use sqlrsync_protocol::exchange::{Form, OriginPages, Since, Wanted};
 use sqlrsync_protocol::page::PageSize;
 use sqlrsync_repository::Repository;
 
+use crate::merged::Sides;
 use crate::support::*;
 
 /// A database of any size in little memory: its pages are one of 64.
@@ -113,4 +115,47 @@ fn stored_blocks_are_given_out_as_they_came() {
         given.push(block.as_bytes().clone());
     }
     assert_eq!(given, sent);
+}
+
+/// Reads, writes and bytes read that a push of one page and its merge cost, with nothing cached: the push is
+/// received and kept, what both sides changed is found, a page of each is read, and one is written over.
+fn cost_of_a_merge(pages: u32) -> (u64, u64, u64) {
+    let store = Arc::new(InMemory::new());
+    let base = repeating(PageSize::MIN, pages);
+    let (mut theirs, mut mine) = (base.clone(), base.clone());
+    theirs.set(pages / 3, 8);
+    mine.set(pages / 2, 9);
+    let mut both = theirs.clone();
+    both.set(pages / 2, 9);
+    let replica = Repository::over(store.clone(), runtime(), None).replica(&id());
+    Push::of(&base).run(&replica).unwrap();
+    Push::of(&theirs).on(&base, 1).run(&replica).unwrap();
+    let (watched, counts) = Watched::new(store);
+    let repository = Repository::over(watched, runtime(), None);
+    let sides = Sides { replica: repository.replica(&id()), repository, base, theirs, mine, both };
+    let first = sides.version(1);
+    let candidate = sides.keep(3, &sides.mine, (&sides.base, &first));
+    let latest = sides.version(2);
+    let mut bytes = vec![0; 512];
+    for (content, changed) in [(&latest, pages / 3), (&candidate.content, pages / 2)] {
+        let ChangedPages::Known(found) = sides.replica.changed_pages(&first, content).unwrap() else {
+            panic!("nobody knows");
+        };
+        assert_eq!(found.iter().collect::<Vec<_>>(), [changed]);
+        sides.replica.content(content).unwrap().read(page(changed), &mut bytes).unwrap();
+        sides.replica.content(&first).unwrap().read(page(changed), &mut bytes).unwrap();
+    }
+    sides.merge_mine(&candidate).unwrap().unwrap();
+    let load = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::SeqCst);
+    (load(&counts.reads), load(&counts.writes), load(&counts.segment_bytes))
+}
+
+#[test]
+fn a_merge_of_one_page_costs_the_same_in_a_small_and_in_a_large_database() {
+    let (small, large) = (cost_of_a_merge(20_000), cost_of_a_merge(100_000));
+    assert!(large.0 <= small.0 + 12, "reads: {} and {}", small.0, large.0);
+    // A segment, the candidate and its root; a segment and the version.
+    assert_eq!((small.1, large.1), (5, 5), "writes");
+    // Two blocks of other pages' neighbours, whatever they compress to, and a node a level.
+    assert!(large.2 <= 2 * 262_144 + 200_000, "bytes read: {} and {}", small.2, large.2);
 }
