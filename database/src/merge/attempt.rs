@@ -7,16 +7,14 @@ use rusqlite::config::DbConfig;
 use super::apply::apply;
 use super::settings::{self, Settings};
 use super::store::Store;
-use super::{
-    Context, Error, Indexes, Merge, Reason, Summary, foreign_keys, rows_in_conflict, virtual_tables,
-};
+use super::{Context, Error, Indexes, Merge, Reason, Summary, orphans, rows_in_conflict, virtual_tables};
 
 /// How often constraints may fail and be chosen for: each time more rows are chosen, and only chains of
 /// foreign keys need more than two.
 const ROUNDS_MAX: usize = 256;
 
 /// What the connection does by itself while a merge writes, and what it must not: run triggers, enforce
-/// foreign keys (see [`foreign_keys`]), and keep anybody from a virtual table's shadow tables.
+/// foreign keys (see [`orphans`]), and keep anybody from a virtual table's shadow tables.
 const SWITCHES: [DbConfig; 3] = [
     DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER,
     DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY,
@@ -42,7 +40,7 @@ pub(super) fn attempt(
         let mut summary = decided.clone();
         let (mut violations, moved) = apply(context, store, &mut summary)?;
         if violations.is_empty() {
-            violations = foreign_keys::check(context, store)?;
+            violations = orphans::check(context, store)?;
         }
         if violations.is_empty() {
             settings::write(context, settings)?;

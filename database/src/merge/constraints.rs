@@ -12,6 +12,8 @@ use super::{Choice, ConstraintKind, Context, Error, Reason};
 
 /// Failures that are kept of one attempt, at most: the rest comes to light when these are settled.
 const VIOLATIONS_MAX: usize = 100_000;
+/// What the keys of their rows may take in memory together, in bytes, about.
+const KEYS_MAX: usize = 32 << 20;
 
 /// A constraint that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,11 +34,14 @@ impl Failure {
 #[derive(Debug, Default)]
 pub(super) struct Violations {
     found: Vec<(Failure, Vec<(String, Key)>)>,
+    taken: usize,
 }
 
 impl Violations {
     pub fn add(&mut self, failure: Failure, rows: Vec<(String, Key)>) {
-        if self.found.len() < VIOLATIONS_MAX {
+        if !self.is_full() {
+            let weight = |(table, key): &(String, Key)| table.len() + key_weight(key);
+            self.taken += failure.name.len() + rows.iter().map(weight).sum::<usize>();
             self.found.push((failure, rows));
         }
     }
@@ -46,7 +51,7 @@ impl Violations {
     }
 
     pub fn is_full(&self) -> bool {
-        self.found.len() >= VIOLATIONS_MAX
+        self.found.len() >= VIOLATIONS_MAX || self.taken > KEYS_MAX
     }
 
     /// Settles by the choice for all what that can settle; whether it is something of each violation.
@@ -93,6 +98,13 @@ impl Violations {
             }
         }
         Ok(())
+    }
+}
+
+fn key_weight(key: &Key) -> usize {
+    match key {
+        Key::Rowid(_) => size_of::<Key>(),
+        Key::Declared(values) => values.iter().map(|value| size_of_val(value) + value.len()).sum(),
     }
 }
 

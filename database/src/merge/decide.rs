@@ -77,7 +77,8 @@ pub(super) fn find_or_fetch(
     let Some(table) = context.schemas.of(context.on).table(table).filter(|table| !table.is_virtual()) else {
         return Ok(None);
     };
-    if !names_a_row(table, key) {
+    // What no merge decides by rows can be chosen by none.
+    if table.is_internal() || context.shadows.owner(&table.name).is_some() || !names_a_row(table, key) {
         return Ok(None);
     }
     let base = fetch(context, None, table, key)?;

@@ -69,28 +69,6 @@ impl<'c> Statements<'c> {
         Ok(found?)
     }
 
-    /// The rows that a query yields, `most` of them at most.
-    pub fn all(
-        &mut self,
-        sql: &str,
-        table: &Table,
-        values: &[&Value],
-        most: usize,
-    ) -> Result<Vec<Vec<Value>>, Error> {
-        let encoding = self.encoding;
-        let statement = self.bound(sql, table, values)?;
-        let mut rows = Vec::new();
-        let mut read = || -> Result<(), Error> {
-            while rows.len() < most && statement.step()? {
-                rows.push(statement.values(0, encoding)?);
-            }
-            Ok(())
-        };
-        let result = read();
-        statement.reset();
-        result.map(|()| rows)
-    }
-
     /// Runs a statement to its end.
     pub fn run(&mut self, sql: &str, table: &Table, values: &[&Value]) -> Result<(), crate::rows::Error> {
         match self.bound(sql, table, values) {

@@ -25,6 +25,7 @@ mod decide;
 mod error;
 mod foreign_keys;
 mod lookup;
+mod orphans;
 mod renumber;
 mod rows_in_conflict;
 mod schema;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::rows::{Row, Table, Value};
 
-use super::foreign_keys::{ForeignKey, affinity, joined, read};
+use super::foreign_keys::{ForeignKey, Names, affinity, read};
 use super::lookup::{Statements, key_of, name_of};
 use super::settings::sequences;
 use super::store::{STORED, Store, Stored, hash_of_values};
@@ -19,7 +19,8 @@ use super::{Context, Error, Side};
 pub(super) fn renumber(context: &Context<'_>, store: &mut Store) -> Result<u64, Error> {
     let schema = context.schemas.of(context.on);
     let keys = read(context.sides.of(context.on), schema)?;
-    let mut links: Vec<Link> = keys.iter().filter_map(|key| Link::of(context, key)).collect();
+    let names = Names::of(schema);
+    let mut links: Vec<Link> = keys.iter().filter_map(|key| Link::of(&names, key)).collect();
     for (number, link) in links.iter_mut().enumerate() {
         link.number = number as i64;
     }
@@ -59,8 +60,8 @@ struct Link {
 }
 
 impl Link {
-    fn of(context: &Context<'_>, key: &ForeignKey) -> Option<Link> {
-        let joined = joined(key, context.schemas.of(context.on))?;
+    fn of(names: &Names, key: &ForeignKey) -> Option<Link> {
+        let joined = names.joined(key)?;
         let columns: Option<Vec<(usize, usize)>> = joined
             .columns
             .iter()
@@ -70,7 +71,7 @@ impl Link {
         let followed = columns.iter().all(|&(child, _)| {
             matches!(affinity(&key.child.columns[child].declared), "INTEGER" | "NUMERIC" | "BLOB")
         });
-        let (child, parent) = (key.child.clone(), joined.parent.clone());
+        let (child, parent) = (key.child.clone(), joined.parent);
         Some(Link { number: 0, child, parent, columns, followed })
     }
 

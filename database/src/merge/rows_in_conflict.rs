@@ -60,13 +60,17 @@ fn in_conflict(row: Stored, why: usize, limits: &Limits) -> ConflictRow {
     };
     let mut cut = Vec::new();
     for row in [&mut base, &mut theirs, &mut mine].into_iter().flatten() {
+        // Many values of which none is long may be much as well.
+        let mut room = limits.bytes / 3;
         for (column, value) in row.values.iter_mut().enumerate() {
-            if let Value::Text(bytes) | Value::Blob(bytes) = value
-                && bytes.len() > limits.value_bytes
-            {
-                bytes.truncate(limits.value_bytes);
-                bytes.shrink_to_fit();
-                cut.push(column);
+            if let Value::Text(bytes) | Value::Blob(bytes) = value {
+                let most = limits.value_bytes.min(room);
+                if bytes.len() > most {
+                    bytes.truncate(most);
+                    bytes.shrink_to_fit();
+                    cut.push(column);
+                }
+                room -= bytes.len();
             }
         }
     }

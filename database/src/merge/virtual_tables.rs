@@ -4,6 +4,7 @@
 //! over a view: views do not run in a merge.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -12,6 +13,7 @@ use crate::rows::{Schema, Table, TableKind, quoted};
 
 use super::changes::Changes;
 use super::decide::taking;
+use super::foreign_keys::lower;
 use super::store::Store;
 use super::{Context, Error, Reason, Schemas, Side};
 
@@ -26,20 +28,15 @@ impl Shadows {
     pub fn read(schemas: &Schemas) -> Shadows {
         let mut owners = HashMap::new();
         for schema in [&schemas.base, &schemas.theirs, &schemas.mine] {
-            let unknown: Vec<(String, Arc<str>)> = schema
+            let unknown: BTreeMap<Vec<u8>, Arc<str>> = schema
                 .tables
                 .values()
                 .filter(|table| module(table).is_some_and(|module| !is_known(module)))
-                .map(|table| (format!("{}_", table.name.to_ascii_lowercase()), table.name.as_str().into()))
+                .map(|table| (format!("{}_", lower(&table.name)).into_bytes(), table.name.as_str().into()))
                 .collect();
             for table in schema.tables.values().filter(|table| !table.is_virtual()) {
-                let name = table.name.to_ascii_lowercase();
-                let owner = table.shadow_of.clone().or_else(|| {
-                    unknown
-                        .iter()
-                        .find(|(prefix, _)| name.starts_with(prefix))
-                        .map(|(_, owner)| owner.clone())
-                });
+                let owner = || longest_prefix(&unknown, lower(&table.name).as_bytes()).cloned();
+                let owner = table.shadow_of.clone().or_else(owner);
                 owners.extend(owner.map(|owner| (table.name.clone(), owner)));
             }
         }
@@ -50,6 +47,22 @@ impl Shadows {
     pub fn owner(&self, table: &str) -> Option<&Arc<str>> {
         self.owners.get(table)
     }
+}
+
+/// What stands in a map under the longest key that a name begins with. There may be as many keys as names.
+fn longest_prefix<'m, T>(map: &'m BTreeMap<Vec<u8>, T>, name: &[u8]) -> Option<&'m T> {
+    let mut name = name;
+    while !name.is_empty() {
+        let up_to = (Bound::Unbounded, Bound::Included(name));
+        let (key, value) = map.range::<[u8], _>(up_to).next_back()?;
+        let common = key.iter().zip(name).take_while(|(one, other)| one == other).count();
+        if common == key.len() {
+            return Some(value);
+        }
+        // Whatever the name begins with comes before this key, and so has no more in common with it.
+        name = &name[..common];
+    }
+    None
 }
 
 fn module(table: &Table) -> Option<&str> {
@@ -274,6 +287,23 @@ pub(super) fn rebuild(connection: &Connection, table: &str) -> Result<(), Error>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_longest_name_that_another_begins_with_is_found() {
+        let map: BTreeMap<Vec<u8>, i32> =
+            [("a_", 1), ("a_b_", 2), ("a_bé_", 3), ("b_", 4)].map(|(key, value)| (key.into(), value)).into();
+        let cases = [
+            ("a_x", Some(1)),
+            ("a_b_c", Some(2)),
+            ("a_c", Some(1)),
+            ("a_bè", Some(1)),
+            ("c_", None),
+            ("a", None),
+        ];
+        for (name, found) in cases {
+            assert_eq!(longest_prefix(&map, name.as_bytes()).copied(), found, "{name}");
+        }
+    }
 
     #[test]
     fn the_content_of_a_full_text_index_is_read_from_its_arguments() {

@@ -22,7 +22,7 @@ const CASES: u64 = 2_000;
 const PARTS: u64 = 4;
 
 /// Seeds that failed once.
-const REGRESSIONS: &[u64] = &[41, 158, 202, 1560, 1568, 1788];
+const REGRESSIONS: &[u64] = &[41, 158, 202, 1560, 1568, 1788, 6993, 9898];
 
 fn copy(from: &Connection) -> Connection {
     let mut to = Connection::open_in_memory().unwrap();
