@@ -13,7 +13,7 @@ use super::commit::{create_as, random, unchanged};
 use super::{Open, PushOptions};
 use crate::candidate::{Candidate, KeepOptions};
 use crate::error::Error;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, MergeOf};
 use crate::replica::Replica;
 
 /// How many other pushes may come first before this one gives up.
@@ -175,7 +175,9 @@ impl Received {
         let expected = self.open.base.as_ref().or(self.open.latest.as_ref()).map(|base| base.root);
         let overtook = latest.map(|latest| latest.root) != expected;
         self.may_be_made()?;
-        let manifest = Manifest { number, ..self.content.clone() };
+        // Kept before: it says that the candidate's changes are in.
+        let merge = self.kept.as_ref().map(|kept| MergeOf { candidate: kept.id, ends: None });
+        let manifest = Manifest { number, merge, ..self.content.clone() };
         if create_as(&self.replica, &manifest)? {
             self.open.tidy(&self.replica);
             let version = Some(manifest.number);
