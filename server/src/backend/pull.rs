@@ -4,7 +4,7 @@ use sqlrsync_protocol::page::VersionNumber;
 use sqlrsync_protocol::remote::{RemoteName, VersionSelector};
 use sqlrsync_repository::{Manifest, Replica};
 
-use super::{Backend, ClientSays};
+use super::{Backend, ClientSays, merging};
 use crate::access::Caller;
 use crate::catalog::{ReplicaRecord, Scope};
 use crate::refused::{Refused, Why};
@@ -87,6 +87,18 @@ impl Backend {
         let version = if number == latest.number { Some(latest) } else { replica.manifest(number)? };
         let version = version.ok_or_else(|| missing(format!("has no version {number}")))?;
         Ok(PullPlan { caller, record, replica, version })
+    }
+
+    /// Notes that a client is about to have a version, where it may push and does not say then what it has.
+    /// A pull is not refused for it: without the note that push becomes a conflict, and nothing is lost.
+    pub fn note_pull_begins(&self, plan: &PullPlan, client_id: &str) {
+        let pushes = plan.caller.key().is_some_and(|key| key.kind.may_push());
+        if !pushes {
+            return;
+        }
+        if let Err(error) = merging::note_pulled(&plan.replica, client_id, plan.version.number) {
+            tracing::warn!(%error, replica = plan.record.name(), "what a client pulls is not noted");
+        }
     }
 
     /// The newest version's number; `None` where there is none yet.

@@ -103,6 +103,8 @@ impl Pull {
                 return End::Done;
             }
         };
+        // Before it has any of it: a pull that is cut may have been applied all the same.
+        self.parts.backend.note_pull_begins(&self.plan, &self.client.client_id);
         wire.notes(|place| self.note(place, &said));
         // The client waits for the close: versions 1 and 2 have no answer to ORIGIN_END.
         let options = OriginOptions { await_close: false, ..OriginOptions::default() };

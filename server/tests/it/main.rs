@@ -6,6 +6,7 @@
 //! - `hostile`: peers that send what they may not, slowly, or not at all
 //! - `limits`: connections, time, sizes, turns
 //! - `merges`: pushes that were not made from the latest version, conflicts and their settlement
+//! - `possible_bases`: pushes of a client that does not say what they were made from
 //! - `subscriptions`: notices of new versions
 //! - `api`: what is read over HTTP
 //! - `rules`: the policy, the audit log, the OpenAPI document
@@ -20,6 +21,7 @@ mod api;
 mod hostile;
 mod limits;
 mod merges;
+mod possible_bases;
 mod program;
 mod public_client;
 mod revoked;

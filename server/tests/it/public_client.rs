@@ -17,6 +17,7 @@ use sqlrsync_protocol::control;
 use sqlrsync_protocol::conversation::{
     ExchangeError, OriginOptions, Quiet, ReplicaOptions, Summary, Wire, run_origin, run_replica,
 };
+use sqlrsync_protocol::exchange::Refusal;
 use sqlrsync_protocol::memory::{Content, MemoryError, MemoryOrigin, MemoryReplica};
 use sqlrsync_protocol::text::{Config, KeyType, ServerText};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -28,6 +29,7 @@ use crate::support::TestServer;
 
 const PUBLIC_PIECE_MAX: usize = 4101;
 const ORIGIN_END: u8 = 0x42;
+const REPLICA_ERROR: u8 = 0x62;
 
 /// What a client asks for.
 #[derive(Clone, Default)]
@@ -85,6 +87,8 @@ impl Socket {
         let headers = request.headers_mut();
         headers.insert("authorization", HeaderValue::from_str(ask.key).unwrap());
         headers.insert("x-clientversion", HeaderValue::from_static("0.0.6"));
+        // It is always said; who says nothing of itself is nobody's next push.
+        headers.insert("x-clientid", HeaderValue::from_static("one-and-the-same"));
         for (name, value) in &ask.headers {
             headers.insert(*name, HeaderValue::from_str(value).unwrap());
         }
@@ -173,14 +177,30 @@ impl Socket {
     }
 
     /// What ends a push: CONFIG first, then texts, then the close.
-    fn push_answer(&mut self) -> Result<(), Broken> {
-        let Message::Text(first) = self.read()? else { return Err(Broken("no text at the end".to_owned())) };
+    fn push_answer(&mut self) -> Result<(), Failed> {
+        let first = match self.read().map_err(ExchangeError::Wire)? {
+            Message::Text(first) => first,
+            Message::Binary(bytes) if bytes.first() == Some(&REPLICA_ERROR) => {
+                let text = String::from_utf8(bytes[5..].to_vec()).unwrap();
+                // What comes after it is for clients that know it.
+                let text = match self.read() {
+                    Ok(Message::Text(abort)) => format!("{text} [{abort}]"),
+                    _ => text,
+                };
+                return Err(ExchangeError::Peer { refusal: Refusal::Failed, text });
+            }
+            _ => return Err(ExchangeError::Wire(Broken("no text at the end".to_owned()))),
+        };
+        self.push_texts(first.as_str()).map_err(ExchangeError::Wire)
+    }
+
+    fn push_texts(&mut self, first: &str) -> Result<(), Broken> {
         // In version 3 a push can end without a version, as a conflict.
         let has_version = first.contains("committedVersionID") || self.version >= 3;
         if !first.starts_with("CONFIG=") || !has_version {
             return Err(Broken(format!("the first text after the commit is {first}")));
         }
-        self.text(first.as_str())?;
+        self.text(first)?;
         loop {
             match self.read()? {
                 Message::Text(text) => self.text(text.as_str())?,
@@ -257,7 +277,7 @@ pub fn push_from(
     }
     let options = OriginOptions { version_max: ask.protocol, await_close: false, ..OriginOptions::default() };
     let summary = run_origin(options, &mut origin, &mut socket, &mut Quiet)?;
-    socket.push_answer().map_err(ExchangeError::Wire)?;
+    socket.push_answer()?;
     Ok(Done { config: socket.config, messages: socket.messages, summary })
 }
 

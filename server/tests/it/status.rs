@@ -272,7 +272,9 @@ fn who_pushed_is_known_from_the_versions_where_the_rest_is_lost() {
     let versions = server.get("/api/v1/replicas/team/app.db/versions", &[("Authorization", &server.admin)]).2;
     let versions: Value = serde_json::from_str(&versions).unwrap();
     let folder = server.into_folder();
-    std::fs::remove_file(folder.path().join("data/catalog.db")).unwrap();
+    for name in ["catalog.db", "catalog.db-wal", "catalog.db-shm"] {
+        let _ = std::fs::remove_file(folder.path().join("data").join(name));
+    }
     let server = TestServer::on(folder, settings());
     let found = client(&status(&server, &server.admin), "machine-1");
     assert_eq!((&found["host"], &found["last_push_version"]), (&json!("laptop"), &json!(2)));

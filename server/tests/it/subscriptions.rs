@@ -9,7 +9,7 @@ use sqlrsync_protocol::control;
 use sqlrsync_protocol::key::Kind;
 use sqlrsync_protocol::page::VersionNumber;
 use sqlrsync_server::backend::Pusher;
-use sqlrsync_server::catalog::Visibility;
+use sqlrsync_server::catalog::{Actor, Policy, Rule, Visibility};
 use sqlrsync_server::settings::Settings;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -271,6 +271,8 @@ fn an_idle_push_connection_hears_of_what_others_push_and_not_of_its_own() {
     let other = Ask::new(&server.admin, 2);
     let own = || other.clone().header("x-clientid", "laptop").header("x-localabsolutepath", "/app.db");
     push(&server, "team/app.db", &own(), &database(4096, 10, 1)).unwrap();
+    let policy = Policy { rule: Rule::LatestWins, ..Policy::default() };
+    server.catalog().set_policy("team", "app.db", policy, &Actor::operator()).unwrap();
     let mut reporting = Socket::open(&server, "/sapi/push/team/app.db", &own()).unwrap();
     reporting.greeted().unwrap();
     reporting.write(control::changed(5)).unwrap();

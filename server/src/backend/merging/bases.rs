@@ -1,12 +1,26 @@
 //! What a push was made from.
 //!
-//! Our own client says it. Of a peer that says nothing it is found from what is known of it, and where that is
-//! not enough it stays unknown.
+//! Our own client says it. A peer that says nothing has possible bases: what was last pushed from the same file
+//! of the same client, and the versions that this client has pulled since, as a pull names no file. One that
+//! fits is it. Several that come to the same are as good as one. Anything else stays unknown, and a merge is
+//! not done by guess:
+//!
+//! - several that come to different results (an old version was pulled into another file);
+//! - one, but the push takes back what others did before it (a restored backup, a clone): see [`undone`].
 
-use sqlrsync_repository::{KeepOptions, Manifest, Standing};
+use jiff::Timestamp;
+use sqlrsync_protocol::hash::Root;
+use sqlrsync_protocol::page::VersionNumber;
+use sqlrsync_repository::{ClientKey, ClientRecord, KeepOptions, Manifest, MergeBase, PULLED_MAX, Replica};
 
-use super::Error;
 use super::push::Push;
+use super::{Error, agree, undone};
+
+/// The most possible bases that are looked into.
+const POSSIBLE_MAX: usize = 8;
+
+/// How many versions back a content is looked for that was pushed again.
+const SEARCHED_MAX: usize = 256;
 
 /// What a push was made from.
 pub(super) enum Ground {
@@ -24,27 +38,170 @@ pub(super) enum Ground {
 pub(super) fn ground(push: &Push<'_>, latest: &Manifest) -> Result<Ground, Error> {
     match push.received.agreed() {
         Some(agreed) => known(push, agreed, latest),
-        None => Ok(Ground::Latest),
+        None => guessed(push, latest),
     }
 }
 
-/// The pusher has said it.
+/// It is known.
 fn known(push: &Push<'_>, agreed: &Manifest, latest: &Manifest) -> Result<Ground, Error> {
     if agreed.root == latest.root {
         return Ok(Ground::Latest);
     }
     let replica = push.received.replica();
-    if agreed.root == push.received.root() {
-        // What waits in a conflict, or was never merged, is looked at again.
-        let waits = match agreed.candidate.map(|id| replica.candidate(id)).transpose()?.flatten() {
-            Some(candidate) => {
-                matches!(replica.standing(&candidate)?, Standing::Kept | Standing::InConflict(_))
-            }
-            None => false,
-        };
-        if !waits {
-            return Ok(Ground::Unchanged);
-        }
+    // What waits in a conflict, or was never merged, is looked at again.
+    if agreed.root == push.received.root() && !undone::waits(replica, agreed)? {
+        return Ok(Ground::Unchanged);
     }
     Ok(Ground::Older(replica.keep_options(Some(agreed))?))
+}
+
+/// It was not said.
+fn guessed(push: &Push<'_>, latest: &Manifest) -> Result<Ground, Error> {
+    let replica = push.received.replica();
+    let root = push.received.root();
+    let Possible { bases, own, complete } = possible(push, replica)?;
+    if let Some(same) = bases.iter().find(|base| base.root == root) {
+        return known(push, same, latest);
+    }
+    if was_a_version(replica, root)? {
+        return Ok(Ground::Unchanged);
+    }
+    let [first, others @ ..] = &bases[..] else { return Ok(Ground::Unknown) };
+    let one = others.is_empty() || agree::come_to_the_same(push, &bases, latest)?;
+    if !complete || !one {
+        return Ok(Ground::Unknown);
+    }
+    // Of several that come to the same it is the latest, where that is among them.
+    let base = bases.iter().find(|base| base.root == latest.root).unwrap_or(first);
+    let own = own == Some(base.root);
+    if undone::takes_back(push, base, own)? { Ok(Ground::Unknown) } else { known(push, base, latest) }
+}
+
+/// Contents that a push may have been made from.
+struct Possible {
+    bases: Vec<Manifest>,
+    /// Which of them was pushed from the same file.
+    own: Option<Root>,
+    /// There are no others.
+    complete: bool,
+}
+
+fn possible(push: &Push<'_>, replica: &Replica) -> Result<Possible, Error> {
+    let mut possible = Possible { bases: Vec::new(), own: None, complete: true };
+    let Some((file, client)) = keys(push) else { return Ok(possible) };
+    let pulled = replica.client_record(&client)?.map(|record| record.pulled).unwrap_or_default();
+    let record = replica.client_record(&file)?;
+    let (pushed, mut seen) = record.map(|record| (record.pushed, record.pulled)).unwrap_or_default();
+    if file == client {
+        // Emptied by each push: all of it came since.
+        seen.clear();
+    }
+    if let Some(pushed) = pushed {
+        match replica.merge_base(&pushed)? {
+            Some(found) => {
+                possible.own = Some(found.root);
+                possible.bases.push(found);
+            }
+            None => possible.complete = false,
+        }
+    }
+    for number in since(&seen, &pulled) {
+        match replica.manifest(*number)? {
+            Some(found) if possible.bases.iter().any(|base| base.root == found.root) => {}
+            Some(found) => possible.bases.push(found),
+            None => possible.complete = false,
+        }
+    }
+    if possible.bases.len() > POSSIBLE_MAX {
+        possible.complete = false;
+        possible.bases.truncate(POSSIBLE_MAX);
+    }
+    Ok(possible)
+}
+
+/// The pulls in `now` that are not in `then`, which was the same list earlier. Only its last entries are kept.
+fn since<'a>(then: &[VersionNumber], now: &'a [VersionNumber]) -> &'a [VersionNumber] {
+    let held = (0..=then.len().min(now.len())).rev();
+    let same = held.into_iter().find(|len| then[then.len() - len..] == now[..*len]).unwrap_or(0);
+    &now[same..]
+}
+
+/// The file's record, and the client's, whichever file: one and the same where the client names no file. A peer
+/// that says nothing of itself is nobody.
+fn keys(push: &Push<'_>) -> Option<(ClientKey, ClientKey)> {
+    let says = push.says;
+    if says.client_id.is_empty() {
+        return None;
+    }
+    let file = ClientKey {
+        client_id: says.client_id.clone(),
+        host: says.host.clone(),
+        local_path: says.local_path.clone(),
+    };
+    Some((file, ClientKey::any_file(&says.client_id)))
+}
+
+fn was_a_version(replica: &Replica, root: Root) -> Result<bool, Error> {
+    Ok(replica.history(None, SEARCHED_MAX)?.iter().any(|version| version.root == root))
+}
+
+/// Notes what a file has now that it was pushed, for its next push.
+pub(super) fn note_pushed(push: &Push<'_>, replica: &Replica, content: &Manifest) {
+    let Some((file, client)) = keys(push) else { return };
+    let note = || {
+        let pulled = match file == client {
+            true => Vec::new(),
+            false => replica.client_record(&client)?.map(|record| record.pulled).unwrap_or_default(),
+        };
+        let record = ClientRecord { time: Timestamp::now(), pushed: Some(MergeBase::of(content)), pulled };
+        replica.put_client_record(&file, &record)
+    };
+    // Without it the next push is a conflict, and nothing is lost.
+    if let Err(error) = note() {
+        let error: &sqlrsync_repository::Error = &error;
+        tracing::warn!(%error, replica = push.record.name(), "what a client has is not noted");
+    }
+}
+
+/// Notes that a client pulls a version, before it has any of it. The same version twice is noted twice: what
+/// counts is which pulls came after a push.
+pub(in crate::backend) fn note_pulled(
+    replica: &Replica,
+    client_id: &str,
+    version: VersionNumber,
+) -> Result<(), sqlrsync_repository::Error> {
+    if client_id.is_empty() {
+        return Ok(());
+    }
+    let key = ClientKey::any_file(client_id);
+    let record = replica.client_record(&key)?;
+    let (pushed, mut pulled) = record.map(|record| (record.pushed, record.pulled)).unwrap_or_default();
+    // Who follows a replica pulls each version; those before the last ones are of no use.
+    if pulled.len() >= PULLED_MAX {
+        pulled.drain(..=pulled.len() - PULLED_MAX);
+    }
+    pulled.push(version);
+    replica.put_client_record(&key, &ClientRecord { time: Timestamp::now(), pushed, pulled })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_pulled_since_is_what_was_added_to_the_list() {
+        let list = |numbers: &[u64]| -> Vec<VersionNumber> {
+            numbers.iter().map(|number| VersionNumber::new(*number).unwrap()).collect()
+        };
+        for (then, now, expected) in [
+            (&[][..], &[1, 2][..], &[1, 2][..]),
+            (&[1, 2], &[1, 2], &[]),
+            (&[1, 2], &[1, 2, 2], &[2]),
+            (&[1, 2, 3], &[1, 2, 3, 2, 3], &[2, 3]),
+            (&[1, 2, 3], &[2, 3, 4], &[4]),
+            (&[1, 2], &[7, 8], &[7, 8]),
+        ] {
+            assert_eq!(since(&list(then), &list(now)), list(expected), "{then:?} {now:?}");
+        }
+    }
 }

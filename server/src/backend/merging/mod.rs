@@ -10,6 +10,7 @@
 //!   that is killed anywhere finds out what is left to do when the push comes again.
 //! - Nothing is guessed: where it is not known what a push was made from, and it matters, it is a conflict.
 
+mod agree;
 mod bases;
 mod conflicts;
 mod json;
@@ -19,6 +20,7 @@ mod overlap;
 mod push;
 mod settle;
 mod shown;
+mod undone;
 mod versions;
 
 use sqlrsync_database::version::VersionError;
@@ -29,6 +31,7 @@ use sqlrsync_protocol::page::VersionNumber;
 
 use crate::refused::{Refused, Why};
 
+pub(super) use bases::note_pulled;
 pub use conflicts::{ConflictInfo, ConflictsPage, RowsPage};
 pub use look::{DiffFormat, DiffStat, Difference, QueryAnswer, Question, error_line};
 pub(super) use maps::Maps;

@@ -45,8 +45,23 @@ pub(in crate::backend) struct Push<'a> {
 }
 
 impl Push<'_> {
-    /// Decides what becomes of it.
+    /// Decides what becomes of it, and notes what its pusher has now.
     pub fn run(mut self) -> Result<Committed, Error> {
+        let committed = self.decide()?;
+        let replica = self.replica();
+        let content = match (self.received.kept(), committed.version) {
+            (Some(candidate), _) => Some(candidate.content.clone()),
+            (None, Some(version)) if committed.as_sent() => replica.manifest(version)?,
+            // What it has is what it had.
+            (None, _) => None,
+        };
+        if let Some(content) = content {
+            bases::note_pushed(&self, &replica, &content);
+        }
+        Ok(committed)
+    }
+
+    fn decide(&mut self) -> Result<Committed, Error> {
         for _ in 0..ATTEMPTS_MAX {
             if let Some(done) = self.received.already()? {
                 return Ok(done);

@@ -4,7 +4,6 @@
 //! and what is open is taken for hostile. What may differ between two is found from their page trees and from
 //! the maps of their pages, so that it costs what changed.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use sqlrsync_database::btree::{ParentMap, Roots, Touched, touched};
 use sqlrsync_database::merge::{self, Conflict, Merge, MergeOptions, Resolutions, Side, Sides, Summary};
 use sqlrsync_database::rows::{Encoding, Schema};
 use sqlrsync_database::version::{Limits, VersionDatabase, Written};
+use sqlrsync_protocol::content::Content;
 use sqlrsync_repository::{Manifest, Replica};
 
 use super::Error;
@@ -27,7 +27,6 @@ pub(in crate::backend) struct Versions<'a> {
     maps: &'a Maps,
     deadline: Instant,
     cancel: Option<Arc<AtomicBool>>,
-    temp_dir: Option<PathBuf>,
 }
 
 /// A content that is open as a database.
@@ -68,7 +67,7 @@ pub(super) struct Three<'a> {
 impl<'a> Versions<'a> {
     /// Contents of this replica, for so long at most.
     pub fn new(replica: &'a Replica, maps: &'a Maps, time: Duration) -> Versions<'a> {
-        Versions { replica, maps, deadline: Instant::now() + time, cancel: None, temp_dir: None }
+        Versions { replica, maps, deadline: Instant::now() + time, cancel: None }
     }
 
     /// Until this becomes true as well.
@@ -78,16 +77,20 @@ impl<'a> Versions<'a> {
 
     /// Opens a content.
     pub fn open(&self, content: &Manifest) -> Result<Opened, Error> {
-        let limits = Limits {
-            time: Some(self.deadline.saturating_duration_since(Instant::now())),
-            cancel: self.cancel.clone(),
-            temp_dir: self.temp_dir.clone(),
-            ..Limits::default()
-        };
-        let database = VersionDatabase::open(Box::new(self.replica.content(content)?), limits)?;
+        let database = self.open_content(Box::new(self.replica.content(content)?))?;
         let schema = Schema::read(database.connection())?;
         let roots = Roots { tables: schema.table_roots(), indexes: schema.index_roots() };
         Ok(Opened { database, schema, roots })
+    }
+
+    /// Opens something that may be stored nowhere.
+    pub(super) fn open_content(&self, content: Box<dyn Content>) -> Result<VersionDatabase, Error> {
+        let limits = Limits {
+            time: Some(self.deadline.saturating_duration_since(Instant::now())),
+            cancel: self.cancel.clone(),
+            ..Limits::default()
+        };
+        Ok(VersionDatabase::open(content, limits)?)
     }
 
     /// Which rows may differ between two contents; `map` is that of the old one, and then of the new one.
