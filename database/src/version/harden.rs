@@ -123,6 +123,10 @@ unsafe extern "C" fn authorize(
 ) -> c_int {
     // SAFETY: `set_hooks` gave what outlives the connection.
     let shared = unsafe { &*data.cast::<Shared>() };
+    // Compiling asks nobody else whether to stop.
+    if shared.mode() == Mode::Query && shared.stop.is_due() {
+        return ffi::SQLITE_DENY;
+    }
     // SAFETY: SQLite gives texts that end with a zero, or null.
     let text = |text: *const c_char| (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_bytes());
     match is_allowed(shared.mode(), action, text(one), text(two)) {

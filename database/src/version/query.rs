@@ -24,7 +24,8 @@ const QUERY_MAX: usize = 100_000;
 /// The longest value that a query may make, in bytes: it may make many of them at once.
 const QUERY_VALUE_MAX: i32 = 32 << 20;
 
-/// The longest time for compiling it: views within views take memory as long as this lasts, some 200 MB a second.
+/// The longest time for compiling it, as far as SQLite asks: it puts the text of views into that of the query
+/// first, without asking anybody, up to 65,535 times each, and in memory that only `limit_heap` bounds.
 const COMPILE_TIME: Duration = Duration::from_secs(1);
 
 /// What a value counts for besides its own bytes.
@@ -302,7 +303,15 @@ fn failed(db: &VersionDatabase, code: c_int) -> VersionError {
         (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
     };
     let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), text.clone());
-    match (db.explain(error), code & 0xff) {
+    let error = match db.explain(error) {
+        // What a virtual table or the authorizer makes of it says less.
+        VersionError::Sqlite(error) => match db.shared().stop.stopped() {
+            Some(stopped) => stopped,
+            None => VersionError::Sqlite(error),
+        },
+        error => error,
+    };
+    match (error, code & 0xff) {
         (VersionError::Sqlite(_), ffi::SQLITE_READONLY) => VersionError::NotOneQuery("one that writes"),
         (VersionError::Sqlite(_), ffi::SQLITE_AUTH) => {
             VersionError::Query("it does what a query of a stored version may not".into())

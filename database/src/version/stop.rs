@@ -57,15 +57,21 @@ impl Stop {
         true
     }
 
-    /// Sets a deadline of its own for a query, `None` takes it away.
+    /// Sets a deadline of its own for a query, `None` takes it away. Why something was stopped before is forgotten.
     pub(super) fn set_query_time(&self, time: Option<Duration>) {
+        self.why.store(0, Ordering::Relaxed);
         let deadline = time.map_or(NEVER, |time| millis(self.opened.elapsed().saturating_add(time)));
         self.query_deadline.store(deadline, Ordering::Relaxed);
     }
 
     /// Why SQLite was stopped; by whoever else did it, where it was not stopped here.
     pub(super) fn why(&self) -> VersionError {
-        Stop::error(&self.why).unwrap_or(VersionError::Cancelled)
+        self.stopped().unwrap_or(VersionError::Cancelled)
+    }
+
+    /// Why something was stopped here; `None` where nothing was.
+    pub(super) fn stopped(&self) -> Option<VersionError> {
+        Stop::error(&self.why)
     }
 
     /// Why a statement was stopped after which every other one is; `None` where none was.

@@ -115,10 +115,16 @@ fn a_version_is_used_no_longer_than_it_may_be() {
     let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
     let content = content(ROWS);
     let limits = Limits { time: Some(Duration::from_millis(100)), ..Limits::default() };
-    let db = VersionDatabase::open(Box::new(content.clone()), limits).unwrap();
-    let error = db.connection().query_row(endless, [], |_| Ok(())).unwrap_err();
-    assert!(matches!(db.explain(error), VersionError::Deadline));
-    assert!(matches!(db.check(), Err(VersionError::Deadline)));
+    // On a busy machine it may be over before it is open.
+    let error = match VersionDatabase::open(Box::new(content.clone()), limits) {
+        Ok(db) => {
+            let error = db.connection().query_row(endless, [], |_| Ok(())).unwrap_err();
+            assert!(matches!(db.check(), Err(VersionError::Deadline)));
+            db.explain(error)
+        }
+        Err(error) => error,
+    };
+    assert!(matches!(error, VersionError::Deadline), "{error}");
 
     let cancel = Arc::new(AtomicBool::new(false));
     let limits = Limits { cancel: Some(Arc::clone(&cancel)), ..Limits::default() };
@@ -289,11 +295,17 @@ fn views_that_multiply_end_in_time() {
         let db = open(&content(&sql));
         let outside = db.connection().prepare("SELECT * FROM v0").unwrap_err();
         assert!(outside.to_string().contains("v0"), "a view outside of a query: {outside}");
-        let limits = QueryLimits { time: Duration::from_millis(200), ..QueryLimits::default() };
-        let started = Instant::now();
-        let outcome = query(&db, "SELECT count(*) FROM v40", limits, &mut |_| ControlFlow::Continue(()));
-        assert!(outcome.is_err(), "{shape}: {outcome:?}");
-        assert!(started.elapsed() < Duration::from_secs(20), "{shape}: {:?}", started.elapsed());
+        let ask = |view: &str, time: Duration| {
+            let sql = format!("SELECT count(*) FROM {view}");
+            query(&db, &sql, QueryLimits { time, ..QueryLimits::default() }, &mut |_| {
+                ControlFlow::Continue(())
+            })
+        };
+        // 4,096 uses of the first view take some milliseconds to compile.
+        let late = ask("v12", Duration::from_millis(1));
+        assert!(matches!(late, Err(VersionError::Deadline)), "{shape}: {late:?}");
+        let endless = ask("v40", Duration::from_secs(10));
+        assert!(matches!(endless, Err(VersionError::Query(_))), "{shape}: {endless:?}");
     }
 }
 
