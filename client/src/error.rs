@@ -249,9 +249,11 @@ fn refusal_hint(refusal: Refusal) -> Option<String> {
             "ask who runs the server for a key that may do this, and set SQLRSYNC_AUTH_TOKEN to it".into()
         }
         Refusal::TryLater => "run this again in a moment".into(),
-        Refusal::Conflict => "sqlrsync conflicts NAMESPACE/PATH lists what waits to be settled; \
-                              --force makes this file the newest version as it is"
-            .into(),
+        Refusal::Conflict => {
+            "sqlrsync REMOTE LOCAL --force takes the latest version, sqlrsync LOCAL REMOTE --force \
+                              makes this file the latest as it is"
+                .into()
+        }
         Refusal::NotFound => "sqlrsync log NAMESPACE/PATH lists the versions; \
                               a private replica also needs a key that may pull"
             .into(),

@@ -20,6 +20,7 @@ mod rest;
 mod ssh;
 mod status;
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -153,6 +154,14 @@ impl Run {
             .runtime
             .block_on(async { tokio::time::timeout(time, self.cancel.cancelled()).await.is_ok() });
         if stopped { Err(Error::Cancelled) } else { Ok(()) }
+    }
+}
+
+/// Whether anybody still reads what is printed. That nobody does is no error.
+fn goes_on(written: io::Result<()>) -> Result<bool, Error> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        written => written.map(|()| true).map_err(Error::Output),
     }
 }
 

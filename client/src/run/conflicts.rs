@@ -1,6 +1,6 @@
 //! The conflicts of a replica: a list of them, or one of them row by row.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -9,7 +9,7 @@ use sqlrsync_protocol::remote::RemoteName;
 use sqlrsync_protocol::text::printable;
 
 use super::rest::Rest;
-use super::{Run, state_name};
+use super::{Run, goes_on, state_name};
 use crate::error::Error;
 use crate::outcome::{json_text, print_line};
 use crate::plan::{Access, Conflicts};
@@ -20,6 +20,9 @@ use crate::state::Seen;
 
 /// How many conflicts or rows are asked for at once.
 const PAGE_MAX: u64 = 500;
+
+/// How many conflicts are listed for people, at most: the widths of the columns need all of them at once.
+const LISTED_MAX: usize = 10_000;
 
 /// How many of a conflict's tables are named in a list.
 const TABLES_SHOWN: usize = 5;
@@ -75,7 +78,7 @@ fn list(run: &Run, rest: &mut Rest, plan: &Conflicts) -> Result<(), Error> {
     let mut left = plan.limit.unwrap_or(u64::MAX);
     let mut after: Option<u64> = None;
     let mut found = Vec::new();
-    while left > 0 && !run.cancel.is_cancelled() {
+    while left > 0 && found.len() < LISTED_MAX && !run.cancel.is_cancelled() {
         let mut query = vec![("limit", left.min(PAGE_MAX).to_string())];
         query.extend(plan.all.then(|| ("all", "true".to_owned())));
         query.extend(after.map(|after| ("after", after.to_string())));
@@ -240,8 +243,8 @@ pub fn show_rows(
     seen: &Seen,
 ) -> Result<(), Error> {
     let conflict = one(rest, remote, number)?;
-    let mut shower =
-        Shower { json: run.output.json, style: Style::of_stdout(), out: io::stdout().lock(), shown: 0 };
+    let out = BufWriter::new(io::stdout().lock());
+    let mut shower = Shower { json: run.output.json, style: Style::of_stdout(), out, shown: 0 };
     let name = remote.to_string();
     if !shower.heading(&conflict, &name)? {
         return Ok(());
@@ -287,9 +290,13 @@ impl<W: Write> Shower<W> {
     }
 
     fn end(&mut self, conflict: &Conflict, remote: &str) -> Result<(), Error> {
-        if self.json || !conflict.is_open() {
-            return Ok(());
+        if !self.json && conflict.is_open() {
+            self.what_to_type(conflict, remote)?;
         }
+        goes_on(self.out.flush()).map(drop)
+    }
+
+    fn what_to_type(&mut self, conflict: &Conflict, remote: &str) -> Result<(), Error> {
         let mut lines = vec![String::new()];
         if self.shown < conflict.rows {
             lines.push(format!("{} of {} rows are shown", self.shown, conflict.rows));
@@ -303,11 +310,7 @@ impl<W: Write> Shower<W> {
     }
 
     fn lines(&mut self, lines: &[String]) -> Result<bool, Error> {
-        let written = lines.iter().try_for_each(|line| writeln!(self.out, "{line}"));
-        match written.and_then(|()| self.out.flush()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-            written => written.map(|()| true).map_err(Error::Output),
-        }
+        goes_on(lines.iter().try_for_each(|line| writeln!(self.out, "{line}")))
     }
 }
 

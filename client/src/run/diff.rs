@@ -4,7 +4,7 @@ mod local;
 mod printer;
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -122,7 +122,7 @@ impl Stat {
 }
 
 fn rows(run: &Run, stream: &mut Stream, form: &DiffForm) -> Result<(), Error> {
-    let mut printer = Printer::new(run.output.json, form, io::stdout().lock());
+    let mut printer = Printer::new(run.output.json, form, BufWriter::new(io::stdout().lock()));
     while let Some(line) = stream.object()? {
         let goes_on = match line {
             Line::Row(row) => printer.row(&row)?,
@@ -167,12 +167,12 @@ fn quietly(written: Result<(), Error>) -> Result<(), Error> {
 /// Writes a file whole or not at all.
 fn into_file(
     path: &Path,
-    write: impl FnOnce(&mut io::BufWriter<&std::fs::File>) -> Result<(), Error>,
+    write: impl FnOnce(&mut BufWriter<&std::fs::File>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let file = tempfile::Builder::new().prefix(".sqlrsync-").tempfile_in(folder);
     let file = file.map_err(Error::file("write into", folder))?;
-    let mut out = io::BufWriter::new(file.as_file());
+    let mut out = BufWriter::new(file.as_file());
     write(&mut out)?;
     out.flush().map_err(Error::file("write", path))?;
     drop(out);

@@ -1,6 +1,6 @@
 //! A question in SQL to a version of a replica, answered by the server: a table, or an object a row.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 
 use serde::{Deserialize, Serialize};
 
@@ -38,7 +38,8 @@ pub fn ask(run: &Run, plan: &Query) -> Result<(), Error> {
     let question = Question { version: version.get(), sql: &plan.sql, limit: plan.limit };
     let answer: Answer = rest.post_for(&plan.remote, "query", &question)?;
     let (more, rows) = (answer.more, answer.rows.len());
-    let printed = print(answer, run.output.json, Style::of_stdout(), &mut io::stdout().lock());
+    let printed =
+        print(answer, run.output.json, Style::of_stdout(), &mut BufWriter::new(io::stdout().lock()));
     match printed {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
         printed => printed.map_err(Error::Output)?,

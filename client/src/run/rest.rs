@@ -19,6 +19,10 @@ use crate::wire::tls;
 /// The longest answer that is read, in bytes.
 const ANSWER_LEN_MAX: u64 = 16 << 20;
 
+/// The longest answer that has rows: a query gives 16 MiB of values, which JSON makes six times as long at
+/// the worst.
+const ROWS_LEN_MAX: u64 = 128 << 20;
+
 /// How long the server may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
@@ -152,8 +156,9 @@ impl Rest {
         what: &str,
         query: &[(&str, String)],
     ) -> Result<T, Error> {
-        let body =
-            self.asking(remote, "pull", |rest| rest.whole(rest.got(remote, what, query, ANSWER_MAX)?))?;
+        let body = self.asking(remote, "pull", |rest| {
+            rest.whole(rest.got(remote, what, query, ANSWER_MAX)?, ANSWER_LEN_MAX)
+        })?;
         self.parsed(&body)
     }
 
@@ -167,8 +172,9 @@ impl Rest {
         what: &str,
         query: &[(&str, String)],
     ) -> Result<T, Error> {
-        let body =
-            self.asking(remote, "pull", |rest| rest.whole(rest.got(remote, what, query, DONE_MAX)?))?;
+        let body = self.asking(remote, "pull", |rest| {
+            rest.whole(rest.got(remote, what, query, DONE_MAX)?, ROWS_LEN_MAX)
+        })?;
         self.parsed(&body)
     }
 
@@ -198,7 +204,8 @@ impl Rest {
         body: &impl Serialize,
     ) -> Result<T, Error> {
         let path = replica_path(remote, what);
-        let body = self.asking(remote, "push", |rest| rest.whole(rest.posted(&path, body, DONE_MAX)?))?;
+        let body = self
+            .asking(remote, "push", |rest| rest.whole(rest.posted(&path, body, DONE_MAX)?, ROWS_LEN_MAX))?;
         self.parsed(&body)
     }
 
@@ -259,7 +266,7 @@ impl Rest {
     /// # Errors
     /// As [`Rest::get`], but nobody is asked for a key.
     pub fn post(&self, path: &str, body: &impl Serialize) -> Result<(), Error> {
-        self.whole(self.posted(path, body, ANSWER_MAX)?).map(drop)
+        self.whole(self.posted(path, body, ANSWER_MAX)?, ANSWER_LEN_MAX).map(drop)
     }
 
     fn key(&self) -> Option<&str> {
@@ -277,9 +284,9 @@ impl Rest {
         Err(refused(&self.access.server, head.status, &head.headers, &text))
     }
 
-    fn whole(&self, answer: Answer) -> Result<Vec<u8>, Error> {
+    fn whole(&self, answer: Answer, len_max: u64) -> Result<Vec<u8>, Error> {
         let mut body = self.begun(answer)?;
-        let body = body.with_config().limit(ANSWER_LEN_MAX).read_to_vec();
+        let body = body.with_config().limit(len_max).read_to_vec();
         body.map_err(|error| self.unanswered(&error))
     }
 

@@ -174,7 +174,7 @@ fn print(run: &Run, from: &VersionDatabase, to: &VersionDatabase, form: &DiffFor
 
 /// For people, and numbers.
 fn shown(run: &Run, sides: &Sides<'_>, form: &DiffForm) -> Result<(), Error> {
-    let mut printer = Printer::new(run.output.json, form, io::stdout().lock());
+    let mut printer = Printer::new(run.output.json, form, BufWriter::new(io::stdout().lock()));
     let mut failed = None;
     let summary = sides.each_until(&mut |change: Change| {
         let goes_on = match change {

@@ -1,6 +1,6 @@
 //! Printing differences as they come: for people, as JSON, or as numbers at the end.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use serde_json::json;
 
@@ -9,6 +9,7 @@ use crate::outcome::json_text;
 use crate::plan::DiffForm;
 use crate::rows::difference::{Counts, RowDifference, SchemaDifference, Shower};
 use crate::rows::style::Style;
+use crate::run::goes_on;
 
 /// Where rows go. Every call says whether anybody still reads.
 pub struct Printer<W> {
@@ -98,12 +99,4 @@ pub fn stat_json(counts: &Counts) -> Result<Vec<String>, Error> {
         lines.push(json_text(&json!({ "schema": counts.schema }))?);
     }
     Ok(lines)
-}
-
-/// False where nobody reads any more, which is no error.
-fn goes_on(written: io::Result<()>) -> Result<bool, Error> {
-    match written {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        written => written.map(|()| true).map_err(Error::Output),
-    }
 }
