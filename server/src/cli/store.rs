@@ -44,6 +44,8 @@ fn print(report: &CheckReport, json: bool) -> io::Result<()> {
             "replicas": report.replicas,
             "versions": report.versions,
             "versions_proved": report.versions_proved,
+            "candidates": report.candidates,
+            "candidates_proved": report.candidates_proved,
             "objects": report.objects,
             "bytes": report.bytes,
             "problems": report.problems.len(),
@@ -59,6 +61,10 @@ fn print(report: &CheckReport, json: bool) -> io::Result<()> {
         "{versions_proved} of {versions} versions of {replicas} replicas proved; \
          read {objects} objects, {bytes} bytes"
     )?;
+    if report.candidates > 0 {
+        let CheckReport { candidates, candidates_proved, .. } = report;
+        writeln!(out, "{candidates_proved} of {candidates} pushes that were kept for merging proved")?;
+    }
     match report.problems.len() {
         0 => writeln!(out, "nothing is damaged"),
         count => writeln!(out, "{count} problems: restore what is named above from a copy"),
