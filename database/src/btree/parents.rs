@@ -53,6 +53,11 @@ impl ParentMap {
         ParentMap::default()
     }
 
+    /// Whether it knows nothing.
+    pub fn is_unknown(&self) -> bool {
+        self.chunks.iter().all(|chunk| matches!(chunk, Chunk::Unknown))
+    }
+
     /// The map of a content. Every page is read once, in order.
     ///
     /// # Errors
