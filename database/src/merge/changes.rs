@@ -103,7 +103,7 @@ fn take_row(
         changes.tables.extend(context.shadows.owner(&row.table.name).map(|owner| owner.to_string()));
     }
     context.check_time()?;
-    let Some(table) = definition(context, &row.table) else { return Ok(()) };
+    let Some(table) = definition(context, &row.table.name) else { return Ok(()) };
     let all = side != context.on || context.shadows.owner(&table.name).is_some() || context.options.renumber;
     if !all && !store.has(&table.name, &row.key)? {
         return Ok(());
@@ -116,9 +116,8 @@ fn take_row(
 
 /// The table as the side has it onto which the other one is applied, where both sides have the same: `None`
 /// where rows of one cannot be written into the other. That is a clash of schemas, or was chosen.
-fn definition<'a>(context: &Context<'a>, table: &Table) -> Option<&'a Arc<Table>> {
-    let (theirs, mine) =
-        (context.schemas.theirs.table(&table.name)?, context.schemas.mine.table(&table.name)?);
+pub(super) fn definition<'a>(context: &Context<'a>, name: &str) -> Option<&'a Arc<Table>> {
+    let (theirs, mine) = (context.schemas.theirs.table(name)?, context.schemas.mine.table(name)?);
     let same = theirs.sql == mine.sql && theirs.columns == mine.columns && theirs.key_parts == mine.key_parts;
     same.then_some(if context.on == Side::Theirs { theirs } else { mine })
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::rows::{Key, Row, Table};
 
+use super::changes::definition;
 use super::lookup::Statements;
 use super::store::{BY_MINE, BY_THEIRS, Store, TAKE_MINE, TAKE_THEIRS};
 use super::{Choice, Context, Error, Reason, Side, Summary, cells, renumber};
@@ -74,9 +75,12 @@ pub(super) fn find_or_fetch(
     if let Some(id) = store.find(table, key)? {
         return Ok(Some(id));
     }
-    let Some(table) = context.schemas.of(context.on).table(table).filter(|table| !table.is_virtual()) else {
+    // A row that was read by other columns is not the same one.
+    let Some(table) = definition(context, table) else { return Ok(None) };
+    let of_base = context.schemas.base.table(&table.name);
+    if table.is_virtual() || of_base.is_some_and(|base| base.columns != table.columns) {
         return Ok(None);
-    };
+    }
     // What no merge decides by rows can be chosen by none.
     if table.is_internal() || context.shadows.owner(&table.name).is_some() || !names_a_row(table, key) {
         return Ok(None);

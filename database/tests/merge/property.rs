@@ -9,7 +9,7 @@ use rusqlite::backup::Backup;
 use rusqlite::config::DbConfig;
 use sqlrsync_database::btree::Touched;
 use sqlrsync_database::merge::{
-    Conflict, ConstraintKind, Merge, MergeOptions, Reason, Resolutions, Side, Sides, merge,
+    Conflict, ConflictRow, ConstraintKind, Merge, MergeOptions, Reason, Resolutions, Side, Sides, merge,
 };
 use sqlrsync_database::rows::{Encoding, Key, Schema, Value};
 
@@ -43,6 +43,16 @@ fn run(
     options: &MergeOptions,
     default: Option<Side>,
 ) -> Done {
+    run_with(base, theirs, mine, options, &Resolutions { default, ..Resolutions::default() })
+}
+
+fn run_with(
+    base: &Connection,
+    theirs: &Connection,
+    mine: &Connection,
+    options: &MergeOptions,
+    resolve: &Resolutions,
+) -> Done {
     let (theirs, mine) = (copy(theirs), copy(mine));
     for db in [&theirs, &mine] {
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).unwrap();
@@ -51,8 +61,7 @@ fn run(
     let everything = Touched::everything("this is a test");
     let sides =
         Sides { base, theirs: &theirs, mine: &mine, base_theirs: &everything, base_mine: &everything };
-    let resolve = Resolutions { default, ..Resolutions::default() };
-    match merge(sides, options, &resolve).unwrap() {
+    match merge(sides, options, resolve).unwrap() {
         Merge::Merged { on: Side::Theirs, .. } => Done::Merged(Box::new(theirs)),
         Merge::Merged { on: Side::Mine, .. } => Done::Merged(Box::new(mine)),
         Merge::Conflict(conflict) => Done::Conflict(conflict),
@@ -100,6 +109,7 @@ impl Case {
         }
         self.identities(&theirs);
         self.settled((&base, &theirs, &mine), &done);
+        self.chosen((&theirs, &mine), &done);
         self.options((&theirs, &mine));
         outcome
     }
@@ -230,6 +240,37 @@ impl Case {
         }
     }
 
+    /// Rows chosen one by one are as they were chosen, or break a constraint.
+    fn chosen(&self, (theirs, mine): (&Whole, &Whole), done: &Done) {
+        let Done::Conflict(conflict) = done else { return };
+        if conflict.reasons != [Reason::Overlap] {
+            return;
+        }
+        let side = |at: usize| if at.is_multiple_of(2) { Side::Theirs } else { Side::Mine };
+        let rows = conflict.rows.iter().enumerate();
+        let rows = rows.map(|(at, row)| ((row.table.name.clone(), row.key.clone()), side(at))).collect();
+        let resolve = Resolutions { default: None, rows };
+        match run_with(&self.base, &self.theirs, &self.mine, &MergeOptions::default(), &resolve) {
+            Done::Merged(db) => {
+                let result = oracle::read(&db);
+                self.sound((theirs, mine), &db, &result);
+                for (at, row) in conflict.rows.iter().enumerate() {
+                    let (table, key) = named_row(row, self.encoding);
+                    let held =
+                        |whole: &Whole| whole.tables.get(&table).and_then(|rows| rows.get(&key)).cloned();
+                    let chosen = if side(at) == Side::Theirs { theirs } else { mine };
+                    // A row without a key of its own may get another rowid where the table has keys.
+                    if table == "heap" || key.first() != Some(&Cell::Null) {
+                        assert_eq!(held(&result), held(chosen), "{table} {key:?}");
+                    }
+                }
+            }
+            Done::Conflict(conflict) => {
+                assert!(matches!(conflict.reasons[..], [Reason::Constraint { .. }, ..]), "{conflict:#?}");
+            }
+        }
+    }
+
     /// With options, what is merged is as sound.
     fn options(&self, (theirs, mine): (&Whole, &Whole)) {
         for (cells, renumber) in [(true, false), (false, true), (true, true)] {
@@ -294,6 +335,10 @@ fn all(whole: &Whole) -> (&BTreeMap<String, Rows>, &Objects) {
 /// The rows of a conflict as the oracle names them.
 fn keys(conflict: &Conflict, encoding: Encoding) -> BTreeSet<(String, RowKey)> {
     assert_eq!(conflict.rows.len() as u64, conflict.row_count);
+    conflict.rows.iter().map(|row| named_row(row, encoding)).collect()
+}
+
+fn named_row(row: &ConflictRow, encoding: Encoding) -> (String, RowKey) {
     let cell = |value: &Value| match value {
         Value::Null => Cell::Null,
         Value::Integer(value) => Cell::Integer(*value),
@@ -303,11 +348,11 @@ fn keys(conflict: &Conflict, encoding: Encoding) -> BTreeSet<(String, RowKey)> {
         // The oracle reads all texts as UTF-8.
         Value::Text(text) => Cell::Text(encoding.decode(text).unwrap().into_bytes()),
     };
-    let key = |key: &Key| match key {
+    let key = match &row.key {
         Key::Rowid(rowid) => vec![Cell::Null, Cell::Integer(*rowid)],
         Key::Declared(values) => values.iter().map(cell).collect(),
     };
-    conflict.rows.iter().map(|row| (row.table.name.clone(), key(&row.key))).collect()
+    (row.table.name.clone(), key)
 }
 
 /// Says which case it was, and what was run, where one fails.

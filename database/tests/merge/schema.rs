@@ -2,7 +2,7 @@
 
 use sqlrsync_database::merge::{Reason, SchemaClash, Side};
 
-use crate::support::{Three, dump, reasons, strings};
+use crate::support::{Three, dump, id, reasons, strings};
 
 const BASE: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, a); CREATE TABLE u(id INTEGER PRIMARY KEY, b);
     CREATE VIEW v AS SELECT a FROM t; CREATE INDEX by_b ON u(b);
@@ -126,6 +126,16 @@ fn keeping_one_side_of_a_schema_conflict_keeps_its_schema_and_the_rows_that_fit(
     assert_eq!(kept.rows("SELECT * FROM t"), ["1|x", "2|y", "3|z"]);
     assert_eq!(kept.rows("SELECT * FROM u"), ["1|theirs", "2|mine"]);
     assert_eq!(kept.rows("SELECT * FROM w"), ["1"]);
+}
+
+#[test]
+fn a_row_of_a_table_that_the_sides_do_not_have_alike_cannot_be_chosen() {
+    let theirs = "ALTER TABLE t ADD COLUMN c DEFAULT 5; INSERT INTO t VALUES (3, 'z', 6)";
+    for side in [Side::Theirs, Side::Mine] {
+        let three = Three::new(BASE, theirs, "INSERT INTO u VALUES (2, 'r')");
+        let three = three.choose("t", id(1), side).choose("t", id(3), side);
+        assert_eq!(three.merged().rows("SELECT * FROM t"), ["1|x|5", "2|y|5", "3|z|6"]);
+    }
 }
 
 #[test]
