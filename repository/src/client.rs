@@ -43,7 +43,7 @@ pub struct ClientRecord {
     pub time: Timestamp,
     /// The content that it last pushed.
     pub pushed: Option<MergeBase>,
-    /// The versions that it pulled after that, the last ones, oldest first.
+    /// The versions that it pulled, the last ones, oldest first.
     pub pulled: Vec<VersionNumber>,
 }
 
@@ -149,24 +149,6 @@ impl Replica {
         let record = ClientRecord { pulled: record.pulled[from..].to_vec(), ..record.clone() };
         let path = Name::Client(key.hash()).path(self.id());
         self.shared().store.put(&path, record.encode(self.id(), key)?)
-    }
-
-    /// A client pushed this, a version or a candidate. What it pulled before does not matter any more.
-    pub fn client_pushed(&self, key: &ClientKey, content: &Manifest) -> Result<(), Error> {
-        let pushed = Some(MergeBase::of(content));
-        self.put_client_record(key, &ClientRecord { time: Timestamp::now(), pushed, pulled: Vec::new() })
-    }
-
-    /// A client pulled this version.
-    pub fn client_pulled(&self, key: &ClientKey, version: VersionNumber) -> Result<(), Error> {
-        let before = self.client_record(key)?;
-        let (pushed, mut pulled) = before.map(|record| (record.pushed, record.pulled)).unwrap_or_default();
-        if pulled.last() == Some(&version) {
-            return Ok(());
-        }
-        pulled.retain(|known| *known != version);
-        pulled.push(version);
-        self.put_client_record(key, &ClientRecord { time: Timestamp::now(), pushed, pulled })
     }
 
     pub(crate) fn read_client(&self, hash: [u8; 16]) -> Result<Option<(ClientKey, ClientRecord)>, Error> {

@@ -123,11 +123,6 @@ impl Received {
         self.open.agreed.as_ref()
     }
 
-    /// The newest version when the push began.
-    pub fn latest_at_begin(&self) -> Option<&Manifest> {
-        self.open.latest.as_ref()
-    }
-
     /// The push's id, where the pusher chose one.
     pub fn push_id(&self) -> Option<PushId> {
         self.open.push_id

@@ -1,10 +1,16 @@
 //! What stands beside versions and is no more than a hint: what clients were last seen to have, and what was
 //! worked out about a version.
 
-use sqlrsync_repository::{ClientKey, Described, MergeBase, PARENTS_BYTES_MAX, PULLED_MAX};
+use jiff::Timestamp;
+use sqlrsync_protocol::page::VersionNumber;
+use sqlrsync_repository::{ClientKey, ClientRecord, Described, MergeBase, PARENTS_BYTES_MAX, PULLED_MAX};
 
 use crate::merged::Sides;
 use crate::support::*;
+
+fn versions(numbers: impl Iterator<Item = u64>) -> Vec<VersionNumber> {
+    numbers.map(number).collect()
+}
 
 fn key(path: &str) -> ClientKey {
     ClientKey { client_id: "client".into(), host: "host".into(), local_path: path.into() }
@@ -15,15 +21,16 @@ fn what_a_client_was_last_seen_to_have_is_known_by_client_host_and_file() {
     let sides = Sides::in_memory();
     let replica = &sides.replica;
     assert_eq!(replica.client_record(&key("/a")).unwrap(), None);
-    replica.client_pulled(&key("/a"), number(1)).unwrap();
     let candidate = sides.mine();
-    replica.client_pushed(&key("/a"), &candidate.content).unwrap();
-    for n in [1, 2, 1, 1] {
-        replica.client_pulled(&key("/a"), number(n)).unwrap();
+    let record = |pulled: &[u64]| ClientRecord {
+        time: Timestamp::UNIX_EPOCH,
+        pushed: Some(MergeBase::of(&candidate.content)),
+        pulled: versions(pulled.iter().copied()),
+    };
+    for pulled in [&[][..], &[1, 2, 1]] {
+        replica.put_client_record(&key("/a"), &record(pulled)).unwrap();
+        assert_eq!(replica.client_record(&key("/a")).unwrap(), Some(record(pulled)));
     }
-    let record = replica.client_record(&key("/a")).unwrap().unwrap();
-    assert_eq!(record.pushed, Some(MergeBase::of(&candidate.content)));
-    assert_eq!(record.pulled, [number(2), number(1)], "the last one last, each once");
     // Other files, and the same letters divided otherwise, are others.
     assert_eq!(replica.client_record(&key("/b")).unwrap(), None);
     let divided = ClientKey { client_id: "clienth".into(), host: "ost".into(), local_path: "/a".into() };
@@ -35,13 +42,12 @@ fn what_a_client_was_last_seen_to_have_is_known_by_client_host_and_file() {
 #[test]
 fn a_record_has_the_last_versions_only_and_no_long_texts() {
     let sides = Sides::in_memory();
-    for n in 1..=PULLED_MAX as u64 + 10 {
-        sides.replica.client_pulled(&ClientKey::any_file("x"), number(n)).unwrap();
-    }
-    let record = sides.replica.client_record(&ClientKey::any_file("x")).unwrap().unwrap();
-    assert_eq!((record.pulled.len(), record.pulled[0]), (PULLED_MAX, number(11)));
-    let long = key(&"x".repeat(5000));
-    assert!(sides.replica.client_pulled(&long, number(1)).is_err());
+    let pulled = versions(1..=PULLED_MAX as u64 + 10);
+    let record = ClientRecord { time: Timestamp::UNIX_EPOCH, pushed: None, pulled };
+    sides.replica.put_client_record(&ClientKey::any_file("x"), &record).unwrap();
+    let found = sides.replica.client_record(&ClientKey::any_file("x")).unwrap().unwrap();
+    assert_eq!((found.pulled.len(), found.pulled[0]), (PULLED_MAX, number(11)));
+    assert!(sides.replica.put_client_record(&key(&"x".repeat(5000)), &record).is_err());
     assert_eq!(ClientKey::of(&sides.version(1)), ClientKey::default());
     assert_eq!(Described::of_version(&sides.version(1)).author, "test");
 }

@@ -11,7 +11,7 @@ use sqlrsync_repository::{Candidate, ClientKey, Conflict, Error, Manifest, Repos
 
 use crate::damage::objects_of;
 use crate::kept::{assert_content, receive};
-use crate::merged::{Sides, by, conflict_number, overlap};
+use crate::merged::{Sides, by, conflict_number, overlap, pushed};
 use crate::support::*;
 use crate::versions::alone;
 
@@ -80,7 +80,7 @@ fn run(sides: &Sides, done: &mut Acknowledged) -> Result<(), Error> {
     let latest = replica.latest()?.unwrap();
     let merged = sides.merge(&other, (&latest, (&settled_of(sides), &latest)), &all_of(sides), None)?;
     done.versions.push(merged.unwrap());
-    replica.client_pushed(&ClientKey::any_file("client"), &other.content)?;
+    pushed(replica, &ClientKey::any_file("client"), &other)?;
     replica.put_parents(&first, b"parents").map(drop)
 }
 

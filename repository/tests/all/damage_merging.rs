@@ -11,7 +11,7 @@ use sqlrsync_protocol::page::PageSize;
 use sqlrsync_repository::{Candidate, ClientKey, Conflict, Error, Replica, ReplicaId, Repository, Standing};
 
 use crate::damage::objects_of;
-use crate::merged::{Sides, by, conflict_number, overlap};
+use crate::merged::{Sides, by, conflict_number, overlap, pushed};
 use crate::support::*;
 
 const ROWS: &[u8] = b"{\"table\":\"orders\",\"key\":{\"id\":1}}\n";
@@ -62,7 +62,7 @@ impl Sample {
         later.pages[0] = small(9).pages[0].clone();
         let waiting = sides.keep(4, &later, (&sides.mine, &settled.content));
         let second = replica.open_conflict(&waiting, overlap(&waiting), ROWS, by("me")).unwrap();
-        replica.client_pushed(&key(), &waiting.content).unwrap();
+        pushed(replica, &key(), &waiting).unwrap();
         replica.put_parents(&latest, b"parents").unwrap();
         let conflicts = [first.unwrap().unwrap(), second];
         Sample { store, settled, waiting, conflicts, mine: sides.mine, later }

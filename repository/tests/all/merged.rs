@@ -4,8 +4,8 @@
 use sqlrsync_protocol::exchange::PushId;
 use sqlrsync_protocol::page::{ConflictNumber, PageNumber, PageSize};
 use sqlrsync_repository::{
-    Candidate, Conflict, Described, Error, Manifest, MergeBase, MergePages, Overlap, Permission, Replica,
-    Repository, Standing, StepKind, TableRows,
+    Candidate, ClientKey, ClientRecord, Conflict, Described, Error, Manifest, MergeBase, MergePages, Overlap,
+    Permission, Replica, Repository, Standing, StepKind, TableRows,
 };
 
 use crate::kept::{assert_content, receive};
@@ -120,6 +120,13 @@ pub fn overlap(candidate: &Candidate) -> Overlap {
     overlap.tables.push(TableRows { table: "orders".into(), rows: 2 });
     overlap.reasons.push("rows of \"orders\" were changed by both".into());
     overlap
+}
+
+/// Notes what a client pushed.
+pub fn pushed(replica: &Replica, key: &ClientKey, candidate: &Candidate) -> Result<(), Error> {
+    let pushed = Some(MergeBase::of(&candidate.content));
+    let time = jiff::Timestamp::now();
+    replica.put_client_record(key, &ClientRecord { time, pushed, pulled: Vec::new() })
 }
 
 const ROWS: &[u8] = b"{\"table\":\"orders\",\"key\":{\"id\":1}}\n{\"table\":\"orders\",\"key\":{\"id\":2}}\n";

@@ -7,7 +7,7 @@ use sqlrsync_repository::{
 };
 
 use crate::kept::{assert_content, receive};
-use crate::merged::{Sides, by, overlap};
+use crate::merged::{Sides, by, overlap, pushed};
 use crate::support::*;
 
 const ROWS: &[u8] = b"rows\n";
@@ -110,7 +110,7 @@ fn what_a_client_record_or_an_open_conflict_names_stays_and_is_found_again() {
     let (first, ..) = two_merged(&sides);
     sweep(&sides, 31, 0);
     assert!(sides.replica.candidate_by_root(first.content.root).unwrap().is_none());
-    sides.replica.client_pushed(&ClientKey::any_file("old"), &first.content).unwrap();
+    pushed(&sides.replica, &ClientKey::any_file("old"), &first).unwrap();
     sweep(&sides, 33, 0);
     assert!(sides.replica.candidate_by_root(first.content.root).unwrap().is_some());
     assert_sound(&sides.repository);
@@ -201,7 +201,7 @@ fn what_stands_beside_goes_with_its_version_and_what_nobody_writes_again_in_time
     let mut gone = second.clone();
     gone.number = number(9);
     sides.replica.put_parents(&gone, b"9").unwrap();
-    sides.replica.client_pulled(&ClientKey::any_file("x"), number(1)).unwrap();
+    pushed(&sides.replica, &ClientKey::any_file("x"), &sides.mine()).unwrap();
     assert_eq!(sweep(&sides, 0, 1).objects_removed, 0);
     assert_eq!(sweep(&sides, 9, 0).objects_removed, 1);
     assert_eq!(sides.replica.with_parents().unwrap(), [number(1)]);
