@@ -11,6 +11,8 @@
 
 use std::io::{self, Write};
 
+use sqlrsync_protocol::text::is_unseen;
+
 use super::super::error::Error;
 use super::super::key::{Key, Row, RowChange};
 use super::super::schema::{Change, Encoding, SchemaChange, Table};
@@ -184,7 +186,11 @@ fn string(text: &str, into: &mut dyn Write) -> io::Result<()> {
             Some('\\') => into.write_all(b"\\\\")?,
             Some('\n') => into.write_all(b"\\n")?,
             Some('\t') => into.write_all(b"\\t")?,
-            Some(other) => write!(into, "\\u{:04x}", other as u32)?,
+            Some(other) => {
+                for unit in other.encode_utf16(&mut [0; 2]) {
+                    write!(into, "\\u{unit:04x}")?;
+                }
+            }
             None => {}
         }
         rest = after.as_str();
@@ -193,9 +199,7 @@ fn string(text: &str, into: &mut dyn Write) -> io::Result<()> {
     into.write_all(b"\"")
 }
 
-/// What JSON does not allow in a string, and what changes how a terminal shows the rest of a line. All of it
-/// is below U+10000.
+/// What JSON does not allow in a string, and what changes how a terminal shows the rest of a line.
 fn needs_escape(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '"' | '\\' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    matches!(character, '"' | '\\') || is_unseen(character)
 }

@@ -15,7 +15,7 @@ fn json(old: &Connection, new: &Connection) -> Vec<String> {
 #[test]
 fn json_lines_are_what_scripts_rely_on() {
     let (old, new) = changed(
-        "CREATE TABLE t(id INTEGER PRIMARY KEY, v, w); INSERT INTO t VALUES(1, 'a\"\\' || char(10, 7, 155), NULL), (2, x'00ff', 5);
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, v, w); INSERT INTO t VALUES(1, 'a\"\\' || char(10, 7, 155, 8238, 983041), NULL), (2, x'00ff', 5);
          CREATE TABLE n(_rowid_, rowid); INSERT INTO n VALUES(1, 2);
          CREATE TABLE k(a, b, PRIMARY KEY(b, a)); INSERT INTO k VALUES(1, 2), (NULL, 3)",
         "UPDATE t SET w = 1.0 WHERE id = 1; DELETE FROM t WHERE id = 2;
@@ -32,7 +32,7 @@ fn json_lines_are_what_scripts_rely_on() {
             r#"{"table":"k","key":{"b":2,"a":4},"op":"insert","before":null,"after":{"a":4,"b":2}}"#,
             r#"{"table":"k","key":{"b":3,"a":4},"op":"insert","before":null,"after":{"a":4,"b":3}}"#,
             r#"{"table":"n","key":{"oid":1},"op":"update","before":{"_rowid_":1,"rowid":2},"after":{"_rowid_":1,"rowid":3}}"#,
-            r#"{"table":"t","key":{"id":1},"op":"update","before":{"id":1,"v":"a\"\\\n\u0007\u009b","w":null},"after":{"id":1,"v":"a\"\\\n\u0007\u009b","w":1.0,"x":null}}"#,
+            r#"{"table":"t","key":{"id":1},"op":"update","before":{"id":1,"v":"a\"\\\n\u0007\u009b\u202e\udb80\udc01","w":null},"after":{"id":1,"v":"a\"\\\n\u0007\u009b\u202e\udb80\udc01","w":1.0,"x":null}}"#,
             r#"{"table":"t","key":{"id":2},"op":"delete","before":{"id":2,"v":{"$blob":"00ff"},"w":5},"after":null}"#,
             r#"{"table":"t","key":{"id":3},"op":"insert","before":null,"after":{"id":3,"v":{"$real":"inf"},"w":{"$real":"-inf"},"x":null}}"#,
             r#"{"table":"t","key":{"id":4},"op":"insert","before":null,"after":{"id":4,"v":{"$text":"ff"},"w":1e300,"x":null}}"#,
