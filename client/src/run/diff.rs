@@ -149,11 +149,54 @@ fn sql(stream: &mut Stream) -> Result<(), Error> {
     if !stdout.is_terminal() {
         return quietly(stream.copy(&mut out).map(drop));
     }
+    let mut out = ForTerminal::new(out);
     while let Some(line) = stream.line()? {
-        let safe = String::from_utf8_lossy(line).replace(|c| is_unseen(c) && c != '\t', "?");
-        quietly(writeln!(out, "{safe}").map_err(Error::Output))?;
+        quietly(out.write_all(line).and_then(|()| out.write_all(b"\n")).map_err(Error::Output))?;
     }
     Ok(())
+}
+
+/// The longest piece of a line that is kept until its end.
+const PIECE_MAX: usize = 64 << 10;
+
+/// Writes lines without what a terminal would obey: a script holds names and SQL of whoever made the database.
+struct ForTerminal<W: Write> {
+    into: W,
+    line: Vec<u8>,
+}
+
+impl<W: Write> ForTerminal<W> {
+    const fn new(into: W) -> ForTerminal<W> {
+        ForTerminal { into, line: Vec::new() }
+    }
+
+    fn end_line(&mut self, end: &str) -> io::Result<()> {
+        let safe = String::from_utf8_lossy(&self.line).replace(|c| is_unseen(c) && c != '\t', "?");
+        self.line.clear();
+        write!(self.into, "{safe}{end}")
+    }
+}
+
+impl<W: Write> Write for ForTerminal<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for &byte in bytes {
+            match byte {
+                b'\n' => self.end_line("\n")?,
+                byte => self.line.push(byte),
+            }
+            if self.line.len() >= PIECE_MAX {
+                self.end_line("")?;
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if !self.line.is_empty() {
+            self.end_line("")?;
+        }
+        self.into.flush()
+    }
 }
 
 /// That nobody reads any more is no error.
@@ -178,4 +221,27 @@ fn into_file(
     drop(out);
     file.persist(path).map_err(|error| Error::file("write", path)(error.error))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_on_a_terminal_has_nothing_that_a_terminal_would_obey() {
+        let mut out = ForTerminal::new(Vec::new());
+        // In pieces, as a script is written.
+        for piece in ["SELECT 'é\u{1b}[2J", "\u{202e}'\t;\nCREA", "TE\r\n", "no end"] {
+            out.write_all(piece.as_bytes()).unwrap();
+        }
+        out.flush().unwrap();
+        assert_eq!(String::from_utf8(out.into).unwrap(), "SELECT 'é?[2J?'\t;\nCREATE?\nno end");
+    }
+
+    #[test]
+    fn a_line_without_an_end_does_not_stay_in_memory() {
+        let mut out = ForTerminal::new(Vec::new());
+        out.write_all(&vec![b'x'; 10 * PIECE_MAX]).unwrap();
+        assert!(out.line.len() < PIECE_MAX && out.into.len() >= 9 * PIECE_MAX);
+    }
 }

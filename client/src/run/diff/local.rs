@@ -5,7 +5,7 @@
 //!   both have in common does not travel. It is deleted afterwards.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +24,7 @@ use sqlrsync_protocol::page::PageNumber;
 use sqlrsync_protocol::remote::{RemoteName, VersionSelector};
 
 use super::printer::Printer;
-use super::{into_file, quietly};
+use super::{ForTerminal, into_file, quietly};
 use crate::error::Error;
 use crate::outcome::bytes_text;
 use crate::plan::{Access, DiffForm, LocalFile, Pull};
@@ -156,7 +156,11 @@ fn print(run: &Run, from: &VersionDatabase, to: &VersionDatabase, form: &DiffFor
         }
         DiffForm::Rows | DiffForm::Stat => shown(run, &sides, form),
         DiffForm::Sql => {
-            let out = BufWriter::new(io::stdout().lock());
+            let stdout = io::stdout();
+            let out: Box<dyn Write> = match stdout.is_terminal() {
+                true => Box::new(ForTerminal::new(stdout.lock())),
+                false => Box::new(BufWriter::new(stdout.lock())),
+            };
             let mut script = SqlScript::new(out, &schemas.0, &schemas.1)?;
             sides.each(run, |change| script.change(change))?;
             let (mut out, left_out) = script.finish()?;
