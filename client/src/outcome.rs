@@ -139,9 +139,9 @@ impl Outcome {
         if self.kind == Kind::Conflict {
             let number = self.conflict.unwrap_or_default();
             return format!(
-                "conflict {number} in {remote}: rows that {local} changes were changed by others, too; nothing is \
-                 published, and what was pushed is kept ({moved} in {seconds}): \
-                 sqlrsync conflicts {remote} {number} shows the rows"
+                "conflict {number} in {remote}: what {local} changes does not go together with what others have \
+                 pushed; nothing is published, and what was pushed is kept ({moved} in {seconds}): \
+                 sqlrsync conflicts {remote} {number} shows why"
             );
         }
         let version = self.version.map(|version| format!(" as version {version}")).unwrap_or_default();

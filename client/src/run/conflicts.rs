@@ -13,6 +13,7 @@ use super::{Run, goes_on, state_name};
 use crate::error::Error;
 use crate::outcome::{json_text, print_line};
 use crate::plan::{Access, Conflicts};
+use crate::rows::cell::Cell;
 use crate::rows::conflict::{ConflictRow, legend};
 use crate::rows::style::{Paint, Style};
 use crate::rows::table::aligned;
@@ -23,6 +24,9 @@ const PAGE_MAX: u64 = 500;
 
 /// How many conflicts are listed for people, at most: the widths of the columns need all of them at once.
 const LISTED_MAX: usize = 10_000;
+
+/// How much of what is wrong besides rows is shown in a list, in characters.
+const PROBLEM_WIDTH_MAX: usize = 60;
 
 /// How many of a conflict's tables are named in a list.
 const TABLES_SHOWN: usize = 5;
@@ -140,6 +144,9 @@ impl Conflict {
         let shown: Vec<_> = self.tables.iter().take(TABLES_SHOWN).map(|table| printable(table)).collect();
         let more = self.tables.len().saturating_sub(TABLES_SHOWN);
         let shown = shown.join(", ");
+        if shown.is_empty() {
+            return Cell::Text(printable(self.text("problem"))).plain(Some(PROBLEM_WIDTH_MAX));
+        }
         if more > 0 { format!("{shown} and {more} more") } else { shown }
     }
 
@@ -274,7 +281,7 @@ impl<W: Write> Shower<W> {
             return Ok(true);
         }
         let mut lines = conflict.heading(remote);
-        lines.push(self.style.paint(Paint::Dim, legend()));
+        lines.extend((conflict.rows > 0).then(|| self.style.paint(Paint::Dim, legend())));
         self.lines(&lines)
     }
 
@@ -301,11 +308,12 @@ impl<W: Write> Shower<W> {
         if self.shown < conflict.rows {
             lines.push(format!("{} of {} rows are shown", self.shown, conflict.rows));
         }
-        let number = conflict.id;
-        lines.push(format!(
-            "sqlrsync resolve {remote} {number} --keep theirs|mine settles all of them, \
-             --row TABLE:KEY=mine one"
-        ));
+        let settle = format!("sqlrsync resolve {remote} {} --keep theirs|mine", conflict.id);
+        lines.push(if conflict.rows > 0 {
+            format!("{settle} settles all of them, --row TABLE:KEY=mine one")
+        } else {
+            format!("{settle} settles it: one side is taken as it is")
+        });
         self.lines(&lines).map(drop)
     }
 
@@ -337,6 +345,22 @@ mod tests {
             ]
         );
         assert_eq!(super::lines(&[], "a/b", false), ["a/b has no conflict that waits to be settled"]);
+    }
+
+    #[test]
+    fn a_conflict_without_rows_says_what_is_wrong() {
+        let text =
+            r#"{"id":4,"opened":"","by":"ada","tables":[],"rows":0,"problem":"both changed the schema"}"#;
+        let conflict: Conflict = serde_json::from_str(text).unwrap();
+        assert!(
+            lines(std::slice::from_ref(&conflict), "a/b", false)[1].ends_with("0  both changed the schema")
+        );
+        let mut shower = Shower { json: false, style: Style::plain(80), out: Vec::new(), shown: 0 };
+        shower.heading(&conflict, "a/b").unwrap();
+        shower.end(&conflict, "a/b").unwrap();
+        let text = String::from_utf8(shower.out).unwrap();
+        assert!(text.contains("problem: both changed the schema") && text.contains("as it is"), "{text}");
+        assert!(!text.contains(legend()), "{text}");
     }
 
     #[test]
