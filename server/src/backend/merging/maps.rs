@@ -2,24 +2,36 @@
 //! database cost one row.
 //!
 //! A map is a hint that is proved wherever it is used, so one that is old, lost or wrong costs time and nothing
-//! else. The newest of each replica is kept in memory, within a budget.
+//! else. The newest of each replica is kept in memory, within a budget; that of a large database also beside a
+//! version from time to time, for the next start. A large database gets its first one in the background.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sqlrsync_database::btree::ParentMap;
 use sqlrsync_protocol::content::ChangedPages;
+use sqlrsync_protocol::page::VersionNumber;
 use sqlrsync_repository::{Manifest, Replica, ReplicaId};
 
 use super::Error;
+use crate::backend::Backend;
 
 /// How many pages all maps in memory are of, at most; each takes four bytes.
 const PAGES_MAX: u64 = 8 << 20;
+
+/// A database of no more pages gets its map when it is needed, and none is stored.
+const SMALL_PAGES_MAX: u32 = 2048;
+
+/// How many versions the stored map may be behind.
+const STORED_BEHIND_MAX: u64 = 64;
 
 /// The newest map of each replica.
 #[derive(Default)]
 pub(in crate::backend) struct Maps {
     kept: Mutex<Kept>,
+    /// A first one is being made in the background: one at a time.
+    making: AtomicBool,
 }
 
 #[derive(Default)]
@@ -33,13 +45,19 @@ struct Kept {
 struct Map {
     of: Manifest,
     map: ParentMap,
+    /// The version beside which one is stored.
+    stored: Option<VersionNumber>,
     used: u64,
 }
 
 impl Maps {
     /// The map of a content: the one at hand, brought to it, or a new one.
     pub fn of(&self, replica: &Replica, content: &Manifest) -> Result<ParentMap, Error> {
-        if let Some(Map { of, mut map, .. }) = self.take(replica) {
+        let at_hand = match self.take(replica) {
+            None if is_large(content) => stored(replica, content)?,
+            found => found.map(|Map { of, map, .. }| (of, map)),
+        };
+        if let Some((of, mut map)) = at_hand {
             if of.root == content.root {
                 return Ok(map);
             }
@@ -55,13 +73,68 @@ impl Maps {
         ParentMap::build(&mut replica.content(content)?).map_err(Error::Pages)
     }
 
-    /// Keeps the map of a content in place of that of an older one.
+    /// Keeps the map of a version in place of that of an older one.
     pub fn keep(&self, replica: &Replica, of: &Manifest, map: ParentMap) {
+        let before = self.take(replica).and_then(|map| map.stored);
+        let stored = self.store(replica, of, &map, before).unwrap_or_else(|error| {
+            // It is made again after the next start.
+            tracing::warn!(%error, "a map of pages was not stored");
+            before
+        });
         let mut kept = self.lock();
         kept.uses += 1;
         let used = kept.uses;
-        kept.by_replica.insert(replica.id(), Map { of: of.clone(), map, used });
+        kept.by_replica.insert(replica.id(), Map { of: of.clone(), map, stored, used });
         kept.shrink();
+    }
+
+    /// Stores the map of a large database, where the one that is stored is old.
+    fn store(
+        &self,
+        replica: &Replica,
+        of: &Manifest,
+        map: &ParentMap,
+        before: Option<VersionNumber>,
+    ) -> Result<Option<VersionNumber>, sqlrsync_repository::Error> {
+        let behind = |before: VersionNumber| of.number.get().saturating_sub(before.get());
+        if !is_large(of) || of.candidate.is_some() {
+            return Ok(before);
+        }
+        let known = match before {
+            None => replica.with_parents()?.pop(),
+            before => before,
+        };
+        if known.is_some_and(|known| behind(known) < STORED_BEHIND_MAX) {
+            return Ok(known);
+        }
+        if !replica.put_parents(of, &map.encode())? {
+            return Ok(known);
+        }
+        if let Some(old) = known.filter(|old| *old != of.number) {
+            replica.remove_parents(old)?;
+        }
+        Ok(Some(of.number))
+    }
+
+    /// Sees to it that a large database that was just pushed has a map when it is first needed.
+    pub fn prepare(backend: &Arc<Backend>, replica: &Replica, version: &Manifest) {
+        let maps = &backend.maps;
+        let has_one = maps.lock().by_replica.contains_key(&replica.id());
+        if has_one || !is_large(version) || maps.making.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (backend_, replica, version) = (backend.clone(), replica.clone(), version.clone());
+        let make = move || {
+            match backend_.maps.of(&replica, &version) {
+                Ok(map) => backend_.maps.keep(&replica, &version, map),
+                Err(error) => tracing::warn!(%error, "no map of the pages of a version was made"),
+            }
+            backend_.maps.making.store(false, Ordering::Release);
+        };
+        if let Err(error) = std::thread::Builder::new().name("page map".to_owned()).spawn(make) {
+            maps.making.store(false, Ordering::Release);
+            tracing::warn!(%error, "no thread for a map of pages");
+        }
     }
 
     fn take(&self, replica: &Replica) -> Option<Map> {
@@ -76,6 +149,21 @@ impl Maps {
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_large(content: &Manifest) -> bool {
+    content.geometry.page_count.get() > SMALL_PAGES_MAX
+}
+
+/// The stored map that is nearest to a content, and what it is of.
+fn stored(replica: &Replica, content: &Manifest) -> Result<Option<(Manifest, ParentMap)>, Error> {
+    let numbers = replica.with_parents()?;
+    let nearest = numbers.into_iter().min_by_key(|number| number.get().abs_diff(content.number.get()));
+    let Some(version) = nearest.map(|number| replica.manifest(number)).transpose()?.flatten() else {
+        return Ok(None);
+    };
+    let map = replica.parents(&version)?.and_then(|bytes| ParentMap::decode(&bytes));
+    Ok(map.map(|map| (version, map)))
 }
 
 impl Kept {

@@ -17,6 +17,7 @@ use sqlrsync_repository::{
 };
 
 use super::bases::{self, Ground};
+use super::maps::Maps;
 use super::overlap::{self, Found};
 use super::versions::{MERGE_TIME, Outcome, Three, Versions};
 use super::{Error, Rejected};
@@ -57,6 +58,9 @@ impl Push<'_> {
         };
         if let Some(content) = content {
             bases::note_pushed(&self, &replica, &content);
+            if content.candidate.is_none() && !committed.unchanged {
+                Maps::prepare(self.backend, &replica, &content);
+            }
         }
         Ok(committed)
     }

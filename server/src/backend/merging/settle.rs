@@ -3,6 +3,7 @@
 //! It is settled as it was looked at: where the latest version has moved on since and there is something new to
 //! choose, nothing is settled. What others did meanwhile that overlaps with nothing is merged as always.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -249,11 +250,10 @@ impl Settling<'_> {
         let mut sink = |change: Change| {
             let Change::Row(change) = change else { return Ok(Go::On) };
             let name = (change.table.name.clone(), change.key);
-            if !chosen.contains_key(&name) {
-                match default {
-                    Some(side) => drop(chosen.insert(name, side)),
-                    None => missing += 1,
-                }
+            match (chosen.entry(name), default) {
+                (Entry::Occupied(_), _) => {}
+                (Entry::Vacant(row), Some(side)) => drop(row.insert(side)),
+                (Entry::Vacant(_), None) => missing += 1,
             }
             Ok(if chosen.len() > ROWS_MAX { Go::Stop } else { Go::On })
         };
