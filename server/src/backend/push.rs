@@ -252,7 +252,8 @@ impl Backend {
         };
         let address = turn.as_ref().ok().and_then(|turn| turn.address);
         let actor = rules::actor(&plan.caller, address, &plan.says);
-        PushPages::new(self.clone(), (actor, plan.says.clone()), options, turn)
+        let admin = plan.caller.key().is_some_and(|key| key.kind == Kind::AccountAdmin);
+        PushPages::new(self.clone(), (actor, admin, plan.says.clone()), options, turn)
     }
 }
 

@@ -22,7 +22,7 @@ use sqlrsync_protocol::tree::NodeId;
 use sqlrsync_repository::{About, PushOptions, PushReplica, Received};
 
 use super::{Backend, ClientSays, PushTurn, Pusher, merging};
-use crate::catalog::{Actor, Found, NewReplica, ReplicaRecord, Visibility};
+use crate::catalog::{Actor, Found, NewReplica, ReplicaRecord, Rule, Visibility};
 use crate::refused::{Refused, Why};
 
 /// The version of the protocol that first can say that a push is in a conflict, without its having failed.
@@ -88,6 +88,8 @@ pub struct PushPages {
     backend: Arc<Backend>,
     says: ClientSays,
     actor: Actor,
+    /// The key is an admin's.
+    admin: bool,
     options: PushOptions,
     turn: Result<PushTurn, Refused>,
     inner: Option<PushReplica>,
@@ -101,7 +103,7 @@ pub struct PushPages {
 impl PushPages {
     pub(super) fn new(
         backend: Arc<Backend>,
-        (actor, says): (Actor, ClientSays),
+        (actor, admin, says): (Actor, bool, ClientSays),
         options: PushOptions,
         turn: Result<PushTurn, Refused>,
     ) -> PushPages {
@@ -109,6 +111,7 @@ impl PushPages {
             backend,
             says,
             actor,
+            admin,
             options,
             turn,
             inner: None,
@@ -160,7 +163,8 @@ impl PushPages {
             record,
             actor: &self.actor,
             says: &self.says,
-            force: self.says.force,
+            // Where others may not be overtaken, only who may change that can do it.
+            force: self.says.force && (record.policy.rule != Rule::Reject || self.admin),
             permission: self.options.permission.clone(),
             received,
         }

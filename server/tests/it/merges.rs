@@ -272,6 +272,10 @@ fn the_policy_decides_and_force_overtakes() {
     let ExchangeError::Peer { refusal, text } = &failed else { panic!("{failed:?}") };
     assert_eq!(*refusal, Refusal::Conflict);
     assert!(text.contains("version 2, the latest"), "{text}");
+    b.key = server.replica_key(Kind::ReplicaPush, "app.db");
+    b.force = true;
+    b.try_push().unwrap_err();
+    b.force = false;
     policy("latest-wins");
     let committed = b.push();
     assert_eq!((committed.version, committed.overtook), (version(3), true));
@@ -321,4 +325,52 @@ fn differences_and_queries_of_versions_are_answered() {
     for wrong in ["DELETE FROM events", "SELECT", "SELECT 1; SELECT 2", "ATTACH 'x' AS y"] {
         assert_eq!(ask(json!({"sql": wrong})).0, 400, "{wrong}");
     }
+}
+
+#[test]
+fn what_is_no_database_is_a_conflict_and_taken_whole_or_not_at_all() {
+    for (keep, version) in [("theirs", 3), ("mine", 3)] {
+        let server = TestServer::start();
+        let mut a = Own::first(&server, "a", database(4096, 500, 1));
+        a.push();
+        let mut b = a.second("b");
+        a.sql("UPDATE events SET text = 'by a' WHERE id = 1").push();
+        // Every page but the first becomes nonsense.
+        for number in b.content.numbers().skip(1).collect::<Vec<_>>() {
+            b.content.set(number, &vec![0xa5; 4096]);
+        }
+        let sent = b.content.clone();
+        assert_eq!(b.push().conflict, conflict(1));
+        let one = get(&server, "conflicts/1");
+        assert!(!one["problem"].as_str().unwrap().is_empty(), "{one}");
+        let (status, text) = settle(&server, 1, &json!({"keep": keep}));
+        assert_eq!((status, &text["version"]), (200, &version.into()), "{text}");
+        let expected = if keep == "mine" { &sent } else { &a.content };
+        assert!(latest(&server) == *expected, "{keep}");
+    }
+}
+
+#[test]
+fn a_push_repeated_after_a_lost_answer_is_answered_the_same() {
+    let server = TestServer::start();
+    let mut a = Own::first(&server, "a", database(4096, 3, 1));
+    a.push();
+    let b = a.second("b");
+    a.sql("UPDATE events SET text = 'by a' WHERE id = 1").push();
+    for (number, sql, expected) in [
+        (7, "UPDATE events SET text = 'by b' WHERE id = 3", (version(3), true, None)),
+        (8, "UPDATE events SET text = 'by b' WHERE id = 1", (None, false, conflict(1))),
+    ] {
+        let content = changed(&b.content, sql);
+        for _ in 0..2 {
+            let (base, before) = b.base.clone().unwrap();
+            let push_id = sqlrsync_protocol::exchange::PushId([number; 16]);
+            let origin = MemoryOrigin::new(content.clone()).with_base(base, before).with_push_id(push_id);
+            let ask = Ask::new(&server.admin, 3).header("x-clientid", "b");
+            let done = push_from(&server, NAME, &ask, origin).unwrap().summary.committed;
+            assert_eq!((done.version, done.merged, done.conflict), expected);
+        }
+    }
+    assert_eq!(get(&server, "versions")["versions"].as_array().unwrap().len(), 3);
+    assert_eq!(get(&server, "conflicts")["conflicts"].as_array().unwrap().len(), 1);
 }
