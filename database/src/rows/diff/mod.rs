@@ -25,7 +25,7 @@ use super::key::{Key, Row, RowChange};
 use super::reader::Reader;
 use super::schema::{Change, Encoding, Schema, Table};
 use crate::btree::{Ranges, Touched};
-use plan::{Method, Plan};
+use plan::{Defaults, Method, Plan};
 
 pub(crate) use plan::{affinity, is_replaced};
 pub use summary::{Counts, LeftOut, Summary};
@@ -85,13 +85,14 @@ pub fn diff_of(
     if converted {
         out.summary.read_more = Some("the two have different text encodings");
     }
+    let sides = Sides { old, new, encoding: after.encoding };
+    let mut defaults = Defaults::new(after.encoding);
     let names: BTreeSet<&String> = before.tables.keys().chain(after.tables.keys()).collect();
     for name in names {
-        let sides = Sides { old, new, encoding: after.encoding };
         let tables = (before.table(name), after.table(name));
         let all = Ranges::All;
         let ranges = if converted { Some(&all) } else { touched.of(name) };
-        if table(&sides, tables, ranges, &mut out)? == Go::Stop {
+        if table(&sides, tables, ranges, &mut defaults, &mut out)? == Go::Stop {
             break;
         }
     }
@@ -145,13 +146,14 @@ fn table(
     sides: &Sides<'_>,
     tables: (Option<&Arc<Table>>, Option<&Arc<Table>>),
     ranges: Option<&Ranges>,
+    defaults: &mut Defaults,
     out: &mut Out<'_>,
 ) -> Result<Go, Error> {
     let (old, new) = match tables {
         (Some(old), Some(new)) => (old, new),
         (Some(only), None) | (None, Some(only)) => {
             if has_rows(only) {
-                let plan = Plan::of(only, only, sides.encoding)?;
+                let plan = Plan::of(only, only, defaults)?;
                 let side = if tables.0.is_some() { Side::Old } else { Side::New };
                 return one_side(sides, &plan, side, out);
             }
@@ -160,10 +162,10 @@ fn table(
         (None, None) => return Ok(Go::On),
     };
     let plan = match (has_rows(old), has_rows(new)) {
-        (true, true) => Plan::of(old, new, sides.encoding)?,
+        (true, true) => Plan::of(old, new, defaults)?,
         // A virtual table became an ordinary one of the same name, or the other way round.
-        (true, false) => return one_side(sides, &Plan::of(old, old, sides.encoding)?, Side::Old, out),
-        (false, true) => return one_side(sides, &Plan::of(new, new, sides.encoding)?, Side::New, out),
+        (true, false) => return one_side(sides, &Plan::of(old, old, defaults)?, Side::Old, out),
+        (false, true) => return one_side(sides, &Plan::of(new, new, defaults)?, Side::New, out),
         (false, false) => return Ok(Go::On),
     };
     // What the pages say holds only where both sides read the same bytes as the same values.

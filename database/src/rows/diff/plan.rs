@@ -16,6 +16,9 @@ use super::super::value::Value;
 pub(super) const NO_NAME_FOR_A_ROW: &str =
     "columns have all names of the rowid, and the row has no key: nothing names it";
 
+/// Defaults of added columns that are evaluated in one diff, at most. Beyond, they count as not known.
+const MAX_DEFAULTS: usize = 10_000;
+
 /// By what the rows of the two sides are paired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Method {
@@ -45,13 +48,13 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub fn of(old: &Arc<Table>, new: &Arc<Table>, encoding: Encoding) -> Result<Plan, Error> {
+    pub fn of(old: &Arc<Table>, new: &Arc<Table>, defaults: &mut Defaults) -> Result<Plan, Error> {
         let mut common = Vec::new();
         let mut added = Vec::new();
         for (index, column) in new.columns.iter().enumerate() {
             match old.column(&column.name) {
                 Some(before) => common.push((before, index)),
-                None => added.push((index, default_of(column, new.strict, encoding)?)),
+                None => added.push((index, defaults.of(column, new.strict)?)),
             }
         }
         let rowid_is_key = |table: &Table| table.key.is_empty() || table.rowid_column.is_some();
@@ -115,25 +118,51 @@ pub(crate) fn is_replaced(old: &Table, new: &Table) -> bool {
     method(old, new) == Method::Replaced
 }
 
-/// What a row has in a column that ALTER TABLE added and nobody wrote; `None` where that is not known,
-/// because the default is an expression. A literal is evaluated by SQLite, in a database of its own.
-fn default_of(column: &Column, strict: bool, encoding: Encoding) -> Result<Option<Value>, Error> {
-    let Some(default) = &column.default else { return Ok(Some(Value::Null)) };
-    if !is_literal(default) {
-        return Ok(None);
+/// What rows have in columns that ALTER TABLE added and nobody wrote.
+pub(super) struct Defaults {
+    encoding: Encoding,
+    scratch: Option<Connection>,
+    /// How many more are evaluated: a hostile schema has room for millions, and nothing bounds their time.
+    left: usize,
+}
+
+impl Defaults {
+    /// Defaults of columns, texts in the encoding given.
+    pub const fn new(encoding: Encoding) -> Defaults {
+        Defaults { encoding, scratch: None, left: MAX_DEFAULTS }
     }
-    let failed = |source| Error::Sqlite { doing: "evaluating a default".into(), source };
-    let scratch = Connection::open_in_memory().map_err(failed)?;
-    let kind = affinity(&column.declared, strict);
-    let sql = format!(
-        "PRAGMA encoding = '{}'; CREATE TABLE scratch(value {kind} DEFAULT {default});
-         INSERT INTO scratch DEFAULT VALUES",
-        encoding.as_str()
-    );
-    scratch.execute_batch(&sql).map_err(failed)?;
-    let mut statement = Statement::prepare(&scratch, "SELECT value FROM scratch", "evaluating a default")?;
-    statement.step()?;
-    Ok(Some(statement.value(0, encoding)?))
+
+    /// The default of a column; `None` where it is not known, because it is an expression. A literal is
+    /// evaluated by SQLite, in a database of its own.
+    fn of(&mut self, column: &Column, strict: bool) -> Result<Option<Value>, Error> {
+        let Some(default) = &column.default else { return Ok(Some(Value::Null)) };
+        if !is_literal(default) || self.left == 0 {
+            return Ok(None);
+        }
+        self.left -= 1;
+        let failed = |source| Error::Sqlite { doing: "evaluating a default".into(), source };
+        let scratch = match &mut self.scratch {
+            Some(scratch) => scratch,
+            none => {
+                let scratch = Connection::open_in_memory().map_err(failed)?;
+                let setup = format!("PRAGMA encoding = '{}'", self.encoding.as_str());
+                scratch.execute_batch(&setup).map_err(failed)?;
+                none.insert(scratch)
+            }
+        };
+        let kind = affinity(&column.declared, strict);
+        let sql = format!(
+            "DROP TABLE IF EXISTS scratch; CREATE TABLE scratch(value {kind} DEFAULT {default});
+             INSERT INTO scratch DEFAULT VALUES"
+        );
+        if scratch.execute_batch(&sql).is_err() {
+            // A keyword looks like a word, which would be a text.
+            return Ok(None);
+        }
+        let mut statement = Statement::prepare(scratch, "SELECT value FROM scratch", "evaluating a default")?;
+        statement.step()?;
+        Ok(Some(statement.value(0, self.encoding)?))
+    }
 }
 
 /// A type with the affinity of a declared one, by SQLite's rules.
@@ -159,7 +188,8 @@ mod tests {
 
     #[test]
     fn a_default_is_what_the_column_would_store() {
-        let default = |declared: &str, sql: &str| {
+        let mut defaults = Defaults::new(Encoding::Utf8);
+        let mut default = |declared: &str, sql: &str| {
             let column = Column {
                 name: "c".into(),
                 declared: declared.into(),
@@ -167,13 +197,17 @@ mod tests {
                 not_null: false,
                 default: Some(sql.into()),
             };
-            default_of(&column, false, Encoding::Utf8).unwrap()
+            defaults.of(&column, false).unwrap()
         };
         assert_eq!(default("TEXT", "5"), Some(Value::Text(b"5".to_vec())));
         assert_eq!(default("REAL", "5"), Some(Value::Real(5.0)));
         assert_eq!(default("", "'it''s'"), Some(Value::Text(b"it's".to_vec())));
         assert_eq!(default("INT", "-7"), Some(Value::Integer(-7)));
         assert_eq!(default("BOOLEAN", "TRUE"), Some(Value::Integer(1)));
+        assert_eq!(default("TEXT", "word"), Some(Value::Text(b"word".to_vec())));
         assert_eq!(default("INT", "random()"), None);
+        assert_eq!(default("INT", "select"), None);
+        (0..MAX_DEFAULTS).for_each(|_| drop(default("INT", "select")));
+        assert_eq!(default("INT", "1"), None);
     }
 }

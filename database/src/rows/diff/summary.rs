@@ -35,7 +35,7 @@ impl Counts {
 }
 
 /// A table of which something differs, or may, that cannot be said row by row.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LeftOut {
     /// The table.
     pub table: String,

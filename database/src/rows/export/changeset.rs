@@ -36,7 +36,7 @@ pub struct Changeset<W: Write> {
     tables: BTreeSet<String>,
     /// The one whose header was written last.
     current: Option<Arc<Table>>,
-    left_out: Vec<LeftOut>,
+    left_out: BTreeSet<LeftOut>,
 }
 
 impl<W: Write> Changeset<W> {
@@ -50,7 +50,7 @@ impl<W: Write> Changeset<W> {
             before.is_some_and(|before| named(before) == named(table) && before.key == table.key)
         };
         let tables = new.tables.values().filter(said).map(|table| table.name.clone()).collect();
-        Changeset { into, tables, current: None, left_out: Vec::new() }
+        Changeset { into, tables, current: None, left_out: BTreeSet::new() }
     }
 
     /// Writes one change, or notes that it cannot be said.
@@ -69,7 +69,7 @@ impl<W: Write> Changeset<W> {
 
     /// What a changeset could not say, and what was written into.
     pub fn finish(self) -> (W, Vec<LeftOut>) {
-        (self.into, self.left_out)
+        (self.into, self.left_out.into_iter().collect())
     }
 
     fn row(&mut self, change: &RowChange) -> Result<(), Error> {
@@ -133,9 +133,7 @@ impl<W: Write> Changeset<W> {
     }
 
     fn leave_out(&mut self, table: &str, why: &'static str) {
-        if !self.left_out.iter().any(|left| left.table == table && left.why == why) {
-            self.left_out.push(LeftOut { table: table.to_owned(), why });
-        }
+        self.left_out.insert(LeftOut { table: table.to_owned(), why });
     }
 }
 
