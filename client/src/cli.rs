@@ -53,7 +53,7 @@ impl Typed {
     disable_help_subcommand = true,
     version,
     max_term_width = 100,
-    after_help = "A bare log, status, diff or other command is the command; a file of that name is ./log.\n\
+    after_help = "The bare name of a command is the command; a file of that name is ./log.\n\
                   Exit codes: 0 done, 1 error, 2 usage, 3 conflict, 4 not allowed, 5 try again later,\n\
                   10 not found, 12 integrity, 130 cancelled."
 )]

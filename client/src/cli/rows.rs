@@ -27,9 +27,11 @@ pub struct ConflictsArgs {
 
 /// `sqlrsync resolve REMOTE N`.
 #[derive(Debug, Args)]
-#[command(after_help = "In --row a key is written as a value of SQL or plainly: customers:17, \
-                        names:ada or \"names:'it, or not'\".\nA key of several columns has its values in \
-                        their order, with a comma behind each: orders:9,3 or orders:9,")]
+#[command(
+    after_help = "In --row the key is one value, or several with commas between: customers:17, orders:9,3, \
+                  users:ada. A text with a comma, an equals sign or a colon in it stands in single quotes: \
+                  \"users:'a, b'=mine\". sqlrsync conflicts shows each row as it is named here."
+)]
 pub struct ResolveArgs {
     /// The replica.
     #[arg(value_name = "NAMESPACE/PATH")]

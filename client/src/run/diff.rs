@@ -9,6 +9,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
+use sqlrsync_protocol::exchange::Refusal;
 use sqlrsync_protocol::page::VersionNumber;
 use sqlrsync_protocol::remote::{RemoteName, VersionSelector};
 use sqlrsync_protocol::text::is_unseen;
@@ -129,7 +130,7 @@ fn rows(run: &Run, stream: &mut Stream, form: &DiffForm) -> Result<(), Error> {
             Line::Schema(change) => printer.schema(&change)?,
             Line::Error { error } => {
                 let who = "the server".to_owned();
-                return Err(Error::Cut { who, why: sqlrsync_protocol::text::printable(&error) });
+                return Err(Error::Refused { who, refusal: Refusal::Failed, text: error, retry_after: None });
             }
         };
         if !goes_on {
