@@ -18,7 +18,7 @@ use crate::envelope;
 use crate::error::{Damage, Error};
 use crate::id::{Name, ReplicaId, hex16};
 use crate::manifest::{MANIFEST_BYTES_MAX, Manifest, Stored, hex};
-use crate::replica::{Replica, last_number};
+use crate::replica::{Replica, VERSIONS_SEARCHED_MAX, last_number};
 use crate::store::Create;
 
 /// The most candidates of a replica. Beyond it nothing is kept until some are settled or swept.
@@ -26,6 +26,10 @@ pub const CANDIDATES_MAX: usize = 32_768;
 
 /// How long a candidate is kept that nothing refers to any more.
 pub const CANDIDATE_TIME: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// How many versions after a candidate its merge is late. Half of those that are searched for it: others may be
+/// first for a while.
+const LATE_MERGE: u64 = VERSIONS_SEARCHED_MAX as u64 / 2;
 
 /// The most bytes of a candidate's object.
 const CANDIDATE_BYTES_MAX: u64 = MANIFEST_BYTES_MAX + (4 << 10);
@@ -117,6 +121,7 @@ struct StoredPointer {
     root: String,
     candidate: String,
     marked: Option<Timestamp>,
+    merged_from: Option<u64>,
 }
 
 impl StoredMergeBase {
@@ -197,6 +202,8 @@ pub(crate) struct Pointer {
     pub(crate) candidate: PushId,
     /// Since when it is about to be removed: nothing is made from it any more.
     pub(crate) marked: Option<Timestamp>,
+    /// The version from which on its merge is to be looked for, where that was not made soon after it.
+    pub(crate) merged_from: Option<VersionNumber>,
 }
 
 impl Pointer {
@@ -206,6 +213,7 @@ impl Pointer {
             root: root.to_string(),
             candidate: hex(&self.candidate.0),
             marked: self.marked,
+            merged_from: self.merged_from.map(VersionNumber::get),
         };
         envelope::encode("candidate-root", &stored).map_err(|_| Error::OutOfOrder("candidate root"))
     }
@@ -216,7 +224,11 @@ impl Pointer {
             return Err(Damage::Misplaced);
         }
         let candidate = hex16(&stored.candidate).map(PushId).ok_or(Damage::Structure)?;
-        Ok(Pointer { candidate, marked: stored.marked })
+        let merged_from = match stored.merged_from {
+            None => None,
+            Some(number) => Some(VersionNumber::new(number).ok_or(Damage::Structure)?),
+        };
+        Ok(Pointer { candidate, marked: stored.marked, merged_from })
     }
 }
 
@@ -258,19 +270,54 @@ impl Replica {
 
     /// Says that a root is a candidate's, in place of another of the same content.
     pub(crate) fn point_to(&self, candidate: &Candidate) -> Result<(), Error> {
-        self.put_pointer(candidate.content.root, Pointer { candidate: candidate.id, marked: None })
+        match self.pointer(candidate.content.root) {
+            Ok(Some(Pointer { candidate: named, marked: None, .. })) if named == candidate.id => {
+                return Ok(());
+            }
+            Err(error) if !error.is_damage() => return Err(error),
+            _ => {}
+        }
+        let pointer = Pointer { candidate: candidate.id, marked: None, merged_from: None };
+        self.put_pointer(candidate.content.root, pointer)
+    }
+
+    /// Where a candidate is merged long after it was kept, says from which version on its merge is to be looked
+    /// for: before the merge, so that it is found whenever it was made. Some versions before it will do, since
+    /// another process may be merging the same one.
+    pub(crate) fn before_late_merge(
+        &self,
+        candidate: &Candidate,
+        number: VersionNumber,
+    ) -> Result<(), Error> {
+        let late = number.get().saturating_sub(candidate.content.number.get());
+        if late < LATE_MERGE {
+            return Ok(());
+        }
+        let merged_from = number.back(LATE_MERGE / 2);
+        let pointer = Pointer { candidate: candidate.id, marked: None, merged_from };
+        self.put_pointer(candidate.content.root, pointer)
+    }
+
+    /// The version from which on a candidate's merge is to be looked for, where that is said.
+    pub(crate) fn merged_from(&self, candidate: &Candidate) -> Result<Option<VersionNumber>, Error> {
+        let pointer = self.pointer(candidate.content.root)?;
+        Ok(pointer
+            .filter(|pointer| pointer.candidate == candidate.id)
+            .and_then(|pointer| pointer.merged_from))
     }
 
     /// Says that a candidate is about to be removed.
     pub(crate) fn mark(&self, candidate: PushId, root: Root, now: Timestamp) -> Result<(), Error> {
-        self.put_pointer(root, Pointer { candidate, marked: Some(now) })
+        let before = self.pointer(root)?.filter(|pointer| pointer.candidate == candidate);
+        let merged_from = before.and_then(|pointer| pointer.merged_from);
+        self.put_pointer(root, Pointer { candidate, marked: Some(now), merged_from })
     }
 
     /// Takes that back.
     pub(crate) fn unmark(&self, candidate: PushId, root: Root) -> Result<(), Error> {
         match self.pointer(root)? {
-            Some(Pointer { candidate: named, marked: Some(_) }) if named == candidate => {
-                self.put_pointer(root, Pointer { candidate, marked: None })
+            Some(pointer) if pointer.candidate == candidate && pointer.marked.is_some() => {
+                self.put_pointer(root, Pointer { marked: None, ..pointer })
             }
             _ => Ok(()),
         }

@@ -385,6 +385,7 @@ mod tests {
         });
         let pointer = serde_json::json!({
             "replica": of.to_string(), "root": root, "candidate": id, "marked": "2026-03-01T12:00:00Z",
+            "merged_from": 9,
         });
         let step = |step: u64, kind: Value| {
             serde_json::json!({

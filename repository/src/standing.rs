@@ -121,21 +121,36 @@ impl Replica {
         })
     }
 
-    /// The version that a candidate was merged as, outside of any conflict. It is made right after the candidate,
-    /// or after a restart that may be long ago: the versions after the candidate are searched, and the latest.
+    /// The version that a candidate was merged as. It is made soon after the candidate, or after a restart that
+    /// may be long ago: then it is said beforehand from which version on it is.
     fn merge_of(&self, candidate: &Candidate) -> Result<Option<Manifest>, Error> {
-        let is_it = |version: &Manifest| version.merge.is_some_and(|merge| merge.candidate == candidate.id);
-        let Some(latest) = self.latest_number()? else { return Ok(None) };
-        let mut number = Some(candidate.content.number);
+        let (found, all) = self.merge_from(candidate, candidate.content.number)?;
+        if found.is_some() || all {
+            return Ok(found);
+        }
+        match self.merged_from(candidate)? {
+            Some(from) => Ok(self.merge_from(candidate, from)?.0),
+            None => Ok(None),
+        }
+    }
+
+    /// The merge of a candidate among the versions from `from` on, and whether these were all that there are.
+    fn merge_from(
+        &self,
+        candidate: &Candidate,
+        from: VersionNumber,
+    ) -> Result<(Option<Manifest>, bool), Error> {
+        let Some(latest) = self.latest_number()? else { return Ok((None, true)) };
+        let mut number = Some(from);
         for _ in 0..VERSIONS_SEARCHED_MAX {
-            let Some(at) = number.filter(|at| *at <= latest) else { return Ok(None) };
+            let Some(at) = number.filter(|at| *at <= latest) else { return Ok((None, true)) };
             let version = self.version(at)?;
-            if is_it(&version) {
-                return Ok(Some(version));
+            if version.merge.is_some_and(|merge| merge.candidate == candidate.id) {
+                return Ok((Some(version), false));
             }
             number = at.next();
         }
-        self.search(number.and_then(|number| number.back(1)), is_it)
+        Ok((None, false))
     }
 
     /// The answer to a push whose content is kept as this candidate, where it has its outcome.

@@ -48,11 +48,11 @@ impl Replica {
         let kind = StepKind::Opened(self.overlap_with_rows(overlap, rows)?);
         let step = self.step(1, by, kind)?;
         for _ in 0..ATTEMPTS_MAX {
+            // Counted first: all up to this number are looked at, so that the next one may be created.
+            let count = self.conflict_count()?;
             if let Some(conflict) = self.conflict_of_candidate(candidate)? {
                 return Ok(conflict);
             }
-            // All up to this number were looked at.
-            let count = self.conflict_count()?;
             let number = count.checked_add(1).and_then(ConflictNumber::new);
             let number = number.ok_or(Error::OutOfOrder("the last conflict number"))?;
             if self.create_step(number, &step)? {

@@ -204,6 +204,7 @@ impl Replica {
             first_hash20,
         };
         merge.permission.ask()?;
+        self.before_late_merge(merge.candidate, number)?;
         *referred = true;
         if create_as(self, &manifest)? { Ok(Some(manifest)) } else { Ok(None) }
     }

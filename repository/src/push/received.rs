@@ -173,6 +173,9 @@ impl Received {
         // Kept before: it says that the candidate's changes are in.
         let merge = self.kept.as_ref().map(|kept| MergeOf { candidate: kept.id, ends: None });
         let manifest = Manifest { number, merge, ..self.content.clone() };
+        if let Some(kept) = &self.kept {
+            self.replica.before_late_merge(kept, number)?;
+        }
         if create_as(&self.replica, &manifest)? {
             self.open.tidy(&self.replica);
             let version = Some(manifest.number);

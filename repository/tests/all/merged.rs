@@ -171,6 +171,36 @@ fn a_push_that_was_merged_gets_the_same_answer_when_it_comes_again() {
 }
 
 #[test]
+fn a_merge_that_was_resumed_late_is_found_however_many_versions_follow() {
+    let sides = Sides::sized(memory(), 30);
+    sides.push_both().unwrap();
+    let candidate = sides.mine();
+    let mut at = sides.theirs.clone();
+    let others = |count: u64, at: &mut Database| {
+        for _ in 0..count {
+            let (before, n) = (at.clone(), sides.replica.latest().unwrap().unwrap().number.get());
+            at.set(11, n);
+            Push::of(at).on(&before, n).run(&sides.replica).unwrap();
+        }
+    };
+    others(300, &mut at);
+    assert_eq!(sides.replica.standing(&candidate).unwrap(), Standing::Kept);
+    let latest = sides.replica.latest().unwrap().unwrap();
+    let mut both = at.clone();
+    both.set(20, 200);
+    sides.merge(&candidate, (&latest, (&at, &latest)), &both, None).unwrap().unwrap();
+    others(300, &mut both);
+    let merged = Standing::Merged(number(303));
+    assert_eq!(sides.replica.standing(&candidate).unwrap(), merged);
+    // Neither being kept again nor being marked takes that away.
+    let push = Push::of(&sides.mine).on(&sides.base, 1).id(3);
+    receive(&push, &sides.replica).unwrap().keep(Default::default()).unwrap();
+    let later = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * 401);
+    sides.repository.sweep_at(Default::default(), later).unwrap();
+    assert_eq!(sides.replica.standing(&candidate).unwrap(), merged);
+}
+
+#[test]
 fn of_two_that_merge_at_once_one_is_first_and_the_other_finds_what_it_did() {
     let sides = Sides::in_memory();
     let candidate = sides.mine();
