@@ -93,8 +93,10 @@ impl Push<'_> {
         if latest.root == self.received.root() || rule == Rule::LatestWins {
             return Ok(self.received.commit_after(Some(latest))?);
         }
-        if let Some(kept) = self.received.kept().cloned() {
+        if self.received.kept().is_some() {
             // An earlier attempt got so far. What becomes of its changes does not depend on the policy now.
+            // It may have ended before the candidate could be found by its content, as the next push needs it.
+            let kept = self.received.keep(KeepOptions::default())?;
             return self.merge(&kept, latest);
         }
         let ground = bases::ground(self, latest)?;
