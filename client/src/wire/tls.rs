@@ -1,13 +1,29 @@
 //! Whom to trust: the system's certificates, or those of `--ca-file` and nobody else.
+//!
+//! They are read once and then believed for [`BELIEVED`]: a subscription pulls every few seconds, and the
+//! system has hundreds of them. What a TLS session can be resumed with is kept with them.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::error::Error;
+
+/// After so long the certificates are read again: they may have been renewed.
+const BELIEVED: Duration = Duration::from_secs(15 * 60);
+
+/// What was read, from where, and when.
+struct Kept {
+    ca_file: Option<PathBuf>,
+    read: Instant,
+    config: Arc<ClientConfig>,
+}
+
+static KEPT: Mutex<Option<Kept>> = Mutex::new(None);
 
 /// The certificates that count.
 ///
@@ -37,6 +53,19 @@ pub fn certificates(ca_file: Option<&Path>) -> Result<Vec<CertificateDer<'static
 /// # Errors
 /// As [`certificates`]; that none of them can be used.
 pub fn config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, Error> {
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(kept) = &*kept
+        && kept.ca_file.as_deref() == ca_file
+        && kept.read.elapsed() < BELIEVED
+    {
+        return Ok(kept.config.clone());
+    }
+    let config = read_config(ca_file)?;
+    *kept = Some(Kept { ca_file: ca_file.map(Path::to_owned), read: Instant::now(), config: config.clone() });
+    Ok(config)
+}
+
+fn read_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, Error> {
     let mut roots = RootCertStore::empty();
     let (added, _) = roots.add_parsable_certificates(certificates(ca_file)?);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
