@@ -1,14 +1,14 @@
 //! The benchmark of what stays open: subscribers, and how soon they know.
 //!
 //! ```text
-//! cargo bench -p sqlrsync-tests --bench live -- [--subscribers N] [--seconds N] [--versions N] [JOB]...
+//! cargo bench -p sqlrsync-tests --bench live -- [--subscribers N] [--seconds N] [--versions N] [--tls] [JOB]...
 //! ```
 //!
 //! Jobs: `idle` (memory and processor time of the server with thousands of subscribers, and how soon all
 //! of them are told), `stalled` (one that has stopped reading, beside 999 that read), `follow` (from the
 //! commit to the new version in a replica, S and L, and what a follower takes at rest), `publish` (from
 //! the end of a publisher's timer to the commit, S and L, and what a publisher takes at rest); all of them
-//! if none is named. The programs are the release programs on loopback. Everything is bounded in count and
+//! if none is named. With `--tls`, `idle` and `follow` go over TLS. The programs are the release programs on loopback. Everything is bounded in count and
 //! time.
 //!
 //! What belongs where: `live_load` has the jobs with many subscribers, `live_latency` those with one
@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use sqlrsync_tests::events::{LARGE, SMALL};
 use sqlrsync_tests::table;
+use sqlrsync_tests::tls::Certificate;
 
 const JOBS: [&str; 4] = ["idle", "stalled", "follow", "publish"];
 
@@ -42,6 +43,8 @@ struct Plan {
     versions: u64,
     /// How many versions a follower is timed with.
     latencies: u32,
+    /// What the server has, where it speaks TLS.
+    tls: Option<Certificate>,
     jobs: Vec<String>,
 }
 
@@ -66,14 +69,14 @@ fn main() {
         reached &= row.reached();
     };
     if plan.wants("idle") {
-        report(live_load::idle(plan.subscribers, plan.rest));
+        report(live_load::idle(plan.subscribers, plan.rest, plan.tls.as_ref()));
     }
     if plan.wants("stalled") {
         report(live_load::stalled(plan.versions));
     }
     if plan.wants("follow") {
         for events in [SMALL, LARGE] {
-            report(live_latency::follow(&events, plan.latencies, plan.rest));
+            report(live_latency::follow(&events, plan.latencies, plan.rest, plan.tls.as_ref()));
         }
     }
     if plan.wants("publish") {
@@ -90,6 +93,7 @@ fn parse(arguments: &[String]) -> Result<Plan, String> {
         rest: Duration::from_secs(20),
         versions: 50,
         latencies: 100,
+        tls: None,
         jobs: Vec::new(),
     };
     let mut words = arguments.iter();
@@ -107,6 +111,7 @@ fn parse(arguments: &[String]) -> Result<Plan, String> {
                 plan.versions = number(1000)?;
                 plan.latencies = plan.versions as u32;
             }
+            "--tls" => plan.tls = Some(Certificate::new()),
             job if JOBS.contains(&job) => plan.jobs.push(job.to_owned()),
             other => return Err(format!("no such job: {other}; there are {}", JOBS.join(", "))),
         }

@@ -15,8 +15,9 @@ use sqlrsync_tests::measure;
 use sqlrsync_tests::programs::{release_programs, workspace};
 use sqlrsync_tests::server::Server;
 use sqlrsync_tests::subscriber::{PATIENCE, Subscriber};
+use sqlrsync_tests::tls::Certificate;
 
-use crate::live_load::processor_share;
+use crate::live_load::{over, processor_share, trusting};
 use crate::table::{Check, Row, median, seconds};
 
 /// How often the replica is looked at.
@@ -30,12 +31,19 @@ pub const REST_MAX: f64 = 0.001;
 pub const MEMORY_MAX: f64 = 30_000_000.0;
 
 /// Follows `versions` changes of a row.
-pub fn follow(events: &Events, versions: u32, rest: Duration) -> Row {
+pub fn follow(events: &Events, versions: u32, rest: Duration, tls: Option<&Certificate>) -> Row {
     let folder = workspace().join("target/bench");
     std::fs::create_dir_all(&folder).expect("target/bench can be made");
     let cached = events.cached(&folder).expect("a database can be made");
-    let server = Server::start_with(release_programs(), Some(&folder), &["--log", "error"]);
+    let tls_flags = tls.map(Certificate::server_flags);
+    let flags: Vec<&str> =
+        ["--log", "error"].into_iter().chain(tls_flags.iter().flatten().map(String::as_str)).collect();
+    let server = Server::start_with(release_programs(), Some(&folder), &flags);
     let client = Client::new_in(release_programs(), Some(&folder));
+    let client = match tls {
+        Some(certificate) => trusting(client, certificate),
+        None => client,
+    };
     let client = client.with_env("SQLRSYNC_ADMIN_KEY", &server.admin_key());
     client.use_server(server.url());
     std::fs::copy(cached, client.path("app.db")).expect("it can be copied");
@@ -64,10 +72,10 @@ pub fn follow(events: &Events, versions: u32, rest: Duration) -> Row {
     let memory = measure::memory_peak(follower.pid()).expect("the follower runs");
     let share = processor_share(follower.pid(), rest);
     assert_eq!(follower.stop(), 0);
-    row(events, &times, memory, share, rest)
+    row(events, &times, memory, share, rest, over(tls))
 }
 
-fn row(events: &Events, times: &[Duration], memory: u64, share: f64, rest: Duration) -> Row {
+fn row(events: &Events, times: &[Duration], memory: u64, share: f64, rest: Duration, over: &str) -> Row {
     let mut sorted = times.to_vec();
     sorted.sort();
     let (middle, worst) = (median(times), sorted[(sorted.len() * 99 / 100).min(sorted.len() - 1)]);
@@ -76,7 +84,7 @@ fn row(events: &Events, times: &[Duration], memory: u64, share: f64, rest: Durat
         Check::at_most(found, time.as_secs_f64(), most.as_secs_f64(), &seconds(most))
     };
     Row {
-        job: format!("{}: from the commit of a row to a replica that has it", events.name),
+        job: format!("{}: from the commit of a row to a replica that has it{over}", events.name),
         time: middle,
         checks: vec![
             of("the median", middle, MEDIAN_MAX),

@@ -2,6 +2,7 @@
 //! has stopped reading delays the others.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlrsync_tests::client::Client;
@@ -10,6 +11,8 @@ use sqlrsync_tests::measure;
 use sqlrsync_tests::programs::release_programs;
 use sqlrsync_tests::sample;
 use sqlrsync_tests::server::Server;
+use sqlrsync_tests::tls::Certificate;
+use tokio_rustls::rustls::ClientConfig;
 
 use crate::table::{Check, Row, bytes, median, seconds};
 
@@ -29,6 +32,16 @@ const TOLD_MAX: Duration = Duration::from_secs(2);
 /// seconds.
 const SETTLE: Duration = Duration::from_secs(11);
 
+/// The client of a server with that certificate.
+pub fn trusting(client: Client, certificate: &Certificate) -> Client {
+    client.with_env("SQLRSYNC_CA_FILE", certificate.cert().to_str().expect("a path that is text"))
+}
+
+/// What a job says of its connections.
+pub const fn over(tls: Option<&Certificate>) -> &'static str {
+    if tls.is_some() { " over TLS" } else { "" }
+}
+
 /// The part of a core that a server at rest may take.
 const REST_MAX: f64 = 0.001;
 
@@ -37,17 +50,25 @@ struct Lab {
     server: Server,
     client: Client,
     key: String,
+    tls: Option<Arc<ClientConfig>>,
 }
 
 impl Lab {
-    fn new() -> Lab {
+    fn new(certificate: Option<&Certificate>) -> Lab {
         let flags =
             ["--connections-max", "100000", "--connections-per-address-max", "100000", "--log", "error"];
+        let tls_flags = certificate.map(Certificate::server_flags);
+        let flags: Vec<&str> =
+            flags.into_iter().chain(tls_flags.iter().flatten().map(String::as_str)).collect();
         let server = Server::start_with(release_programs(), None, &flags);
         let key = server.admin_key();
         let client = Client::new_in(release_programs(), None).with_env("SQLRSYNC_ADMIN_KEY", &key);
         client.use_server(server.url());
-        Lab { server, client, key }
+        let (client, tls) = match certificate {
+            Some(certificate) => (trusting(client, certificate), Some(certificate.trusted())),
+            None => (client, None),
+        };
+        Lab { server, client, key, tls }
     }
 
     /// A database that was pushed once.
@@ -65,7 +86,8 @@ impl Lab {
 
     fn crowd(&self, name: &str, members: Members) -> Crowd {
         let replica = format!("team/{name}");
-        Crowd::open(self.server.address(), &replica, &self.key, members, WAIT_MAX).expect("they open")
+        Crowd::open_over(self.tls.clone(), self.server.address(), &replica, &self.key, members, WAIT_MAX)
+            .expect("they open")
     }
 
     /// Changes a row and pushes it; when the push began, and when the subscribers were told.
@@ -80,10 +102,10 @@ impl Lab {
 }
 
 /// `count` subscribers that wait.
-pub fn idle(count: usize, rest: Duration) -> Row {
+pub fn idle(count: usize, rest: Duration, tls: Option<&Certificate>) -> Row {
     let files = measure::open_files_max();
     assert!(files > count as u64 + 100, "this process may open {files} files, and {count} are needed");
-    let lab = Lab::new();
+    let lab = Lab::new(tls);
     let pid = lab.server.pid();
     lab.database("app.db");
     // The first few make what is made once.
@@ -102,7 +124,7 @@ pub fn idle(count: usize, rest: Duration) -> Row {
     let each_after = after.saturating_sub(before) as f64 / count as f64;
     let fan_out = times.last.duration_since(times.first);
     Row {
-        job: format!("{count} idle subscribers: from the push's start until all know"),
+        job: format!("{count} idle subscribers{}: from the push's start until all know", over(tls)),
         time: told,
         checks: vec![
             Check::at_most("all are told".to_owned(), told.as_secs_f64(), TOLD_MAX.as_secs_f64(), "2 s"),
@@ -145,7 +167,7 @@ pub fn processor_share(pid: u32, rest: Duration) -> f64 {
 /// One that has stopped reading beside 999 that read, and a thousand that read, by turns.
 pub fn stalled(versions: u64) -> Row {
     measure::open_files_max();
-    let lab = Lab::new();
+    let lab = Lab::new(None);
     let crowds = [("all.db", BESIDE + 1, 0), ("one.db", BESIDE, 1)].map(|(name, reading, stalled)| {
         lab.database(name);
         (name, lab.crowd(name, Members { reading, stalled }))

@@ -13,6 +13,11 @@
 //! | writers and readers that go on during a push and a pull | `live` |
 //! | a database that is pushed by itself | `subscribe_push` |
 //! | two clients at once, replicas changed locally | `together` |
+//! | several people write: what merges, and by which policy | `merge` |
+//! | what overlaps waits, and is settled | `merge_conflicts` |
+//! | what must not be taken for a pusher's base | `merge_trap` |
+//! | a server killed during merges and settlements | `merge_faults` |
+//! | rows of stored versions: `diff`, `query`, `log --stat` | `merge_rows` |
 //! | page sizes, encodings, journal modes, odd files; copies without a server | `formats` |
 //! | ssh, and `sqlite3_rsync` on the other side | `peers` |
 //! | hundreds of subscribers on one server | `subscribers` |
@@ -40,6 +45,11 @@ mod hostile_client;
 mod hostile_server;
 mod keys;
 mod live;
+mod merge;
+mod merge_conflicts;
+mod merge_faults;
+mod merge_rows;
+mod merge_trap;
 mod peers;
 mod public_client;
 mod scripts;

@@ -10,10 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 /// How many open their connection at the same time.
 const OPENING_MAX: usize = 128;
@@ -85,15 +88,43 @@ impl Crowd {
         members: Members,
         at_most: Duration,
     ) -> io::Result<Crowd> {
+        Crowd::open_over(None, server, replica, key, members, at_most)
+    }
+
+    /// The same, over TLS where what is to be trusted is given.
+    ///
+    /// # Errors
+    /// As [`Crowd::open`].
+    pub fn open_over(
+        tls: Option<Arc<ClientConfig>>,
+        server: SocketAddr,
+        replica: &str,
+        key: &str,
+        members: Members,
+        at_most: Duration,
+    ) -> io::Result<Crowd> {
+        let tls = tls.map(TlsConnector::from);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let board = Arc::new(Board::default());
         let doors = Arc::new(Semaphore::new(OPENING_MAX));
         for number in 0..members.reading + members.stalled {
-            let (board, doors) = (board.clone(), doors.clone());
+            let (board, doors, tls) = (board.clone(), doors.clone(), tls.clone());
             let request = request(replica, key, number);
             let stalls = number >= members.reading;
             runtime.spawn(async move {
-                let outcome = subscriber(number, server, &request, stalls, &board, &doors).await;
+                let outcome = async {
+                    let door = doors.acquire().await.map_err(io::Error::other)?;
+                    let stream = connect(number, server, stalls).await?;
+                    match tls {
+                        None => subscriber(stream, &request, stalls, &board, door).await,
+                        Some(tls) => {
+                            let name = ServerName::from(IpAddr::V4(Ipv4Addr::LOCALHOST));
+                            let stream = tls.connect(name, stream).await?;
+                            subscriber(stream, &request, stalls, &board, door).await
+                        }
+                    }
+                }
+                .await;
                 if outcome.is_err() {
                     board.lost.fetch_add(1, Ordering::SeqCst);
                 }
@@ -180,15 +211,12 @@ fn frame(opcode: u8, content: &[u8]) -> Vec<u8> {
 }
 
 async fn subscriber(
-    number: usize,
-    server: SocketAddr,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
     request: &[u8],
     stalls: bool,
     board: &Board,
-    doors: &Semaphore,
+    door: SemaphorePermit<'_>,
 ) -> io::Result<()> {
-    let door = doors.acquire().await.map_err(io::Error::other)?;
-    let mut stream = connect(number, server, stalls).await?;
     stream.write_all(request).await?;
     read_head(&mut stream).await?;
     let mut told = 0;
@@ -234,7 +262,7 @@ async fn connect(number: usize, server: SocketAddr, small: bool) -> io::Result<T
 }
 
 /// Reads the answer to the request, byte by byte: what follows it is a message already.
-async fn read_head(stream: &mut TcpStream) -> io::Result<()> {
+async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await?);
@@ -250,7 +278,7 @@ async fn read_head(stream: &mut TcpStream) -> io::Result<()> {
 }
 
 /// The next message's opcode and content.
-async fn read_message(stream: &mut TcpStream) -> io::Result<(u8, Vec<u8>)> {
+async fn read_message(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(u8, Vec<u8>)> {
     let mut head = [0; 2];
     stream.read_exact(&mut head).await?;
     let len = match head[1] & 0x7f {

@@ -24,5 +24,7 @@ pub mod server;
 pub mod subscriber;
 pub mod synthetic;
 pub mod table;
+pub mod team;
+pub mod tls;
 pub mod trace;
 pub mod wall_clock;

@@ -1,0 +1,181 @@
+//! Rows of stored versions: `diff` in its forms and between all kinds of sides, `query`, `log --stat`.
+
+use serde_json::{Value, json};
+use sqlrsync_tests::client::{Client, Outcome};
+use sqlrsync_tests::sample;
+use sqlrsync_tests::team::{self, REMOTE, Team, objects, push, write};
+
+/// Three versions; the third inserts, updates and deletes against the second.
+fn three_versions() -> Team {
+    let team = Team::of(1);
+    let a = &team.machines[0];
+    write(a, "UPDATE customers SET name = 'second' WHERE id = 3");
+    push(a, "pushed");
+    write(
+        a,
+        "UPDATE customers SET city = NULL WHERE id = 3;
+         INSERT INTO notes VALUES('a ''quoted'' one', 'it''s');
+         DELETE FROM orders WHERE customer = 4",
+    );
+    push(a, "pushed");
+    team
+}
+
+/// What the third version changed, in the order of tables and keys.
+fn expected() -> Vec<Value> {
+    vec![
+        json!({"table": "customers", "key": {"id": 3}, "op": "update",
+               "before": {"id": 3, "name": "second", "city": "city 3"},
+               "after": {"id": 3, "name": "second", "city": null}}),
+        json!({"table": "notes", "key": {"key": "a 'quoted' one"}, "op": "insert",
+               "before": null, "after": {"key": "a 'quoted' one", "text": "it's"}}),
+        json!({"table": "orders", "key": {"customer": 4, "number": 1}, "op": "delete",
+               "before": {"customer": 4, "number": 1, "item": "item of 4"}, "after": null}),
+    ]
+}
+
+#[track_caller]
+fn assert_expected(outcome: &Outcome) {
+    let mut found = objects(outcome);
+    found.sort_by_key(|row| row["table"].as_str().unwrap_or_default().to_owned());
+    for row in &mut found {
+        // What there is beside the fixed fields may grow.
+        let fixed = ["table", "key", "op", "before", "after"];
+        row.as_object_mut().unwrap().retain(|name, _| fixed.contains(&name.as_str()));
+    }
+    assert_eq!(found, expected(), "{outcome:?}");
+}
+
+#[test]
+fn two_versions_are_compared_by_the_server() {
+    let team = three_versions();
+    let client = team.stranger();
+    assert_expected(&client.run(&["diff", "team/app.db@2", "team/app.db@3", "--json"]).ok());
+    assert_expected(&client.run(&["diff", "team/app.db@2", REMOTE, "--json"]).ok());
+    let back = objects(&client.run(&["diff", "team/app.db@3", "team/app.db@2", "--json"]).ok());
+    let mut ops: Vec<&str> = back.iter().map(|row| row["op"].as_str().unwrap()).collect();
+    ops.sort_unstable();
+    assert_eq!(ops, ["delete", "insert", "update"]);
+    let none = client.run(&["diff", "team/app.db@3", REMOTE, "--json"]).ok();
+    assert!(none.stdout.trim().is_empty(), "{none:?}");
+    client.run(&["diff", "team/app.db@3", "team/app.db@9"]).code(10);
+    client.run(&["diff", "team/none.db@1", "team/none.db@2"]).code(10);
+}
+
+#[test]
+fn a_file_and_a_version_and_two_files_are_compared_the_same_way() {
+    let team = three_versions();
+    let client = team.stranger();
+    client.run(&["team/app.db@2", "two.db"]).ok();
+    client.run(&["team/app.db@3", "three.db"]).ok();
+    assert_expected(&client.run(&["diff", "./two.db", "./three.db", "--json"]).ok());
+    assert_expected(&client.run(&["diff", "./two.db", "team/app.db@3", "--json"]).ok());
+    assert_expected(&client.run(&["diff", "team/app.db@2", "./three.db", "--json"]).ok());
+}
+
+#[test]
+fn the_counts_and_the_words_for_people_name_tables_and_rows() {
+    let team = three_versions();
+    let client = team.stranger();
+    let stat = client.run(&["diff", "team/app.db@2", "team/app.db@3", "--stat"]).ok().stdout;
+    for table in ["customers", "notes", "orders"] {
+        assert!(stat.contains(table), "{stat}");
+    }
+    let text = client.run(&["diff", "team/app.db@2", "team/app.db@3"]).ok().stdout;
+    for word in ["customers", "city 3", "quoted", "item of 4"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+}
+
+#[test]
+fn the_sql_of_a_difference_makes_the_newer_side_of_the_older() {
+    let team = three_versions();
+    let client = team.stranger();
+    client.run(&["team/app.db@2", "patched.db"]).ok();
+    client.run(&["team/app.db@3", "three.db"]).ok();
+    let sql = client.run(&["diff", "team/app.db@2", "team/app.db@3", "--sql"]).ok().stdout;
+    sample::execute(&client.path("patched.db"), &sql);
+    let left = client.run(&["diff", "./patched.db", "./three.db", "--json"]).ok();
+    assert!(left.stdout.trim().is_empty(), "{left:?}\n{sql}");
+    team::assert_sound(&client.path("patched.db"));
+}
+
+#[test]
+fn a_changeset_is_one_of_sqlites_own() {
+    let team = three_versions();
+    let client = team.stranger();
+    client.run(&["diff", "team/app.db@2", "team/app.db@3", "--changeset", "set.bin"]).ok();
+    let bytes = std::fs::read(client.path("set.bin")).unwrap();
+    // https://www.sqlite.org/sessionintro.html: a table begins with 'T', its number of columns and keys.
+    assert_eq!(bytes.first(), Some(&b'T'), "{bytes:?}");
+    for table in ["customers", "notes", "orders"] {
+        let name = [table.as_bytes(), &[0]].concat();
+        assert!(bytes.windows(name.len()).any(|window| window == name), "{table}");
+    }
+}
+
+#[test]
+fn a_version_is_asked_in_sql_and_nothing_else_can_be_done() {
+    let team = three_versions();
+    let client = team.stranger();
+    let ask = |remote: &str, sql: &str| client.run(&["query", remote, sql, "--json"]);
+    let found = objects(&ask("team/app.db@2", "SELECT name, city FROM customers WHERE id = 3").ok());
+    assert_eq!(found, [json!({"name": "second", "city": "city 3"})]);
+    let found = objects(&ask(REMOTE, "SELECT name, city FROM customers WHERE id = 3").ok());
+    assert_eq!(found, [json!({"name": "second", "city": null})]);
+    for sql in [
+        "DELETE FROM customers",
+        "UPDATE customers SET name = 'x'",
+        "DROP TABLE customers",
+        "ATTACH '/etc/passwd' AS x",
+        "PRAGMA writable_schema = 1",
+        "SELECT load_extension('x')",
+        "SELECT 1; SELECT 2",
+        "no sql at all",
+        "SELECT * FROM no_such_table",
+    ] {
+        ask(REMOTE, sql).code_is_not(0);
+    }
+    let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+    let began = std::time::Instant::now();
+    ask(REMOTE, endless).code_is_not(0);
+    assert!(began.elapsed() < std::time::Duration::from_secs(60), "{:?}", began.elapsed());
+    assert_eq!(team.versions(), 3);
+    client.run(&["query", "team/app.db@9", "SELECT 1"]).code(10);
+    Client::guest(&team.server).run(&["query", REMOTE, "SELECT 1"]).code(4);
+}
+
+#[test]
+fn the_log_says_how_many_rows_each_version_changed() {
+    let team = three_versions();
+    let client = team.stranger();
+    let lines = objects(&client.run(&["log", REMOTE, "--stat", "--json"]).ok());
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    let newest = lines[0].to_string();
+    for table in ["customers", "notes", "orders"] {
+        assert!(newest.contains(table), "{newest}");
+    }
+    assert!(!lines[1].to_string().contains("orders"), "{}", lines[1]);
+    let text = client.run(&["log", REMOTE, "--stat"]).ok().stdout;
+    assert!(text.contains("customers") && text.contains("orders"), "{text}");
+}
+
+#[test]
+fn the_server_describes_its_interface_and_says_who_did_what() {
+    let team = three_versions();
+    let key = team.server.admin_key();
+    let get = |path: &str| {
+        let url = format!("{}/api/v1/{path}", team.server.url());
+        let mut answer = ureq::get(&url).header("Authorization", format!("Bearer {key}")).call().unwrap();
+        let text = answer.body_mut().read_to_string().unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    let described = get("openapi.json");
+    let paths = described["paths"].to_string();
+    for what in ["conflicts", "diff", "query", "audit", "policy", "settle"] {
+        assert!(paths.contains(what), "{what}: {paths}");
+    }
+    team.policy(&["merge", "--cells"]);
+    let audit = get("replicas/team/app.db/audit").to_string();
+    assert!(audit.contains("policy"), "{audit}");
+}
