@@ -75,6 +75,10 @@ impl Maps {
 
     /// Keeps the map of a version in place of that of an older one.
     pub fn keep(&self, replica: &Replica, of: &Manifest, map: ParentMap) {
+        // What comes of two contents whose pages have nothing to do with each other.
+        if map.is_unknown() {
+            return;
+        }
         let before = self.take(replica).and_then(|map| map.stored);
         let stored = self.store(replica, of, &map, before).unwrap_or_else(|error| {
             // It is made again after the next start.
