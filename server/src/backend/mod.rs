@@ -67,6 +67,8 @@ pub struct ClientSays {
     pub visibility: Option<catalog::Visibility>,
     /// `X-Force`: a push is to be the newest version as it is, whatever others have pushed.
     pub force: bool,
+    /// `X-ClientVersion` says that it is our own client.
+    pub own_client: bool,
     /// `X-ReplicaVersion`.
     pub version: sqlrsync_protocol::remote::VersionSelector,
 }

@@ -20,6 +20,8 @@ pub struct PullPlan {
     pub replica: Replica,
     /// The version.
     pub version: Manifest,
+    /// It is our own client.
+    pub own_client: bool,
 }
 
 impl Backend {
@@ -86,7 +88,7 @@ impl Backend {
         })?;
         let version = if number == latest.number { Some(latest) } else { replica.manifest(number)? };
         let version = version.ok_or_else(|| missing(format!("has no version {number}")))?;
-        Ok(PullPlan { caller, record, replica, version })
+        Ok(PullPlan { caller, record, replica, version, own_client: says.own_client })
     }
 
     /// Notes that a client is about to have a version, where it may push and does not say then what it has.
@@ -96,8 +98,18 @@ impl Backend {
         if !pushes {
             return;
         }
-        if let Err(error) = merging::note_pulled(&plan.replica, client_id, plan.version.number) {
-            tracing::warn!(%error, replica = plan.record.name(), "what a client pulls is not noted");
+        let (replica, version, client_id) = (plan.replica.clone(), plan.version.number, client_id.to_owned());
+        let note = move || {
+            if let Err(error) = merging::note_pulled(&replica, &client_id, version) {
+                tracing::warn!(%error, replica = %replica.id(), "what a client pulls is not noted");
+            }
+        };
+        if !plan.own_client {
+            return note();
+        }
+        // It says itself what it has, as long as it knows: nobody waits for the note.
+        if let Err(error) = std::thread::Builder::new().name("client note".to_owned()).spawn(note) {
+            tracing::warn!(%error, "no thread to note what a client pulls");
         }
     }
 

@@ -102,6 +102,7 @@ pub fn client_says(headers: &HeaderMap) -> Result<ClientSays, Refused> {
         local_path: kept(headers, "x-localabsolutepath", LOCAL_PATH_BYTES_MAX),
         replica_id,
         visibility,
+        own_client: is_own_client(headers),
         force: text_of(headers, "x-force")? == "1",
         version: VersionSelector::from_header(version).map_err(|error| bad(error.to_string()))?,
     })

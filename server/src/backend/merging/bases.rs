@@ -15,6 +15,7 @@ use sqlrsync_repository::{ClientKey, ClientRecord, KeepOptions, Manifest, MergeB
 
 use super::push::Push;
 use super::{Error, agree, undone};
+use crate::backend::ClientSays;
 
 /// The most possible bases that are looked into.
 const POSSIBLE_MAX: usize = 8;
@@ -88,7 +89,7 @@ struct Possible {
 
 fn possible(push: &Push<'_>, replica: &Replica) -> Result<Possible, Error> {
     let mut possible = Possible { bases: Vec::new(), own: None, complete: true };
-    let Some((file, client)) = keys(push) else { return Ok(possible) };
+    let Some((file, client)) = keys(push.says) else { return Ok(possible) };
     let pulled = replica.client_record(&client)?.map(|record| record.pulled).unwrap_or_default();
     let record = replica.client_record(&file)?;
     let (pushed, mut seen) = record.map(|record| (record.pushed, record.pulled)).unwrap_or_default();
@@ -128,8 +129,7 @@ fn since<'a>(then: &[VersionNumber], now: &'a [VersionNumber]) -> &'a [VersionNu
 
 /// The file's record, and the client's, whichever file: one and the same where the client names no file. A peer
 /// that says nothing of itself is nobody.
-fn keys(push: &Push<'_>) -> Option<(ClientKey, ClientKey)> {
-    let says = push.says;
+fn keys(says: &ClientSays) -> Option<(ClientKey, ClientKey)> {
     if says.client_id.is_empty() {
         return None;
     }
@@ -145,9 +145,21 @@ fn was_a_version(replica: &Replica, root: Root) -> Result<bool, Error> {
     Ok(replica.history(None, SEARCHED_MAX)?.iter().any(|version| version.root == root))
 }
 
-/// Notes what a file has now that it was pushed, for its next push.
-pub(super) fn note_pushed(push: &Push<'_>, replica: &Replica, content: &Manifest) {
-    let Some((file, client)) = keys(push) else { return };
+/// Notes what a file has now that it was pushed, for its next push. `aside`: who pushed says itself what it has and
+/// the note is for when it does not know any more, so nobody waits for it.
+pub(super) fn note_pushed(says: &ClientSays, replica: &Replica, content: &Manifest, aside: bool) {
+    let Some(keys) = keys(says) else { return };
+    let (replica, content) = (replica.clone(), content.clone());
+    let note = move || write_pushed(keys, &replica, &content);
+    if !aside {
+        return note();
+    }
+    if let Err(error) = std::thread::Builder::new().name("client note".to_owned()).spawn(note) {
+        tracing::warn!(%error, "no thread to note what a client has");
+    }
+}
+
+fn write_pushed((file, client): (ClientKey, ClientKey), replica: &Replica, content: &Manifest) {
     let note = || {
         let pulled = match file == client {
             true => Vec::new(),
@@ -159,7 +171,7 @@ pub(super) fn note_pushed(push: &Push<'_>, replica: &Replica, content: &Manifest
     // Without it the next push is a conflict, and nothing is lost.
     if let Err(error) = note() {
         let error: &sqlrsync_repository::Error = &error;
-        tracing::warn!(%error, replica = push.record.name(), "what a client has is not noted");
+        tracing::warn!(%error, replica = %replica.id(), "what a client has is not noted");
     }
 }
 

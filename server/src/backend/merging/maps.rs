@@ -26,6 +26,10 @@ const SMALL_PAGES_MAX: u32 = 2048;
 /// How many versions the stored map may be behind.
 const STORED_BEHIND_MAX: u64 = 64;
 
+/// How far a map that nobody waits for stands behind what somebody does.
+#[cfg(target_os = "linux")]
+const BEHIND_OTHERS: i32 = 10;
+
 /// The newest map of each replica.
 #[derive(Default)]
 pub(in crate::backend) struct Maps {
@@ -129,6 +133,9 @@ impl Maps {
         }
         let (backend_, replica, version) = (backend.clone(), replica.clone(), version.clone());
         let make = move || {
+            // Nobody waits for it, and others may need the machine. Elsewhere it would be said of the process.
+            #[cfg(target_os = "linux")]
+            let _ = rustix::process::nice(BEHIND_OTHERS);
             match backend_.maps.of(&replica, &version) {
                 Ok(map) => backend_.maps.keep(&replica, &version, map),
                 Err(error) => tracing::warn!(%error, "no map of the pages of a version was made"),

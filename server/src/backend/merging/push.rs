@@ -57,7 +57,8 @@ impl Push<'_> {
             (None, _) => None,
         };
         if let Some(content) = content {
-            bases::note_pushed(&self, &replica, &content);
+            let knows = self.received.agreed().is_some();
+            bases::note_pushed(self.says, &replica, &content, knows);
             if content.candidate.is_none() && !committed.unchanged {
                 Maps::prepare(self.backend, &replica, &content);
             }
