@@ -27,6 +27,17 @@ pub enum Error {
     /// Something in the database's schema cannot be.
     #[error("the database's schema is damaged: {0}")]
     Schema(&'static str),
+    /// A table is kept in an order that only its application knows.
+    #[error(
+        "the table {table} is WITHOUT ROWID and ordered by the collation {collation}, which only the application \
+         that made it has: its rows cannot be found here"
+    )]
+    Collation {
+        /// The table.
+        table: String,
+        /// The collation.
+        collation: String,
+    },
     /// Stored bytes are no key, no row.
     #[error("stored bytes are no {0}: they were damaged, or written by a later version of this program")]
     Encoding(&'static str),

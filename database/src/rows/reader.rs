@@ -74,6 +74,12 @@ impl<'c> Reader<'c> {
         encoding: Encoding,
         rest: &str,
     ) -> Result<Reader<'c>, Error> {
+        if let Some(part) = table.key_parts.iter().find(|part| !is_known(&part.collation))
+            && table.rowid.is_none()
+        {
+            let (table, collation) = (table.name.clone(), part.collation.clone());
+            return Err(Error::Collation { table, collation });
+        }
         let mut columns: Vec<String> = table.rowid.iter().cloned().collect();
         columns.extend(table.columns.iter().map(|column| quoted(&column.name)));
         let index = match &table.key_index {
@@ -156,4 +162,9 @@ impl<'c> Reader<'c> {
         let same = |row: &Row| matches!(row.key(table), Some(Key::Declared(key)) if key == values);
         Ok(row.filter(same))
     }
+}
+
+/// Whether SQLite has a collation by itself.
+fn is_known(collation: &str) -> bool {
+    ["BINARY", "NOCASE", "RTRIM"].iter().any(|known| collation.eq_ignore_ascii_case(known))
 }

@@ -2,7 +2,7 @@
 
 use super::support::*;
 use crate::btree::Touched;
-use crate::rows::ObjectKind;
+use crate::rows::{Error, Go, ObjectKind, diff};
 
 #[test]
 fn a_table_on_one_side_only_has_all_its_rows_inserted_or_deleted() {
@@ -116,4 +116,25 @@ fn the_numbers_of_the_header_are_changes_of_the_schema() {
     let found = diff_all(&old, &new);
     let said: Vec<_> = found.schema.iter().map(|change| (change.kind, change.after.as_deref())).collect();
     assert_eq!(said, [(ObjectKind::ApplicationId, Some("-2")), (ObjectKind::UserVersion, Some("7"))]);
+}
+
+#[test]
+fn a_collation_that_nobody_here_has_is_in_the_way_of_tables_without_rowid_only() {
+    let make = |script: &str| {
+        let rename =
+            "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, 'BINARY', 'theirs')";
+        copy(&database(&format!("{script}; {rename}")))
+    };
+    let rowids = "CREATE TABLE t(k TEXT COLLATE BINARY PRIMARY KEY, v COLLATE BINARY); INSERT INTO t VALUES('a', 'b'), ('c', 'd');";
+    let (old, new) = (
+        make(rowids),
+        make(&format!("{rowids} UPDATE t SET v = 'new' WHERE k = 'a'; DELETE FROM t WHERE k = 'c'")),
+    );
+    let mut lines = diff_all(&old, &new).lines();
+    lines.sort();
+    assert_eq!(lines, ["delete t 'c': 'c','d' => -", "update t 'a': 'a','b' => 'a','new'"]);
+    let without =
+        make("CREATE TABLE w(k TEXT COLLATE BINARY PRIMARY KEY) WITHOUT ROWID; INSERT INTO w VALUES('a')");
+    let failed = diff(&without, &without, &all(), &mut |_| Ok(Go::On)).unwrap_err();
+    assert!(matches!(failed, Error::Collation { .. }), "{failed}");
 }
