@@ -16,6 +16,9 @@ use super::lookup::{Statements, by_key, key_columns, key_from, name_of, no_rowid
 use super::store::{Store, image, key};
 use super::{Context, Error, Side, Summary};
 
+/// Rows that stop one row from being inserted, at most: each has an index of its own for it.
+const BLOCKING_MAX: usize = 256;
+
 /// One row that becomes another one.
 pub(super) struct Step {
     /// In the store.
@@ -186,7 +189,8 @@ impl Writer<'_> {
         let Some(failure) = constraints::failure(&error, table) else { return Err(error.into()) };
         let mut rows = vec![(table.name.clone(), step.key.clone())];
         if failure.may_be_a_swap() {
-            rows.extend(self.in_the_way(table, &sql, &values)?.map(|key| (table.name.clone(), key)));
+            let blocking = self.all_in_the_way(step, &sql, &values)?;
+            rows.extend(blocking.into_iter().map(|key| (table.name.clone(), key)));
         }
         self.violations.add(failure, rows);
         Ok(false)
@@ -209,7 +213,27 @@ impl Writer<'_> {
         Ok((!taken).then_some(rowid))
     }
 
-    /// The row that stops another one from being inserted: an upsert finds it by whatever index stops it.
+    /// All rows that stop another one from being inserted, each by an index of its own perhaps. They are
+    /// deleted one after the other until it can be, and all of that is undone.
+    fn all_in_the_way(&mut self, step: &Step, sql: &str, values: &[&Value]) -> Result<Vec<Key>, Error> {
+        self.statements.connection().execute_batch("SAVEPOINT in_the_way").map_err(Error::Sqlite)?;
+        let mut blocking: Vec<Key> = Vec::new();
+        while blocking.len() < BLOCKING_MAX {
+            match self.in_the_way(&step.table, sql, values)? {
+                Some(key) if key != step.key && !blocking.contains(&key) => {
+                    self.delete(&step.table, &key)?;
+                    blocking.push(key);
+                }
+                _ => break,
+            }
+        }
+        let undo = "ROLLBACK TO in_the_way; RELEASE in_the_way";
+        self.statements.connection().execute_batch(undo).map_err(Error::Sqlite)?;
+        Ok(blocking)
+    }
+
+    /// A row that stops another one from being inserted: an upsert finds it by whatever index stops it. Where
+    /// none does, it is inserted, and its own key comes back.
     fn in_the_way(&mut self, table: &Table, sql: &str, values: &[&Value]) -> Result<Option<Key>, Error> {
         let Some(column) = table.columns.first() else { return Ok(None) };
         let column = quoted(&column.name);

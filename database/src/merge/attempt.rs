@@ -11,7 +11,7 @@ use super::{Context, Error, Indexes, Merge, Reason, Summary, orphans, rows_in_co
 
 /// How often constraints may fail and be chosen for: each time more rows are chosen, and only chains of
 /// foreign keys need more than two.
-const ROUNDS_MAX: usize = 256;
+const ROUNDS_MAX: usize = 4096;
 
 /// What the connection does by itself while a merge writes, and what it must not: run triggers, enforce
 /// foreign keys (see [`orphans`]), and keep anybody from a virtual table's shadow tables.

@@ -78,6 +78,11 @@ impl<'c> Statements<'c> {
         }
     }
 
+    /// The connection that they are of.
+    pub fn connection(&self) -> &'c Connection {
+        self.connection
+    }
+
     /// How many rows the last statement wrote.
     pub fn changed(&self) -> u64 {
         self.connection.changes()

@@ -274,7 +274,17 @@ fn merge_or_fail(sides: Sides<'_>, options: &MergeOptions, resolve: &Resolutions
     if let Some(why) = &changes.of(context.on.other()).unsaid {
         return Err(Error::Unsupported(why.clone()));
     }
-    put_together(&context, &mut store, &changes)
+    let merged = put_together(&context, &mut store, &changes)?;
+    match (&merged, resolve.default) {
+        // What this schema cannot hold of the rows that are kept, that of their own side can.
+        (Merge::Conflict(_), Some(choice)) if choice != context.on => {
+            context.on = choice;
+            let mut store = Store::new()?;
+            let changes = changes::collect(&context, &mut store)?;
+            put_together(&context, &mut store, &changes)
+        }
+        _ => Ok(merged),
+    }
 }
 
 /// Decides for all rows, and writes what was decided.

@@ -51,6 +51,19 @@ fn a_broken_unique_names_the_constraint_and_both_rows() {
 }
 
 #[test]
+fn a_row_that_two_rows_stop_names_both() {
+    let base = "CREATE TABLE t(id INTEGER PRIMARY KEY, a UNIQUE, b UNIQUE)";
+    let three = Three::new(
+        base,
+        "INSERT INTO t VALUES (1, 'x', 'p'), (2, 'q', 'y')",
+        "INSERT INTO t VALUES (3, 'x', 'y')",
+    );
+    for three in [three.swapped(), three] {
+        assert_eq!(counts(&three.conflict()), [("t", 3)]);
+    }
+}
+
+#[test]
 fn unique_indexes_over_expressions_and_parts_of_a_table_name_both_rows() {
     for index in ["t(lower(a))", "t(a COLLATE NOCASE)", "t(b) WHERE b > 0"] {
         let base = format!("CREATE TABLE t(id INTEGER PRIMARY KEY, a, b); CREATE UNIQUE INDEX i ON {index}");

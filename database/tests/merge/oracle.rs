@@ -284,8 +284,8 @@ pub fn judge(base: &Whole, theirs: &Whole, mine: &Whole) -> Verdict {
 /// stops them, or else the orphans that there are.
 pub fn together(schema: &Connection, tables: &BTreeMap<String, Rows>) -> Result<Whole, String> {
     let empty = Connection::open_in_memory().unwrap();
-    let encoding = text(&query(schema, "PRAGMA encoding")[0][0]);
-    empty.execute_batch(&format!("PRAGMA encoding = '{encoding}'; PRAGMA foreign_keys = OFF")).unwrap();
+    // All texts have been read as UTF-8, and are written as it.
+    empty.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
     let sql = "SELECT sql, type FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite~_%' ESCAPE '~'
         AND type IN ('table', 'index') AND sql NOT LIKE 'CREATE VIRTUAL%'
         AND name NOT LIKE 'own~_%' ESCAPE '~' AND name NOT LIKE 'ext~_%' ESCAPE '~' AND name NOT LIKE 'less~_%' ESCAPE '~'

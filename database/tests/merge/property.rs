@@ -14,7 +14,7 @@ use sqlrsync_database::merge::{
 use sqlrsync_database::rows::{Encoding, Key, Schema, Value};
 
 use crate::oracle::{self, Cell, Objects, RowKey, Rows, Verdict, Whole};
-use crate::random::{self, Random};
+use crate::random::{self, DENSE, Random};
 use crate::support::strings;
 
 const CASES: u64 = 2_000;
@@ -22,7 +22,8 @@ const CASES: u64 = 2_000;
 const PARTS: u64 = 4;
 
 /// Seeds that failed once.
-const REGRESSIONS: &[u64] = &[41, 158, 202, 1560, 1568, 1788, 6993, 9898];
+const REGRESSIONS: &[u64] =
+    &[41, 158, 202, 1560, 1568, 1788, 6993, 9898, 1_099_511_627_975, 1_099_511_648_801, 1_099_511_649_499];
 
 fn copy(from: &Connection) -> Connection {
     let mut to = Connection::open_in_memory().unwrap();
@@ -103,7 +104,11 @@ impl Case {
             }
             (Done::Conflict(one), Done::Conflict(other)) => {
                 assert_eq!(keys(one, self.encoding), keys(other, self.encoding), "the sides swapped");
-                assert_eq!(one.reasons.len(), other.reasons.len());
+                // Of several constraints that two rows break, SQLite names the one that it comes to first.
+                let constraint = |reason: &Reason| matches!(reason, Reason::Constraint { .. });
+                if !one.reasons.iter().all(constraint) {
+                    assert_eq!(one.reasons.len(), other.reasons.len());
+                }
             }
             _ => panic!("it merges one way and not the other"),
         }
@@ -387,7 +392,9 @@ fn check_part(part: u64) {
     let first = number("SQLRSYNC_MERGE_FIRST").unwrap_or(0) + part * cases;
     let known = REGRESSIONS.iter().copied().filter(|seed| seed % PARTS == part);
     let mut outcomes: BTreeMap<&str, u64> = BTreeMap::new();
-    for seed in known.chain(first..first + cases) {
+    // Every second one is dense.
+    let drawn = (first..first + cases).map(|seed| if seed % 2 == 0 { seed } else { seed | DENSE });
+    for seed in known.chain(drawn) {
         *outcomes.entry(check(seed)).or_default() += 1;
     }
     println!("{outcomes:?}");

@@ -3,16 +3,24 @@
 use rusqlite::Connection;
 
 /// Numbers that follow from a seed.
-pub struct Random(u64);
+pub struct Random {
+    state: u64,
+    /// Few tables and much done to them, so that both sides meet more often.
+    dense: bool,
+}
+
+/// Seeds with this bit are dense.
+pub const DENSE: u64 = 1 << 40;
 
 impl Random {
     pub fn new(seed: u64) -> Random {
-        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d)
+        let state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d;
+        Random { state, dense: seed & DENSE != 0 }
     }
 
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
@@ -107,6 +115,26 @@ pub fn base(connection: &Connection, random: &mut Random, log: &mut Vec<String>)
     }
     run(connection, log, format!("PRAGMA page_size = {}", random.pick(&["512", "1024", "4096"])));
     let mut kinds = Vec::new();
+    if random.dense {
+        let uni = KINDS.iter().position(|kind| kind.name == "uni").unwrap_or_default();
+        let family = KINDS.iter().position(|kind| kind.name == "family").unwrap_or_default();
+        let txt = KINDS.iter().position(|kind| kind.name == "txt").unwrap_or_default();
+        kinds = match random.below(3) {
+            0 => vec![uni],
+            1 => vec![txt, family, family + 1],
+            _ => vec![random.below(9) as usize],
+        };
+        if KINDS[kinds[0]].sql.is_empty() {
+            kinds.insert(0, kinds[0] - 1);
+        }
+        for &kind in &kinds {
+            run(connection, log, KINDS[kind].sql.to_owned());
+        }
+        for _ in 0..10 + random.below(30) {
+            row(connection, random, log, &kinds);
+        }
+        return kinds;
+    }
     for (kind, Kind { sql, .. }) in KINDS.iter().enumerate() {
         let virtually = sql.contains("VIRTUAL");
         if sql.is_empty() || random.one_in(if virtually { 6 } else { 4 }) {
@@ -133,7 +161,8 @@ pub fn history(connection: &Connection, random: &mut Random, log: &mut Vec<Strin
         return;
     }
     let wide = random.one_in(4);
-    for _ in 0..1 + random.below(if wide { 20 } else { 5 }) {
+    let most = if wide { 20 } else { 5 };
+    for _ in 0..1 + random.below(if random.dense { most / 2 + 2 } else { most }) {
         row(connection, random, log, kinds);
     }
     if random.one_in(10) {
@@ -151,6 +180,9 @@ pub fn history(connection: &Connection, random: &mut Random, log: &mut Vec<Strin
 }
 
 fn value(random: &mut Random) -> String {
+    if random.dense && !random.one_in(4) {
+        return random.below(12).to_string();
+    }
     match random.below(12) {
         0 => "NULL".into(),
         1 => random.pick(&["1.5", "2.0", "-0.0", "0.0", "9e999"]).into(),
@@ -164,12 +196,15 @@ fn value(random: &mut Random) -> String {
 
 /// A number for a key: mostly small, so that both sides meet.
 fn number(random: &mut Random) -> String {
-    if random.one_in(4) { "NULL".into() } else { (1 + random.below(14)).to_string() }
+    // In between there is room for rows that the other side does not have.
+    let most = if random.dense { 40 } else { 14 };
+    if !random.dense && random.one_in(4) { "NULL".into() } else { (1 + random.below(most)).to_string() }
 }
 
 fn cell(random: &mut Random, column: &str) -> String {
     match column {
         "id" | "rowid" => number(random),
+        "up" | "owner" if random.dense => (1 + random.below(40)).to_string(),
         "up" | "owner" => (1 + random.below(8)).to_string(),
         "k" => random.pick(&["'a'", "'b'", "'A'", "'c'", "'d'", "NULL"]).into(),
         "x0" => random.below(5).to_string(),

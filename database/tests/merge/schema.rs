@@ -129,6 +129,17 @@ fn keeping_one_side_of_a_schema_conflict_keeps_its_schema_and_the_rows_that_fit(
 }
 
 #[test]
+fn a_parent_table_dropped_on_one_side_and_a_new_child_on_the_other_are_in_conflict() {
+    let base =
+        "CREATE TABLE p(id INTEGER PRIMARY KEY); CREATE TABLE c(id INTEGER PRIMARY KEY, p REFERENCES p);
+        INSERT INTO p VALUES (1); INSERT INTO c VALUES (1, 1)";
+    let three = || Three::new(base, "INSERT INTO c VALUES (2, 1)", "DELETE FROM c; DROP TABLE p");
+    assert_eq!(reasons(&three().conflict()), ["together they break FOREIGN KEY of c (p REFERENCES p)"]);
+    assert_eq!(three().keep(Side::Theirs).merged().rows("SELECT id FROM c"), ["2"]);
+    assert_eq!(three().keep(Side::Mine).merged().rows("SELECT id FROM c"), Vec::<String>::new());
+}
+
+#[test]
 fn a_row_of_a_table_that_the_sides_do_not_have_alike_cannot_be_chosen() {
     let theirs = "ALTER TABLE t ADD COLUMN c DEFAULT 5; INSERT INTO t VALUES (3, 'z', 6)";
     for side in [Side::Theirs, Side::Mine] {
