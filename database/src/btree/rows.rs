@@ -25,19 +25,26 @@ const ALL_RANGES_MAX: usize = 1 << 20;
 /// More keys than this are any key of their table.
 const KEYS_MAX: usize = 200_000;
 
-/// The keys of all tables together: no more of them than this is read, and so is kept in memory.
-const ALL_KEYS_LEN_MAX: usize = 64 << 20;
+/// The keys of all tables together take no more memory than this, in bytes.
+const ALL_KEYS_KEPT_MAX: usize = 48 << 20;
 
-/// What may still be kept of all tables. Where it is used up, tables are read whole: there may be thousands
-/// of them, and one file decides how many.
+/// And no more bytes of keys than this are read: one page may name a long key thousands of times.
+const ALL_KEYS_READ_MAX: usize = 128 << 20;
+
+/// What a key takes besides its values: the vector, and its place in a set.
+const KEY_OVERHEAD: usize = 64;
+
+/// What may still be read and kept of all tables. Where it is used up, tables are read whole: there may be
+/// thousands of them, and one file decides how many.
 pub(crate) struct Budget {
     ranges: usize,
-    keys_len: usize,
+    keys_kept: usize,
+    keys_read: usize,
 }
 
 impl Default for Budget {
     fn default() -> Budget {
-        Budget { ranges: ALL_RANGES_MAX, keys_len: ALL_KEYS_LEN_MAX }
+        Budget { ranges: ALL_RANGES_MAX, keys_kept: ALL_KEYS_KEPT_MAX, keys_read: ALL_KEYS_READ_MAX }
     }
 }
 
@@ -129,11 +136,13 @@ fn add_keys(
 ) -> Result<bool, Trouble> {
     for cell in page.cells() {
         let key = record::key(pages, &cell?, columns)?;
-        // One that is there already has been read as well: a page may name one long key thousands of times.
-        let len = key.iter().map(|value| size_of::<Value>() + value.len()).sum();
-        let Some(left) = budget.keys_len.checked_sub(len) else { return Ok(false) };
-        budget.keys_len = left;
-        keys.insert(key);
+        let len = KEY_OVERHEAD + key.iter().map(|value| size_of::<Value>() + value.len()).sum::<usize>();
+        let Some(left) = budget.keys_read.checked_sub(len) else { return Ok(false) };
+        budget.keys_read = left;
+        if keys.insert(key) {
+            let Some(left) = budget.keys_kept.checked_sub(len) else { return Ok(false) };
+            budget.keys_kept = left;
+        }
         if keys.len() > KEYS_MAX {
             return Ok(false);
         }
