@@ -87,6 +87,9 @@ pub enum Error {
     /// What was to be merged waits in a conflict, by way of another process.
     #[error("conflict {0} was opened for this push meanwhile: it waits to be settled")]
     InConflict(ConflictNumber),
+    /// What was to be put into a conflict was merged, by way of another process.
+    #[error("this push was merged meanwhile, as version {0}: push again to be told so")]
+    MergedMeanwhile(VersionNumber),
     /// What was to be settled is settled.
     #[error("conflict {conflict} is over: it ended with version {version}")]
     ConflictIsOver {
@@ -241,6 +244,7 @@ impl Fault for Error {
             | Error::DiskFull { .. }
             | Error::TookTooLong(_)
             | Error::BaseRemoved
+            | Error::MergedMeanwhile(_)
             | Error::TooManyCandidates(_) => Refusal::TryLater,
             Error::Store { .. } | Error::Scratch(_) | Error::OutOfOrder(_) => Refusal::Failed,
         }

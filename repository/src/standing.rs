@@ -123,7 +123,7 @@ impl Replica {
 
     /// The version that a candidate was merged as. It is made soon after the candidate, or after a restart that
     /// may be long ago: then it is said beforehand from which version on it is.
-    fn merge_of(&self, candidate: &Candidate) -> Result<Option<Manifest>, Error> {
+    pub(crate) fn merge_of(&self, candidate: &Candidate) -> Result<Option<Manifest>, Error> {
         let (found, all) = self.merge_from(candidate, candidate.content.number)?;
         if found.is_some() || all {
             return Ok(found);

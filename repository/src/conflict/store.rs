@@ -38,6 +38,9 @@ pub struct ConflictPage {
 impl Replica {
     /// Opens a conflict for a candidate, or gives back the one that it is in already. `rows` is what overlaps,
     /// row by row, in whatever form; 16 MiB at most, and it may be empty.
+    ///
+    /// # Errors
+    /// [`Error::MergedMeanwhile`] where another process merged the candidate.
     pub fn open_conflict(
         &self,
         candidate: &Candidate,
@@ -52,6 +55,9 @@ impl Replica {
             let count = self.conflict_count()?;
             if let Some(conflict) = self.conflict_of_candidate(candidate)? {
                 return Ok(conflict);
+            }
+            if let Some(version) = self.merge_of(candidate)? {
+                return Err(Error::MergedMeanwhile(version.number));
             }
             let number = count.checked_add(1).and_then(ConflictNumber::new);
             let number = number.ok_or(Error::OutOfOrder("the last conflict number"))?;

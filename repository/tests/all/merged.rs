@@ -271,6 +271,16 @@ fn a_conflict_is_opened_once_and_read_back_with_its_rows() {
 }
 
 #[test]
+fn what_was_merged_is_not_put_into_a_conflict() {
+    let sides = Sides::in_memory();
+    let candidate = sides.mine();
+    sides.merge_mine(&candidate).unwrap().unwrap();
+    let opened = sides.replica.open_conflict(&candidate, overlap(&candidate), ROWS, by("me"));
+    assert!(matches!(opened, Err(Error::MergedMeanwhile(version)) if version == number(3)));
+    assert_eq!(sides.replica.conflict(conflict_number(1)).unwrap(), None);
+}
+
+#[test]
 fn racing_processes_open_one_conflict_for_one_candidate_and_one_for_each() {
     let sides = Sides::in_memory();
     let candidates: Vec<Candidate> = (0..4u8)
