@@ -213,10 +213,10 @@ impl Push<'_> {
                     Err(error) => return another_way(error),
                 }
             }
-            None => {
-                let conflict = replica.open_conflict(candidate, overlap, &found.rows, by)?;
-                (conflict.number, "conflict-opened")
-            }
+            None => match replica.open_conflict(candidate, overlap, &found.rows, by) {
+                Ok(conflict) => (conflict.number, "conflict-opened"),
+                Err(error) => return another_way(error),
+            },
         };
         let subject = Subject::replica(self.record).conflict(number.get());
         let details = json!({
@@ -233,7 +233,7 @@ impl Push<'_> {
 fn another_way(error: sqlrsync_repository::Error) -> Result<Option<Committed>, Error> {
     use sqlrsync_repository::Error;
     match error {
-        Error::InConflict(_) | Error::ConflictIsOver { .. } => Ok(None),
+        Error::InConflict(_) | Error::ConflictIsOver { .. } | Error::MergedMeanwhile(_) => Ok(None),
         error => Err(error.into()),
     }
 }
