@@ -56,9 +56,10 @@ impl Error {
             Error::Rows(rows::Error::Sqlite { source, doing }) if is_of_database(&source) => {
                 Ok(format!("{doing}: {source}"))
             }
-            Error::Rows(error @ (rows::Error::TooMany { .. } | rows::Error::Schema(_))) => {
-                Ok(error.to_string())
-            }
+            Error::Rows(
+                error
+                @ (rows::Error::TooMany { .. } | rows::Error::Schema(_) | rows::Error::Collation { .. }),
+            ) => Ok(error.to_string()),
             error => Err(error),
         }
     }
