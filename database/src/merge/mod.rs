@@ -48,7 +48,8 @@ use attempt::attempt;
 use store::Store;
 use virtual_tables::Shadows;
 
-/// The three databases. All are read; one of `theirs` and `mine` is written, in one transaction.
+/// The three databases. All are read; one of `theirs` and `mine` is written, in one transaction. Nobody else
+/// writes them meanwhile, and none has a transaction open.
 #[derive(Clone, Copy)]
 pub struct Sides<'a> {
     /// What both began with.

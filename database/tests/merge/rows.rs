@@ -1,6 +1,6 @@
 //! Rows of ordinary tables.
 
-use sqlrsync_database::merge::{Reason, Side};
+use sqlrsync_database::merge::{Error, Reason, Side};
 use sqlrsync_database::rows::{Key, Value};
 
 use crate::support::{Three, counts, dump, id, reasons, strings, text};
@@ -233,4 +233,18 @@ fn a_row_of_fifty_megabytes_merges_and_is_cut_in_a_conflict() {
     let row = &three.conflict().rows[0];
     assert_eq!(row.cut, [1]);
     assert!(row.theirs.as_ref().unwrap().weight() < 100_000);
+}
+
+#[test]
+fn a_merge_whose_time_is_up_changes_nothing() {
+    let mut three = Three::new(PEOPLE, "DELETE FROM people WHERE id = 1", "DELETE FROM people WHERE id = 2");
+    three.options.limits.deadline = Some(std::time::Instant::now());
+    assert!(matches!(three.fails(|_| ()), Error::TimeUp));
+}
+
+#[test]
+fn a_merge_does_not_join_a_transaction() {
+    let three = Three::new(PEOPLE, "DELETE FROM people WHERE id = 1", "DELETE FROM people WHERE id = 2");
+    let error = three.fails(|theirs| theirs.execute_batch("BEGIN").unwrap());
+    assert!(matches!(error, Error::InTransaction));
 }

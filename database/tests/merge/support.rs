@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 use sqlrsync_database::btree::Touched;
-use sqlrsync_database::merge::{Conflict, Merge, MergeOptions, Resolutions, Side, Sides, Summary, merge};
+use sqlrsync_database::merge::{
+    Conflict, Error, Merge, MergeOptions, Resolutions, Side, Sides, Summary, merge,
+};
 use sqlrsync_database::rows::{Key, Value};
 use tempfile::TempDir;
 
@@ -95,6 +97,24 @@ impl Three {
                 Err(Box::new(conflict))
             }
         }
+    }
+
+    /// Merges, and expects no outcome: both sides are as they were.
+    pub fn fails(&self, before: impl Fn(&Connection)) -> Error {
+        let (base, theirs, mine) = (self.open("base"), self.open("theirs"), self.open("mine"));
+        let dumps = [dump(&theirs), dump(&mine)];
+        let everything = Touched::everything("this is a test");
+        let sides = Sides {
+            base: &base,
+            theirs: &theirs,
+            mine: &mine,
+            base_theirs: &everything,
+            base_mine: &everything,
+        };
+        before(&theirs);
+        let error = merge(sides, &self.options, &self.resolve).unwrap_err();
+        assert_eq!([dump(&theirs), dump(&mine)], dumps);
+        error
     }
 
     /// Merges what must merge.
