@@ -13,7 +13,7 @@ use crate::rows::{Key, Row, Table, Value, quoted};
 
 use super::constraints::{self, Violations};
 use super::lookup::{Statements, by_key, key_columns, key_from, name_of, no_rowid};
-use super::store::{Store, image, key};
+use super::store::{MINE, Store, THEIRS, image, key};
 use super::{Context, Error, Side, Summary};
 
 /// Rows that stop one row from being inserted, at most: each has an index of its own for it.
@@ -38,21 +38,21 @@ pub(super) struct Step {
 /// The rows whose outcome is not what they are on the side that is written. `later` adds a condition.
 pub(super) fn steps_sql(on: Side, condition: &str) -> String {
     let (is, hash) = held(on);
-    let shall = |column: &str| {
-        format!("CASE decision WHEN 1 THEN theirs{column} WHEN 2 THEN mine{column} ELSE merged{column} END")
+    let shall = |theirs: &str, mine: &str, merged: &str| {
+        format!("CASE decision WHEN 1 THEN {theirs} WHEN 2 THEN {mine} ELSE {merged} END")
     };
     format!(
         "SELECT id, tbl, key, base_hash IS NOT NULL, {is}, {} FROM row WHERE {hash} IS NOT {} AND {condition} ORDER BY tbl, id",
-        shall(""),
-        shall("_hash")
+        shall(THEIRS, MINE, "merged"),
+        shall("theirs_hash", "mine_hash", "merged_hash")
     )
 }
 
 /// What the side that is written has, and the hash of that.
-fn held(on: Side) -> (&'static str, &'static str) {
+fn held(on: Side) -> (String, &'static str) {
     match on {
-        Side::Theirs => ("theirs", "theirs_hash"),
-        Side::Mine => ("iif(renumbered, held, mine)", "iif(renumbered, held_hash, mine_hash)"),
+        Side::Theirs => (THEIRS.to_owned(), "theirs_hash"),
+        Side::Mine => (format!("iif(renumbered, held, {MINE})"), "iif(renumbered, held_hash, mine_hash)"),
     }
 }
 

@@ -111,7 +111,7 @@ fn take_row(
     let migrated = row.table_before.columns != table.columns;
     let before =
         row.before.map(|before| if migrated { projected(&before, &row.table_before, table) } else { before });
-    store.put(side, table, &row.key, before.as_ref(), row.after.as_ref())
+    store.put(side, table, &row.key, before, row.after)
 }
 
 /// The table as the side has it onto which the other one is applied, where both sides have the same: `None`
@@ -134,8 +134,9 @@ fn projected(row: &Row, from: &Table, to: &Table) -> Row {
     Row { rowid: row.rowid, values: values.collect() }
 }
 
-/// Where both sides changed a table's columns alike, a row that one side alone is said to have changed is not
-/// on the other side what it was in the base: it has the new columns there. It is looked up.
+/// Where both sides changed a table's columns alike, a row that one side alone is said to have changed has on
+/// the other side what it had in the base, and the new columns with their defaults. It is looked up there, and
+/// counts as what the base has.
 fn complete_migrated(context: &Context<'_>, store: &mut Store) -> Result<(), Error> {
     let migrated: Vec<(i64, Arc<Table>)> = store
         .tables()
@@ -155,8 +156,8 @@ fn complete_migrated(context: &Context<'_>, store: &mut Store) -> Result<(), Err
                 last = id;
                 let row = store.get(id)?;
                 let found = statements.row(table, &row.key)?;
-                if found.is_some() || row.base.is_some() {
-                    store.put(side, table, &row.key, row.base.as_ref(), found.as_ref())?;
+                if row.base.is_some() {
+                    store.replace_base(id, side, found)?;
                 }
             }
         }

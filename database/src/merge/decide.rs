@@ -90,7 +90,7 @@ pub(super) fn find_or_fetch(
     let mine = fetch(context, Some(Side::Mine), table, key)?;
     for (side, row) in [(Side::Theirs, theirs), (Side::Mine, mine)] {
         if row != base {
-            store.put(side, table, key, base.as_ref(), row.as_ref())?;
+            store.put(side, table, key, base.clone(), row)?;
         }
     }
     let Some(id) = store.find(&table.name, key)? else { return Ok(None) };

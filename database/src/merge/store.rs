@@ -77,8 +77,13 @@ impl Stored {
     }
 }
 
+/// The row as theirs, and as mine has it. What a side did not change is stored once.
+pub(super) const THEIRS: &str = "iif(sides & 1, theirs, base)";
+pub(super) const MINE: &str = "iif(sides & 2, mine, base)";
+
 /// What `Stored` is read from.
-pub(super) const STORED: &str = "id, tbl, key, sides, base, theirs, mine";
+pub(super) const STORED: &str =
+    "id, tbl, key, sides, base, iif(sides & 1, theirs, base), iif(sides & 2, mine, base)";
 
 impl Store {
     pub fn new() -> Result<Store, Error> {
@@ -120,45 +125,50 @@ impl Store {
         self.tables.iter().enumerate().map(|(number, table)| (number as i64, table))
     }
 
-    /// Puts in what a side did to a row.
+    /// Puts in what a side did to a row. Rows may be large: each is gone when it is encoded.
     pub fn put(
         &mut self,
         side: Side,
         table: &Arc<Table>,
         key: &Key,
-        before: Option<&Row>,
-        after: Option<&Row>,
+        before: Option<Row>,
+        after: Option<Row>,
     ) -> Result<(), Error> {
         let number = self.number(table);
         let key = key.to_bytes();
         // The side that did not change it has it as the base does, until it is put in as well.
         let sql = match side {
             Side::Theirs => {
-                "INSERT INTO row(tbl, hash, key, sides, base, base_hash, theirs, theirs_hash, mine, mine_hash)
-                 VALUES (?1, ?2, ?3, 1, ?4, ?5, ?6, ?7, ?4, ?5)
+                "INSERT INTO row(tbl, hash, key, sides, base, base_hash, theirs, theirs_hash, mine_hash)
+                 VALUES (?1, ?2, ?3, 1, ?4, ?5, ?6, ?7, ?5)
                  ON CONFLICT DO UPDATE SET sides = sides | 1, theirs = ?6, theirs_hash = ?7"
             }
             Side::Mine => {
-                "INSERT INTO row(tbl, hash, key, sides, base, base_hash, mine, mine_hash, theirs, theirs_hash)
-                 VALUES (?1, ?2, ?3, 2, ?4, ?5, ?6, ?7, ?4, ?5)
+                "INSERT INTO row(tbl, hash, key, sides, base, base_hash, mine, mine_hash, theirs_hash)
+                 VALUES (?1, ?2, ?3, 2, ?4, ?5, ?6, ?7, ?5)
                  ON CONFLICT DO UPDATE SET sides = sides | 2, mine = ?6, mine_hash = ?7"
             }
         };
-        self.db
-            .prepare_cached(sql)
-            .and_then(|mut statement| {
-                statement.execute(params![
-                    number,
-                    hash_of_key(&key),
-                    key,
-                    before.map(Row::to_bytes),
-                    before.map(hash_of_row),
-                    after.map(Row::to_bytes),
-                    after.map(hash_of_row),
-                ])
-            })
+        let encoded = |row: Option<Row>| row.map(|row| (row.to_bytes(), hash_of_row(&row))).unzip();
+        let (before, before_hash) = encoded(before);
+        let (after, after_hash) = encoded(after);
+        let mut statement = self.db.prepare_cached(sql).map_err(Error::store)?;
+        statement
+            .execute(params![number, hash_of_key(&key), key, before, before_hash, after, after_hash])
             .map_err(Error::store)?;
+        // What was bound is a copy that would stay with the statement.
+        statement.clear_bindings();
         Ok(())
+    }
+
+    /// Makes the base another row, which a side that did not change it has as well.
+    pub fn replace_base(&self, id: i64, unchanged: Side, base: Option<Row>) -> Result<(), Error> {
+        let sql = match unchanged {
+            Side::Theirs => "UPDATE row SET base = ?2, base_hash = ?3, theirs_hash = ?3 WHERE id = ?1",
+            Side::Mine => "UPDATE row SET base = ?2, base_hash = ?3, mine_hash = ?3 WHERE id = ?1",
+        };
+        let (base, hash) = base.map(|base| (base.to_bytes(), hash_of_row(&base))).unzip();
+        self.run(sql, params![id, base, hash]).map(drop)
     }
 
     /// The next row of a table, by id, that a side is not known to have changed.
@@ -216,7 +226,7 @@ impl Store {
     /// Makes mine another row than its database has.
     pub fn replace_mine(&self, id: i64, mine: Option<&Row>) -> Result<(), Error> {
         self.run(
-            "UPDATE row SET held = iif(renumbered, held, mine), held_hash = iif(renumbered, held_hash, mine_hash),
+            "UPDATE row SET held = iif(renumbered, held, iif(sides & 2, mine, base)), held_hash = iif(renumbered, held_hash, mine_hash),
                  renumbered = 1, mine = ?2, mine_hash = ?3 WHERE id = ?1",
             params![id, mine.map(Row::to_bytes), mine.map(hash_of_row)],
         )?;

@@ -142,8 +142,17 @@ fn orphans(db: &Connection) -> Option<BTreeSet<(String, RowKey, String)>> {
         let shape = shape(db, &table);
         let columns = shape.columns.join(", ");
         let sql = format!("SELECT rowid, {columns} FROM {table} WHERE rowid = {}", integer(&row[1]));
+        let named = format!(
+            "SELECT \"from\" FROM pragma_foreign_key_list('{table}') WHERE id = {}",
+            integer(&row[3])
+        );
+        let named: Vec<String> = query(db, &named).iter().map(|row| text(&row[0])).collect();
         for child in query(db, &sql) {
-            orphans.insert((table.clone(), shape.key_of(&child), text(&row[2])));
+            let mut key = shape.key_of(&child);
+            // Whoever names another parent that is not there is another orphan.
+            let named = shape.columns.iter().zip(&child[1..]).filter(|(column, _)| named.contains(column));
+            key.extend(named.map(|(_, cell)| cell.clone()));
+            orphans.insert((table.clone(), key, text(&row[2])));
         }
     }
     Some(orphans)

@@ -22,8 +22,21 @@ const CASES: u64 = 2_000;
 const PARTS: u64 = 4;
 
 /// Seeds that failed once.
-const REGRESSIONS: &[u64] =
-    &[41, 158, 202, 1560, 1568, 1788, 6993, 9898, 1_099_511_627_975, 1_099_511_648_801, 1_099_511_649_499];
+const REGRESSIONS: &[u64] = &[
+    41,
+    158,
+    202,
+    1560,
+    1568,
+    1788,
+    6993,
+    9898,
+    1_099_511_627_975,
+    1_099_511_648_801,
+    1_099_511_649_499,
+    1_099_511_660_689,
+    1_099_511_660_875,
+];
 
 fn copy(from: &Connection) -> Connection {
     let mut to = Connection::open_in_memory().unwrap();

@@ -101,6 +101,15 @@ fn the_same_migration_on_both_sides_merges_with_rows_of_both() {
     for three in [three.swapped(), three] {
         assert_eq!(three.merged().rows("SELECT * FROM t"), ["1|X|5", "2|y|6", "3|z|9", "4|w|9"]);
     }
+    // A row that one side deleted, and the other has only migrated.
+    let three = Three::new(
+        BASE,
+        &format!("{migration} DELETE FROM t WHERE id = 1"),
+        &format!("{migration} UPDATE t SET a = 'Y' WHERE id = 2"),
+    );
+    for three in [three.swapped(), three] {
+        assert_eq!(three.merged().rows("SELECT * FROM t"), ["2|Y|5"]);
+    }
     // The migration writes every row, each with the same value in the new column.
     let migration = "ALTER TABLE t ADD COLUMN c; UPDATE t SET c = a || '!'";
     let three = Three::new(BASE, migration, &format!("{migration}; UPDATE t SET a = 'Y' WHERE id = 2"));
