@@ -248,9 +248,9 @@ fn merge_or_fail(sides: Sides<'_>, options: &MergeOptions, resolve: &Resolutions
     let mut context = Context { sides, schemas: &schemas, options, resolve, shadows, on: plan.on };
     let mut store = Store::new()?;
     let mut changes = changes::collect(&context, &mut store)?;
-    // One side did nothing: the other one is the result, to the last bit.
+    // One side did nothing: the other one is the result, to the last bit, unless somebody chose otherwise.
     for side in [Side::Mine, Side::Theirs] {
-        if !changes.of(side).any {
+        if !changes.of(side).any && resolve.rows.is_empty() {
             return Ok(Merge::Merged { on: side.other(), summary: Summary::default() });
         }
     }
