@@ -42,14 +42,16 @@ pub enum PushError {
     Merging(#[from] merging::Error),
     /// It is kept as a conflict, and the peer speaks a version that has no other way to say so.
     #[error(
-        "rows that this changes were changed by others as well: it is kept as conflict {conflict} of {name}, \
-         and nothing was published. Settle it with: sqlrsync resolve {name} {conflict}"
+        "{why}: it is kept as conflict {conflict} of {name}, and nothing was published. Settle it with: \
+         sqlrsync resolve {name} {conflict}"
     )]
     InConflict {
         /// The conflict.
         conflict: ConflictNumber,
         /// The replica's name.
         name: String,
+        /// What is in the way.
+        why: String,
     },
 }
 
@@ -150,6 +152,13 @@ impl PushPages {
         self.inner.as_mut().ok_or_else(|| {
             Refused::new(Why::Failed, "a push was used before it began, which is a bug of the server").into()
         })
+    }
+
+    /// What is in the way of a push that is in a conflict, in words.
+    fn why(&self, conflict: ConflictNumber) -> String {
+        let found = self.turn.as_ref().ok().and_then(|turn| turn.replica().conflict(conflict).ok().flatten());
+        let reason = found.and_then(|found| found.overlap.reasons.into_iter().next());
+        reason.unwrap_or_else(|| "rows that this changes were changed by others as well".to_owned())
     }
 
     fn pusher(&self) -> Pusher {
@@ -284,7 +293,8 @@ impl ReplicaPages for PushPages {
         if let Some(conflict) = committed.conflict {
             self.backend.note_pushed(&record, self.says.name(), None);
             if protocol < CONFLICTS_SINCE {
-                return Err(PushError::InConflict { conflict, name: record.name() });
+                let why = self.why(conflict);
+                return Err(PushError::InConflict { conflict, name: record.name(), why });
             }
             return Ok(committed);
         }

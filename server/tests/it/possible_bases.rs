@@ -222,3 +222,42 @@ fn a_push_that_is_refused_tells_the_latest_version_to_clients_that_know_it() {
     assert_eq!(b.add(20).push(), 3);
     assert_eq!(ids(&server), [1, 2, 3, 10, 20]);
 }
+
+#[test]
+fn where_the_base_is_not_known_every_row_that_differs_is_somebodys_to_choose() {
+    for (body, expected) in [
+        (r#"{"keep":"theirs"}"#, &[1, 2, 3, 10][..]),
+        (r#"{"keep":"mine"}"#, &[1, 2, 3, 11]),
+        (
+            r#"{"keep":"theirs","rows":[{"table":"events","key":{"id":11},"keep":"mine"}]}"#,
+            &[1, 2, 3, 10, 11],
+        ),
+        (
+            r#"{"keep":"mine","rows":[{"table":"events","key":{"id":10},"keep":"theirs"}]}"#,
+            &[1, 2, 3, 10, 11],
+        ),
+    ] {
+        let server = served();
+        let mut a = File::new(&server, "a", "/app.db", database(4096, 3, 1));
+        a.push();
+        let mut stranger = File::new(&server, "b", "/app.db", a.content.clone());
+        a.add(10).push();
+        let failed = stranger.add(11).try_push().unwrap_err();
+        assert!(told(&failed).contains("not known which version"), "{failed:?}");
+        let key = ("Authorization", server.admin.as_str());
+        let conflict = format!("/api/v1/replicas/{NAME}/conflicts/1");
+        let listed: serde_json::Value =
+            serde_json::from_str(&server.get(&format!("{conflict}/rows"), &[key]).2).unwrap();
+        assert_eq!(listed["all"], 2, "{listed}");
+        assert_eq!(
+            (&listed["rows"][0]["key"]["id"], &listed["rows"][1]["key"]["id"]),
+            (&10.into(), &11.into())
+        );
+        let len = body.len().to_string();
+        let settled =
+            server.ask("POST", &format!("{conflict}/settle"), &[key, ("Content-Length", &len)], body);
+        assert_eq!(settled.0, 200, "{body}: {}", settled.2);
+        assert_eq!(ids(&server), expected, "{body}");
+        assert_eq!(stranger.add(12).push(), 4, "it goes on from what it sent");
+    }
+}

@@ -18,6 +18,8 @@ mod look;
 mod maps;
 mod overlap;
 mod push;
+#[cfg(test)]
+mod races;
 mod settle;
 mod shown;
 mod undone;
@@ -38,6 +40,8 @@ pub(super) use maps::Maps;
 pub(super) use push::Push;
 pub use settle::{Chosen, Keep, Settlement};
 pub(super) use shown::Recent;
+#[cfg(test)]
+use versions::Versions;
 
 /// The push was not made from the latest version, and the replica takes no other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

@@ -177,6 +177,10 @@ impl Settling<'_> {
         let versions = Versions::new(replica, &self.backend.maps, MERGE_TIME);
         let base = conflict.overlap.merge_base.as_ref().map(|base| replica.merge_base(base)).transpose()?;
         let base = base.flatten();
+        let whole = self.wanted.keep.filter(|_| self.wanted.rows.is_empty());
+        if let (None, Some(keep)) = (&base, whole) {
+            return self.take_whole(latest, keep);
+        }
         let outcome = self.resolutions(&versions, base.as_ref(), latest).and_then(|resolve| {
             let options = MergeOptions {
                 cells: record.policy.cells,
@@ -187,7 +191,6 @@ impl Settling<'_> {
             let base = base.as_ref().unwrap_or(latest);
             versions.merge(Three { base, theirs: latest, mine: &self.candidate.content }, &options, &resolve)
         });
-        let whole = self.wanted.keep.filter(|_| self.wanted.rows.is_empty());
         match (outcome, whole) {
             (Ok(Outcome::Merged { on, mut written, .. }), _) => {
                 let on = if on == Side::Theirs { latest } else { &self.candidate.content };
