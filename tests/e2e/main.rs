@@ -15,7 +15,8 @@
 //! | two clients at once, replicas changed locally | `together` |
 //! | several people write: what merges, and by which policy | `merge` |
 //! | what overlaps waits, and is settled | `merge_conflicts` |
-//! | what must not be taken for a pusher's base | `merge_trap` |
+//! | who pushes after a merge without having pulled it | `merge_trap` |
+//! | what must not be taken for a pusher's base | `merge_bases` |
 //! | a server killed during merges and settlements | `merge_faults` |
 //! | rows of stored versions: `diff`, `query`, `log --stat` | `merge_rows` |
 //! | page sizes, encodings, journal modes, odd files; copies without a server | `formats` |
@@ -46,6 +47,7 @@ mod hostile_server;
 mod keys;
 mod live;
 mod merge;
+mod merge_bases;
 mod merge_conflicts;
 mod merge_faults;
 mod merge_rows;
