@@ -101,7 +101,7 @@ pub(super) fn apply(
     })?;
     for_each(context, store, &format!("{there} AND {STAYS}"), |step| {
         summary.updated += 1;
-        writer.update(store, &step)
+        writer.update(store, step)
     })?;
     for_each(
         context,
@@ -142,19 +142,20 @@ impl Writer<'_> {
         )))
     }
 
-    fn update(&mut self, store: &Store, step: &Step) -> Result<(), Error> {
-        let (Some(is), Some(shall)) = (&step.is, &step.shall) else { return Ok(()) };
+    fn update(&mut self, store: &Store, step: Step) -> Result<(), Error> {
+        let (Some(is), Some(shall)) = (step.is, step.shall) else { return Ok(()) };
         let table = &step.table;
-        let (_, key) = by_key(table, &step.key, "")?;
+        let differs = |&column: &usize| is.values[column] != shall.values[column];
+        let columns: Vec<usize> = (0..is.values.len().min(shall.values.len())).filter(differs).collect();
+        // The row may be large, and what it was is not needed any more.
+        drop(is);
+        let (condition, key) = by_key(table, &step.key, "")?;
         let mut values: Vec<&Value> = key.iter().collect();
         let mut set = Vec::new();
-        for (column, (is, shall)) in table.columns.iter().zip(is.values.iter().zip(&shall.values)) {
-            if is != shall {
-                values.push(shall);
-                set.push(format!("{} = ?{}", quoted(&column.name), values.len()));
-            }
+        for column in columns {
+            values.push(&shall.values[column]);
+            set.push(format!("{} = ?{}", quoted(&table.columns[column].name), values.len()));
         }
-        let (condition, _) = by_key(table, &step.key, "")?;
         let sql = format!("UPDATE OR ABORT {} SET {} WHERE {condition}", name_of(table), set.join(", "));
         match self.statements.run(&sql, table, &values) {
             Ok(()) => self.wrote_one(table),

@@ -11,6 +11,9 @@ use super::Error;
 /// Prepared statements that are kept, at most: an update has one for each set of columns that it changes.
 const STATEMENTS_MAX: usize = 128;
 
+/// Bytes of a value that may stay bound to a statement that is not running.
+const BOUND_MAX: usize = 64 << 10;
+
 /// Prepared statements of one database.
 pub(super) struct Statements<'c> {
     connection: &'c Connection,
@@ -71,11 +74,18 @@ impl<'c> Statements<'c> {
 
     /// Runs a statement to its end.
     pub fn run(&mut self, sql: &str, table: &Table, values: &[&Value]) -> Result<(), crate::rows::Error> {
-        match self.bound(sql, table, values) {
-            Ok(statement) => statement.run(),
-            Err(Error::Rows(error)) => Err(error),
-            Err(_) => Err(crate::rows::Error::Schema("a statement is missing")),
+        let encoding = self.encoding;
+        let statement = match self.bound(sql, table, values) {
+            Ok(statement) => statement,
+            Err(Error::Rows(error)) => return Err(error),
+            Err(_) => return Err(crate::rows::Error::Schema("a statement is missing")),
+        };
+        let done = statement.run();
+        // What is bound is a copy that would stay with the statement.
+        for (index, _) in values.iter().enumerate().filter(|(_, value)| value.len() > BOUND_MAX) {
+            statement.bind(index + 1, &Value::Null, encoding)?;
         }
+        done
     }
 
     /// The connection that they are of.
