@@ -35,17 +35,16 @@ pub(super) struct Step {
     pub shall: Option<Row>,
 }
 
-/// The rows whose outcome is not what they are on the side that is written. `later` adds a condition.
-pub(super) fn steps_sql(on: Side, condition: &str) -> String {
-    let (is, hash) = held(on);
-    let shall = |theirs: &str, mine: &str, merged: &str| {
-        format!("CASE decision WHEN 1 THEN {theirs} WHEN 2 THEN {mine} ELSE {merged} END")
-    };
-    format!(
-        "SELECT id, tbl, key, base_hash IS NOT NULL, {is}, {} FROM row WHERE {hash} IS NOT {} AND {condition} ORDER BY tbl, id",
-        shall(THEIRS, MINE, "merged"),
-        shall("theirs_hash", "mine_hash", "merged_hash")
-    )
+/// What a row shall be, of what theirs, mine and its own outcome are.
+fn shall(theirs: &str, mine: &str, merged: &str) -> String {
+    format!("CASE decision WHEN 1 THEN {theirs} WHEN 2 THEN {mine} ELSE {merged} END")
+}
+
+/// The rows whose outcome is not what they are on the side that is written, and that meet a condition: by
+/// their numbers alone, as they are sorted.
+fn steps_sql(on: Side, condition: &str) -> String {
+    let shall = shall("theirs_hash", "mine_hash", "merged_hash");
+    format!("SELECT id FROM row WHERE {} IS NOT {shall} AND {condition} ORDER BY tbl, id", held(on).1)
 }
 
 /// What the side that is written has, and the hash of that.
@@ -66,21 +65,29 @@ pub(super) fn for_each(
     condition: &str,
     mut run: impl FnMut(Step) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let sql = steps_sql(context.on, condition);
-    let mut statement = store.db().prepare_cached(&sql).map_err(Error::store)?;
+    let mut statement = store.db().prepare(&steps_sql(context.on, condition)).map_err(Error::store)?;
     let mut rows = statement.query([]).map_err(Error::store)?;
     while let Some(row) = rows.next().map_err(Error::store)? {
         context.check_time()?;
-        run(Step {
-            id: row.get(0).map_err(Error::store)?,
-            table: store.table(row.get(1).map_err(Error::store)?)?.clone(),
-            key: key(row, 2)?,
-            in_base: row.get(3).map_err(Error::store)?,
-            is: image(row, 4)?,
-            shall: image(row, 5)?,
-        })?;
+        run(step(context.on, store, row.get(0).map_err(Error::store)?)?)?;
     }
     Ok(())
+}
+
+fn step(on: Side, store: &Store, id: i64) -> Result<Step, Error> {
+    let (is, shall) = (held(on).0, shall(THEIRS, MINE, "merged"));
+    let sql = format!("SELECT tbl, key, base_hash IS NOT NULL, {is}, {shall} FROM row WHERE id = ?1");
+    let mut statement = store.db().prepare_cached(&sql).map_err(Error::store)?;
+    let mut rows = statement.query([id]).map_err(Error::store)?;
+    let row = rows.next().map_err(Error::store)?.ok_or(Error::Store("a row"))?;
+    Ok(Step {
+        id,
+        table: store.table(row.get(0).map_err(Error::store)?)?.clone(),
+        key: key(row, 1)?,
+        in_base: row.get(2).map_err(Error::store)?,
+        is: image(row, 3)?,
+        shall: image(row, 4)?,
+    })
 }
 
 /// Writes all steps. What constraints refuse is left out and returned, with the tables of which rows got
