@@ -1,8 +1,7 @@
 //! Why it could not be told whether two sides merge.
 
-use rusqlite::ErrorCode;
-
 use crate::rows;
+use crate::rows::error::is_of_database;
 
 /// Why it could not be told whether two sides merge. Neither side was changed.
 #[derive(Debug, thiserror::Error)]
@@ -53,33 +52,8 @@ impl Error {
         match self {
             Error::Unsupported(why) => Ok(why),
             Error::Sqlite(source) if is_of_database(&source) => Ok(source.to_string()),
-            Error::Rows(rows::Error::Sqlite { source, doing }) if is_of_database(&source) => {
-                Ok(format!("{doing}: {source}"))
-            }
-            Error::Rows(
-                error
-                @ (rows::Error::TooMany { .. } | rows::Error::Schema(_) | rows::Error::Collation { .. }),
-            ) => Ok(error.to_string()),
+            Error::Rows(error) if error.is_of_database() => Ok(error.to_string()),
             error => Err(error),
         }
     }
-}
-
-/// Whether SQLite's error comes from what is in the database: damage, a function or a collation that this
-/// program does not have, a value beyond a limit.
-fn is_of_database(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(
-            ErrorCode::DatabaseCorrupt
-                | ErrorCode::NotADatabase
-                | ErrorCode::Unknown
-                | ErrorCode::TooBig
-                | ErrorCode::TypeMismatch
-                | ErrorCode::ConstraintViolation
-                | ErrorCode::SchemaChanged
-                | ErrorCode::AuthorizationForStatementDenied
-                | ErrorCode::ParameterOutOfRange
-        )
-    )
 }

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use rusqlite::ErrorCode;
+
 /// Why rows could not be read, compared or written out. Both databases may come from somebody hostile, so
 /// most of these say that a database is not what it should be.
 #[derive(Debug, thiserror::Error)]
@@ -47,4 +49,35 @@ pub enum Error {
     /// The rows could not be written to where they were to go.
     #[error("writing the rows: {0}")]
     Write(#[from] io::Error),
+}
+
+impl Error {
+    /// Whether it says something of what is in a database: the same comes of it whenever it is tried again, and
+    /// wherever. All others say that a disk, memory or time was short.
+    pub fn is_of_database(&self) -> bool {
+        match self {
+            Error::Sqlite { source, .. } => is_of_database(source),
+            Error::TooMany { .. } | Error::Schema(_) | Error::Collation { .. } => true,
+            Error::Encoding(_) | Error::Export(_) | Error::Write(_) => false,
+        }
+    }
+}
+
+/// Whether SQLite's error comes from what is in the database: damage, a function or a collation that this
+/// program does not have, a value beyond a limit.
+pub(crate) fn is_of_database(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::DatabaseCorrupt
+                | ErrorCode::NotADatabase
+                | ErrorCode::Unknown
+                | ErrorCode::TooBig
+                | ErrorCode::TypeMismatch
+                | ErrorCode::ConstraintViolation
+                | ErrorCode::SchemaChanged
+                | ErrorCode::AuthorizationForStatementDenied
+                | ErrorCode::ParameterOutOfRange
+        )
+    )
 }

@@ -6,7 +6,7 @@
 //! - [`Value`], [`Key`], [`Row`], [`RowChange`], [`SchemaChange`]: what a difference is made of.
 
 mod diff;
-mod error;
+pub(crate) mod error;
 mod export;
 pub(crate) mod fuzzing;
 mod key;

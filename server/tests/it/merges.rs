@@ -126,7 +126,8 @@ fn get(server: &TestServer, what: &str) -> Value {
     found
 }
 
-fn settle(server: &TestServer, number: u64, body: &Value) -> (u16, Value) {
+/// Settles a conflict as the admin.
+pub fn settle(server: &TestServer, number: u64, body: &Value) -> (u16, Value) {
     let what = format!("conflicts/{number}/settle");
     api(server, &server.admin, "POST", &what, &body.to_string())
 }

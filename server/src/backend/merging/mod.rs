@@ -81,12 +81,23 @@ pub enum Error {
     /// A settlement has to choose for more rows than it may.
     #[error("more than {0} rows differ: settle it with --keep theirs or --keep mine")]
     TooManyRows(usize),
+    /// Rows cannot be chosen where their tables are not alike.
+    #[error(
+        "it is not known what the pushed database was made from, and its schema is another one: rows cannot be \
+         chosen one by one, settle it with --keep theirs or --keep mine alone"
+    )]
+    SchemasDiffer,
     /// A settlement does not say what becomes of these.
     #[error("nothing was settled: {0} rows are left to choose")]
     LeftToChoose(u64),
 }
 
 impl Error {
+    /// Whether there was not time enough for so much: trying again may do as little.
+    fn is_time_up(&self) -> bool {
+        matches!(self, Error::Merge(merge::Error::TimeUp) | Error::Version(VersionError::Deadline))
+    }
+
     /// Why nothing can be merged, where that is for what is in a content and not for this machine.
     ///
     /// # Errors
@@ -96,7 +107,7 @@ impl Error {
             Error::Version(
                 error @ (VersionError::Corrupt(_) | VersionError::PageSize { .. } | VersionError::TooLong),
             ) => Ok(error.to_string()),
-            Error::Rows(error) => Ok(error.to_string()),
+            Error::Rows(error) if error.is_of_database() => Ok(error.to_string()),
             error => Err(error),
         }
     }
@@ -110,7 +121,7 @@ impl Fault for Error {
             Error::Version(error) => error.refusal(),
             Error::Merge(merge::Error::TimeUp) => Refusal::TryLater,
             Error::Rejected(_) | Error::LeftToChoose(_) => Refusal::Conflict,
-            Error::NoSuchRow(_) | Error::TooManyRows(_) => Refusal::Invalid,
+            Error::NoSuchRow(_) | Error::TooManyRows(_) | Error::SchemasDiffer => Refusal::Invalid,
             Error::Rows(_) | Error::Merge(_) => Refusal::Failed,
         }
     }
@@ -123,9 +134,11 @@ impl Fault for Error {
             Error::Merge(merge::Error::TimeUp) => {
                 "merging took longer than it may: try again later".to_owned()
             }
-            Error::Rejected(_) | Error::NoSuchRow(_) | Error::TooManyRows(_) | Error::LeftToChoose(_) => {
-                self.to_string()
-            }
+            Error::Rejected(_)
+            | Error::NoSuchRow(_)
+            | Error::TooManyRows(_)
+            | Error::SchemasDiffer
+            | Error::LeftToChoose(_) => self.to_string(),
             Error::Rows(_) | Error::Merge(_) => "the server could not compare the versions".to_owned(),
         }
     }

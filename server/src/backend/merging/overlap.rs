@@ -3,9 +3,11 @@
 //! The lines are what is listed later, so that nobody has to compare the three contents again for that. They
 //! are bounded: of a conflict with more rows than fit, the rest is only counted, and long values are cut.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value as Json, json};
 use sqlrsync_database::merge::{Conflict, ConflictRow, Limits, Reason};
-use sqlrsync_database::rows::{self, Change, Counts, Encoding, Go, Row, RowChange, Value};
+use sqlrsync_database::rows::{self, Change, Counts, Encoding, Go, Row, RowChange, Table, Value};
 use sqlrsync_protocol::page::VersionNumber;
 use sqlrsync_protocol::text::printable;
 use sqlrsync_repository::{
@@ -24,6 +26,9 @@ const ROW_BYTES_MAX: usize = 12 << 20;
 
 /// The longest value that is kept whole, in bytes.
 const VALUE_BYTES_MAX: usize = 16 << 10;
+
+/// The most bytes that are kept of all values of a row, which may have thousands.
+const ROW_VALUES_BYTES_MAX: usize = 256 << 10;
 
 /// Said where it is not known what a candidate was made from.
 pub(super) const UNKNOWN_BASE: &str =
@@ -139,27 +144,52 @@ fn push_line(rows: &mut Vec<u8>, line: &str) {
 fn difference_line(change: &RowChange) -> String {
     let RowChange { table, table_before, encoding, key, before, after, .. } = change;
     let keyed = if after.is_some() { table } else { table_before };
-    let (theirs, mine) = (shortened(before.as_ref()), shortened(after.as_ref()));
+    let (theirs, cut_theirs) = shortened(before.as_ref());
+    let (mine, cut_mine) = shortened(after.as_ref());
+    let names = |of: &Table, columns: &[usize]| -> BTreeSet<String> {
+        columns.iter().filter_map(|column| Some(of.columns.get(*column)?.name.clone())).collect()
+    };
+    let mut cut = names(table_before, &cut_theirs);
+    cut.extend(names(table, &cut_mine));
+    let differs: Vec<&str> = match (before, after) {
+        (Some(before), Some(after)) => table
+            .columns
+            .iter()
+            .zip(&after.values)
+            .filter(|(column, value)| {
+                let was = table_before.column(&column.name).and_then(|place| before.values.get(place));
+                was != Some(value)
+            })
+            .map(|(column, _)| column.name.as_str())
+            .collect(),
+        _ => Vec::new(),
+    };
     json!({
         "table": table.name,
         "key": json::key(keyed, key, *encoding),
         "base": null,
         "theirs": json::row(table_before, theirs.as_ref(), *encoding),
         "mine": json::row(table, mine.as_ref(), *encoding),
-        "differs": [], "cut": [], "why": null,
+        "differs": differs, "cut": cut, "why": null,
     })
     .to_string()
 }
 
-/// A row whose values are as long as they may be in a listing.
-fn shortened(row: Option<&Row>) -> Option<Row> {
-    let mut row = row?.clone();
-    for value in &mut row.values {
+/// A row whose values are as long as they may be in a listing, and the columns of those that were longer.
+fn shortened(row: Option<&Row>) -> (Option<Row>, Vec<usize>) {
+    let Some(row) = row else { return (None, Vec::new()) };
+    let (mut row, mut cut, mut left) = (row.clone(), Vec::new(), ROW_VALUES_BYTES_MAX);
+    for (column, value) in row.values.iter_mut().enumerate() {
         if let Value::Text(bytes) | Value::Blob(bytes) = value {
-            bytes.truncate(VALUE_BYTES_MAX);
+            let room = left.min(VALUE_BYTES_MAX);
+            if bytes.len() > room {
+                bytes.truncate(room);
+                cut.push(column);
+            }
+            left -= bytes.len();
         }
     }
-    Some(row)
+    (Some(row), cut)
 }
 
 /// A row in conflict as the listing shows it.

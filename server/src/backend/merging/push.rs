@@ -24,6 +24,9 @@ use super::{Error, Rejected};
 use crate::backend::{Backend, ClientSays};
 use crate::catalog::{Actor, Audit, Policy, ReplicaRecord, Rule, Subject};
 
+/// Said of a merge that was given up.
+const TIME_UP: &str = "merging it took longer than a merge may take";
+
 /// How many others may be first before a push gives up.
 const ATTEMPTS_MAX: u32 = 64;
 
@@ -147,6 +150,8 @@ impl Push<'_> {
                         return self.commit(candidate, open.as_ref(), latest, (on, *written, summary));
                     }
                     Ok(Outcome::Conflict(conflict, encoding)) => Ok(Found::of(&conflict, encoding)),
+                    // Tried again it would take as long: it is kept for somebody to settle.
+                    Err(error) if error.is_time_up() => Ok(Found::because(TIME_UP)),
                     Err(error) => error.of_a_content().map(|why| Found::because(&why)),
                 }
             }

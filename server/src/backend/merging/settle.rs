@@ -179,6 +179,7 @@ impl Settling<'_> {
         let base = base.flatten();
         let whole = self.wanted.keep.filter(|_| self.wanted.rows.is_empty());
         if let (None, Some(keep)) = (&base, whole) {
+            // Without a base there is nothing to put together: each row that differs is somebody's to choose.
             return self.take_whole(latest, keep);
         }
         let outcome = self.resolutions(&versions, base.as_ref(), latest).and_then(|resolve| {
@@ -204,6 +205,8 @@ impl Settling<'_> {
                 self.take_whole(latest, keep)
             }
             (Ok(Outcome::Conflict(conflict, _)), _) => Err(left_to_choose(&conflict)),
+            // Mine would take back what others did, for no better reason than that this took long.
+            (Err(error), Some(Keep::Theirs)) if error.is_time_up() => self.take_whole(latest, Keep::Theirs),
             (Err(error), Some(keep)) => {
                 error.of_a_content()?;
                 self.take_whole(latest, keep)
@@ -249,9 +252,12 @@ impl Settling<'_> {
     ) -> Result<(), Error> {
         let default = self.wanted.keep.map(Keep::side);
         let (old, new, touched) = versions.compare(latest, &self.candidate.content)?;
-        let mut missing = 0;
+        let (mut missing, mut schemas_differ) = (0, false);
         let mut sink = |change: Change| {
-            let Change::Row(change) = change else { return Ok(Go::On) };
+            let Change::Row(change) = change else {
+                schemas_differ = true;
+                return Ok(Go::Stop);
+            };
             let name = (change.table.name.clone(), change.key);
             match (chosen.entry(name), default) {
                 (Entry::Occupied(_), _) => {}
@@ -264,7 +270,11 @@ impl Settling<'_> {
         let summary = rows::diff(old.connection(), new.connection(), &touched, &mut sink);
         old.check()?;
         new.check()?;
-        if summary?.stopped {
+        let stopped = summary?.stopped;
+        if schemas_differ {
+            return Err(Error::SchemasDiffer);
+        }
+        if stopped {
             return Err(Error::TooManyRows(ROWS_MAX));
         }
         if missing > 0 { Err(Error::LeftToChoose(missing)) } else { Ok(()) }

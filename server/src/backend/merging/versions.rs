@@ -78,7 +78,10 @@ impl<'a> Versions<'a> {
     /// Opens a content.
     pub fn open(&self, content: &Manifest) -> Result<Opened, Error> {
         let database = self.open_content(Box::new(self.replica.content(content)?))?;
-        let schema = Schema::read(database.connection())?;
+        let schema = Schema::read(database.connection());
+        // A page that could not be read, or time that is over, is not the schema's fault.
+        database.check()?;
+        let schema = schema?;
         let roots = Roots { tables: schema.table_roots(), indexes: schema.index_roots() };
         Ok(Opened { database, schema, roots })
     }
@@ -110,6 +113,8 @@ impl<'a> Versions<'a> {
         let (old_open, new_open) = (self.open(old)?, self.open(new)?);
         let mut map = self.maps.of(self.replica, old)?;
         let touched = self.touched((old, &old_open), (new, &new_open), &mut map)?;
+        // Who looks at one difference often looks at the next.
+        self.maps.keep(self.replica, new, map);
         Ok((old_open, new_open, touched))
     }
 
