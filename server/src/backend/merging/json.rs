@@ -81,7 +81,8 @@ pub(super) fn row(table: &Table, row: Option<&Row>, encoding: Encoding) -> Json 
     Json::Object(members.map(|(column, value)| (column.name.clone(), cell(value, encoding))).collect())
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as hexadecimal digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
     digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()

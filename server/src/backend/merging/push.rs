@@ -17,6 +17,7 @@ use sqlrsync_repository::{
 };
 
 use super::bases::{self, Ground};
+use super::json::hex;
 use super::maps::Maps;
 use super::overlap::{self, Found};
 use super::versions::{MERGE_TIME, Outcome, Three, Versions};
@@ -124,6 +125,13 @@ impl Push<'_> {
         latest: &Manifest,
     ) -> Result<Option<Committed>, Error> {
         let candidate = self.received.keep(options)?;
+        let details = json!({
+            "push": hex(&candidate.id.0),
+            "latest": latest.number.get(),
+            "base": base_json(candidate.merge_base.as_ref()),
+        });
+        let (actor, subject) = (self.actor.clone(), Subject::replica(self.record));
+        self.backend.note(&Audit { actor, action: "candidate-kept", subject, details });
         self.merge(&candidate, latest)
     }
 

@@ -20,7 +20,7 @@ use crate::backend::Backend;
 use crate::catalog::Policy;
 
 /// How many are kept; each has as many rows as a conflict may store.
-const KEPT_MAX: usize = 4;
+const KEPT_MAX: usize = 2;
 
 /// What a conflict is about, against one version.
 pub(in crate::backend) struct Shown {
