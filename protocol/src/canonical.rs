@@ -61,6 +61,11 @@ impl HeaderFields {
         self.0[0] == 2
     }
 
+    /// The change counter (offset 24).
+    pub const fn change_counter(self) -> u32 {
+        u32::from_be_bytes([self.0[2], self.0[3], self.0[4], self.0[5]])
+    }
+
     /// The schema cookie (offset 40).
     pub const fn schema_cookie(self) -> u32 {
         u32::from_be_bytes([self.0[6], self.0[7], self.0[8], self.0[9]])

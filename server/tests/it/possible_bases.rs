@@ -1,11 +1,9 @@
 //! Pushes of the public client, which says who it is and not what its file was made from. None of them takes a
 //! row away from anybody in silence.
 
-use serde_json::json;
 use sqlrsync_protocol::memory::Content;
 use sqlrsync_protocol::page::VersionNumber;
 
-use crate::merges::settle;
 use crate::public_client::{Ask, Done, Failed, pull, push, told};
 use crate::support::{TestServer, changed, database, rows};
 
@@ -80,6 +78,11 @@ fn ids(server: &TestServer) -> Vec<u32> {
         .collect()
 }
 
+fn text_of(server: &TestServer, id: u32) -> String {
+    let content = pull(server, NAME, &Ask::new(&server.admin, 3), None).unwrap().0;
+    rows(&content, &format!("SELECT text FROM events WHERE id = {id}")).concat()
+}
+
 #[test]
 fn a_sole_pusher_pushes_one_version_after_the_other() {
     let server = served();
@@ -126,8 +129,8 @@ fn who_pulls_edits_and_pushes_is_merged_with_what_others_did_meanwhile() {
     assert_eq!(ids(&server), [1, 2, 3, 10, 20, 21]);
 }
 
-/// Conflict 1 is with a backup that has row 11 and does not have rows 10 and 20.
-fn with_a_restored_backup() -> TestServer {
+#[test]
+fn a_restored_backup_is_a_conflict() {
     let server = served();
     let mut a = File::new(&server, "a", "/app.db", database(4096, 3, 1));
     a.push();
@@ -138,32 +141,7 @@ fn with_a_restored_backup() -> TestServer {
     assert_eq!(a.add(10).push(), 3);
     a.content = backup;
     a.add(11).is_in_conflict(1);
-    server
-}
-
-#[test]
-fn a_restored_backup_is_a_conflict() {
-    let server = with_a_restored_backup();
     assert_eq!(ids(&server), [1, 2, 3, 10, 20], "nothing was taken away");
-}
-
-#[test]
-fn a_conflict_with_what_came_from_nowhere_is_settled_for_the_side_that_was_chosen() {
-    let row = |id: u32, keep: &str| json!({"table": "events", "key": {"id": id}, "keep": keep});
-    let of_both = [1, 2, 3, 10, 11, 20];
-    let choices = [
-        (json!({"keep": "theirs"}), &[1, 2, 3, 10, 20][..]),
-        (json!({"keep": "mine"}), &[1, 2, 3, 11]),
-        (json!({"rows": [row(10, "theirs"), row(11, "mine"), row(20, "theirs")]}), &of_both),
-        (json!({"rows": [row(10, "theirs"), row(11, "theirs"), row(20, "theirs")]}), &[1, 2, 3, 10, 20]),
-        (json!({"keep": "mine", "rows": [row(10, "theirs"), row(20, "theirs")]}), &of_both),
-        (json!({"keep": "theirs", "rows": [row(11, "mine")]}), &of_both),
-    ];
-    for (chosen, left) in choices {
-        let server = with_a_restored_backup();
-        assert_eq!(settle(&server, 1, &chosen), (200, json!({"conflict": 1, "version": 4})), "{chosen}");
-        assert_eq!(ids(&server), left, "{chosen}");
-    }
 }
 
 #[test]
@@ -287,4 +265,112 @@ fn where_the_base_is_not_known_every_row_that_differs_is_somebodys_to_choose() {
         assert_eq!(ids(&server), expected, "{body}");
         assert_eq!(stranger.add(12).push(), 4, "it goes on from what it sent");
     }
+}
+
+#[test]
+fn who_sets_a_value_and_sets_it_back_publishes_both() {
+    let server = served();
+    let mut file = File::new(&server, "a", "/app.db", database(4096, 3, 1));
+    file.push();
+    assert_eq!(file.sql("UPDATE events SET text = '99' WHERE id = 1").push(), 2);
+    assert_eq!(file.sql("UPDATE events SET text = 'row 1 of 1' WHERE id = 1").push(), 3);
+    assert_eq!(text_of(&server, 1), "row 1 of 1");
+}
+
+#[test]
+fn who_sets_back_what_is_in_conflict_has_nothing_in_conflict_any_more() {
+    let server = served();
+    let mut a = File::new(&server, "a", "/app.db", database(4096, 3, 1));
+    a.push();
+    let mut b = File::new(&server, "b", "/app.db", a.content.clone());
+    b.pull(None).sql("UPDATE events SET text = 'by b' WHERE id = 1");
+    a.sql("UPDATE events SET text = 'by a' WHERE id = 1").push();
+    b.is_in_conflict(1);
+    b.sql("UPDATE events SET text = 'row 1 of 1' WHERE id = 1").try_push().unwrap();
+    assert_eq!(text_of(&server, 1), "by a");
+    let asked = [("Authorization", server.admin.as_str())];
+    let (_, _, found) = server.ask("GET", &format!("/api/v1/replicas/{NAME}/conflicts"), &asked, "");
+    assert!(!found.contains(r#""open""#), "{found}");
+}
+
+/// A version 1 that `a` has a backup of; then a version 2 in which `b` did this, and a version 3.
+fn backed_up<'s>(server: &'s TestServer, rows: u32, by_b: &str) -> (File<'s>, Content) {
+    let mut a = File::new(server, "a", "/app.db", database(4096, rows, 1));
+    a.push();
+    let backup = a.content.clone();
+    let mut b = File::new(server, "b", "/app.db", a.content.clone());
+    b.pull(None).sql(by_b).push();
+    a.pull(None);
+    assert_eq!(a.sql("UPDATE events SET text = 'of version 3' WHERE id = 2").push(), 3);
+    (a, backup)
+}
+
+/// So many writes that the change counter says nothing of a restored backup.
+fn written_often(to: &str) -> String {
+    "PRAGMA synchronous = OFF; ".to_owned()
+        + &(0..200)
+            .map(|number| format!("UPDATE events SET text = '{number}' WHERE id = 2; "))
+            .collect::<String>()
+        + to
+}
+
+#[test]
+fn a_restored_backup_is_found_out_among_many_new_rows() {
+    let server = served();
+    let (mut a, backup) = backed_up(&server, 3, "INSERT INTO events (id, text) VALUES (2000, 'by b')");
+    a.content = backup;
+    a.sql(&written_often(
+        "WITH RECURSIVE n (i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM n WHERE i < 1500) \
+         INSERT INTO events (id, text) SELECT i, 'new' FROM n",
+    ));
+    a.is_in_conflict(1);
+}
+
+#[test]
+fn a_restored_backup_is_found_out_by_a_long_row() {
+    let server = served();
+    let (mut a, backup) =
+        backed_up(&server, 3, "INSERT INTO events (id, text) VALUES (20, hex(zeroblob(50000)))");
+    a.content = backup;
+    a.sql(&written_often("")).is_in_conflict(1);
+}
+
+#[test]
+fn a_push_of_more_changes_than_are_looked_into_is_a_conflict_where_others_write() {
+    let many = "UPDATE events SET text = 'many ' || id WHERE id <= 1200";
+    let server = served();
+    let (mut a, backup) = backed_up(&server, 1300, "UPDATE events SET text = 'by b' WHERE id = 1300");
+    a.content = backup;
+    a.sql(&written_often(many)).is_in_conflict(1);
+    // Nobody else's can be taken back.
+    let server = served();
+    let mut alone = File::new(&server, "a", "/app.db", database(4096, 1300, 1));
+    alone.push();
+    assert_eq!(alone.sql(many).push(), 2);
+}
+
+#[test]
+fn a_restored_backup_is_found_out_however_many_versions_it_is_behind() {
+    let server = served();
+    let (mut a, backup) = backed_up(&server, 3, "INSERT INTO events (id, text) VALUES (20, 'by b')");
+    for number in 0..70 {
+        a.sql(&format!("UPDATE events SET text = '{number}' WHERE id = 3")).push();
+    }
+    // What it did itself, as long ago, it may undo.
+    a.add(30).push();
+    for number in 0..70 {
+        a.sql(&format!("UPDATE events SET text = '{number}' WHERE id = 3")).push();
+    }
+    let version = a.sql("DELETE FROM events WHERE id = 30").push();
+    assert_eq!(version, 145);
+    a.content = backup;
+    a.sql(&written_often("UPDATE events SET text = 'mine' WHERE id = 3")).is_in_conflict(1);
+}
+
+#[test]
+fn a_restored_backup_without_a_table_of_others_is_a_conflict() {
+    let server = served();
+    let (mut a, backup) = backed_up(&server, 3, "CREATE TABLE theirs (id INTEGER PRIMARY KEY)");
+    a.content = backup;
+    a.sql(&written_often("")).is_in_conflict(1);
 }

@@ -8,6 +8,9 @@
 //! - several that come to different results (an old version was pulled into another file);
 //! - one, but the push takes back what others did before it (a restored backup, a clone): see [`undone`].
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use jiff::Timestamp;
 use sqlrsync_protocol::hash::Root;
 use sqlrsync_protocol::page::VersionNumber;
@@ -22,6 +25,14 @@ const POSSIBLE_MAX: usize = 8;
 
 /// How many versions back a content is looked for that was pushed again.
 const SEARCHED_MAX: usize = 256;
+
+/// How many locks the notes of all clients share.
+const NOTE_LOCKS: usize = 64;
+
+/// A note is read, added to and written: one at a time for a client, or of two pulls only one would be noted,
+/// and a base that is not noted is one that a push is not suspected of. Two clients that share a lock wait for
+/// each other, and no more. (Two servers over one store do not wait for each other: docs/server.md.)
+static NOTES: [Mutex<()>; NOTE_LOCKS] = [const { Mutex::new(()) }; NOTE_LOCKS];
 
 /// What a push was made from.
 pub(super) enum Ground {
@@ -64,12 +75,14 @@ fn guessed(push: &Push<'_>, latest: &Manifest) -> Result<Ground, Error> {
     if let Some(same) = bases.iter().find(|base| base.root == root) {
         return known(push, same, latest);
     }
-    if was_a_version(replica, root)? {
-        return Ok(Ground::Unchanged);
-    }
-    let [first, others @ ..] = &bases[..] else { return Ok(Ground::Unknown) };
-    let one = others.is_empty() || agree::come_to_the_same(push, &bases, latest)?;
-    if !complete || !one {
+    let first = match bases.first() {
+        Some(first) if complete => first,
+        // Nobody knows what the file had. An old version, as it is, has nothing new to publish.
+        _ => return Ok(if was_a_version(replica, root)? { Ground::Unchanged } else { Ground::Unknown }),
+    };
+    // What becomes again what a version was is a change like any other: who sets a value and sets it back
+    // means it.
+    if bases.len() > 1 && !agree::come_to_the_same(push, &bases, latest)? {
         return Ok(Ground::Unknown);
     }
     // Of several that come to the same it is the latest, where that is among them.
@@ -161,6 +174,7 @@ pub(super) fn note_pushed(says: &ClientSays, replica: &Replica, content: &Manife
 
 fn write_pushed((file, client): (ClientKey, ClientKey), replica: &Replica, content: &Manifest) {
     let note = || {
+        let _one_at_a_time = noting(replica, &client);
         let pulled = match file == client {
             true => Vec::new(),
             false => replica.client_record(&client)?.map(|record| record.pulled).unwrap_or_default(),
@@ -175,6 +189,15 @@ fn write_pushed((file, client): (ClientKey, ClientKey), replica: &Replica, conte
     }
 }
 
+/// Held while a client's note is changed.
+fn noting(replica: &Replica, client: &ClientKey) -> MutexGuard<'static, ()> {
+    let mut hasher = DefaultHasher::new();
+    (replica.id().to_string(), &client.client_id).hash(&mut hasher);
+    let lock = &NOTES[(hasher.finish() % NOTE_LOCKS as u64) as usize];
+    // It guards nothing that a panic could have left half done.
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Notes that a client pulls a version, before it has any of it. The same version twice is noted twice: what
 /// counts is which pulls came after a push.
 pub(in crate::backend) fn note_pulled(
@@ -186,6 +209,7 @@ pub(in crate::backend) fn note_pulled(
         return Ok(());
     }
     let key = ClientKey::any_file(client_id);
+    let _one_at_a_time = noting(replica, &key);
     let record = replica.client_record(&key)?;
     let (pushed, mut pulled) = record.map(|record| (record.pushed, record.pulled)).unwrap_or_default();
     // Who follows a replica pulls each version; those before the last ones are of no use.
@@ -199,6 +223,25 @@ pub(in crate::backend) fn note_pulled(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_pulls_at_one_time_each_is_noted() {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let repository =
+            sqlrsync_repository::Repository::local(folder.path(), runtime.handle().clone()).unwrap();
+        let replica = repository.replica(&sqlrsync_repository::ReplicaId::random().unwrap());
+        std::thread::scope(|scope| {
+            for number in 1..=8 {
+                let replica = &replica;
+                scope.spawn(move || note_pulled(replica, "a", VersionNumber::new(number).unwrap()).unwrap());
+            }
+        });
+        let record = replica.client_record(&ClientKey::any_file("a")).unwrap().unwrap();
+        let mut pulled: Vec<u64> = record.pulled.iter().map(|number| number.get()).collect();
+        pulled.sort_unstable();
+        assert_eq!(pulled, [1, 2, 3, 4, 5, 6, 7, 8]);
+    }
 
     #[test]
     fn what_was_pulled_since_is_what_was_added_to_the_list() {
