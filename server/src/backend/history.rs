@@ -21,11 +21,11 @@ pub struct VersionInfo {
     pub version: u64,
     /// When it was committed, RFC 3339.
     pub time: String,
-    /// The key's label.
+    /// The key's label; empty for who has no key for the replica.
     pub author: String,
     /// What the pusher said of it.
     pub message: String,
-    /// Where it was pushed from.
+    /// Where it was pushed from; empty for who has no key for the replica.
     pub host: String,
     /// Pages that the push brought.
     pub pages_changed: u64,
@@ -84,11 +84,13 @@ impl Backend {
     ) -> Result<HistoryPage, Refused> {
         let record = self.pullable(caller, Some(name), &ClientSays::default())?;
         let found = self.repository_replica(&record)?.history(before, limit.clamp(1, HISTORY_MAX))?;
+        // Machines and people are not for everybody who may read.
+        let whole = caller.is_for(&record);
         let next_before = found.last().map(|last| last.number.get()).filter(|last| *last > 1);
         Ok(HistoryPage {
             replica: record.name(),
             replica_id: record.id,
-            versions: found.iter().map(VersionInfo::of).collect(),
+            versions: found.iter().map(|version| VersionInfo::of(version, whole)).collect(),
             next_before,
         })
     }
@@ -123,13 +125,14 @@ impl Backend {
 }
 
 impl VersionInfo {
-    fn of(version: &Manifest) -> VersionInfo {
+    fn of(version: &Manifest, whole: bool) -> VersionInfo {
+        let shown = |text: &str| if whole { text.to_owned() } else { String::new() };
         VersionInfo {
             version: version.number.get(),
             time: version.time.to_string(),
-            author: version.author.clone(),
+            author: shown(&version.author),
             message: version.message.clone(),
-            host: version.host.clone(),
+            host: shown(&version.host),
             pages_changed: version.pages_changed,
             bytes_stored: version.bytes_stored,
             database_bytes: version.geometry.bytes(),

@@ -46,6 +46,28 @@ fn versions_are_listed_newest_first_and_in_pages() {
 }
 
 #[test]
+fn who_has_no_key_reads_what_versions_say_and_not_who_made_them_where() {
+    let server = TestServer::start();
+    let ask = Ask { message: "before the move", ..Ask::new(&server.admin, 2) };
+    let ask = ask.header("x-visibility", "2").header("x-localhostname", "laptop");
+    push(&server, "team/app.db", &ask, &database(4096, 10, 1)).unwrap();
+    let first = |headers: &[(&str, &str)]| -> Value {
+        let (status, _, body) = server.get("/api/v1/replicas/team/app.db/versions", headers);
+        assert_eq!(status, 200, "{body}");
+        let page: Value = serde_json::from_str(&body).unwrap();
+        page["versions"][0].clone()
+    };
+    let foreign = server.key(Kind::AccountPull, "other");
+    for anybody in [&[][..], &[("Authorization", foreign.as_str())]] {
+        let seen = first(anybody);
+        assert_eq!((&seen["host"], &seen["author"]), (&"".into(), &"".into()));
+        assert_eq!(seen["message"], "before the move");
+    }
+    let seen = first(&[("Authorization", &server.admin)]);
+    assert_eq!((&seen["host"], &seen["author"]), (&"laptop".into(), &"admin".into()));
+}
+
+#[test]
 fn the_replicas_that_a_key_opens_are_listed() {
     let server = TestServer::start();
     let content = database(4096, 10, 1);
