@@ -17,16 +17,12 @@ use sqlrsync_repository::{
 };
 
 use super::bases::{self, Ground};
-use super::json::hex;
 use super::maps::Maps;
 use super::overlap::{self, Found};
 use super::versions::{MERGE_TIME, Outcome, Three, Versions};
 use super::{Error, Rejected};
 use crate::backend::{Backend, ClientSays};
 use crate::catalog::{Actor, Audit, Policy, ReplicaRecord, Rule, Subject};
-
-/// Said of a merge that was given up.
-const TIME_UP: &str = "merging it took longer than a merge may take";
 
 /// How many others may be first before a push gives up.
 const ATTEMPTS_MAX: u32 = 64;
@@ -87,6 +83,11 @@ impl Push<'_> {
         self.received.replica().clone()
     }
 
+    /// Into the audit log.
+    fn note(&self, action: &'static str, subject: Subject, details: serde_json::Value) {
+        self.backend.note(&Audit { actor: self.actor.clone(), action, subject, details });
+    }
+
     fn policy(&self) -> Policy {
         self.record.policy
     }
@@ -96,7 +97,12 @@ impl Push<'_> {
         let rule = if self.force { Rule::LatestWins } else { self.policy().rule };
         let Some(latest) = latest else { return Ok(self.received.commit_after(None)?) };
         if latest.root == self.received.root() || rule == Rule::LatestWins {
-            return Ok(self.received.commit_after(Some(latest))?);
+            let done = self.received.commit_after(Some(latest))?;
+            if let Some(Committed { version: Some(version), overtook: true, .. }) = &done {
+                let subject = Subject::replica(self.record).version(version.get());
+                self.note("overtook", subject, json!({"latest": latest.number.get(), "force": self.force}));
+            }
+            return Ok(done);
         }
         if self.received.kept().is_some() {
             // An earlier attempt got so far. What becomes of its changes does not depend on the policy now.
@@ -113,7 +119,11 @@ impl Push<'_> {
                 merged: true,
                 ..Committed::default()
             })),
-            (_, Rule::Reject) => Err(Error::Rejected(Rejected { latest: latest.number })),
+            (_, Rule::Reject) => {
+                let subject = Subject::replica(self.record).version(latest.number.get());
+                self.note("push-rejected", subject, json!({"latest": latest.number.get()}));
+                Err(Error::Rejected(Rejected { latest: latest.number }))
+            }
             (Ground::Older(options), _) => self.keep_and_merge(options, latest),
             (Ground::Unknown, _) => self.keep_and_merge(KeepOptions::default(), latest),
         }
@@ -125,13 +135,6 @@ impl Push<'_> {
         latest: &Manifest,
     ) -> Result<Option<Committed>, Error> {
         let candidate = self.received.keep(options)?;
-        let details = json!({
-            "push": hex(&candidate.id.0),
-            "latest": latest.number.get(),
-            "base": base_json(candidate.merge_base.as_ref()),
-        });
-        let (actor, subject) = (self.actor.clone(), Subject::replica(self.record));
-        self.backend.note(&Audit { actor, action: "candidate-kept", subject, details });
         self.merge(&candidate, latest)
     }
 
@@ -158,8 +161,6 @@ impl Push<'_> {
                         return self.commit(candidate, open.as_ref(), latest, (on, *written, summary));
                     }
                     Ok(Outcome::Conflict(conflict, encoding)) => Ok(Found::of(&conflict, encoding)),
-                    // Tried again it would take as long: it is kept for somebody to settle.
-                    Err(error) if error.is_time_up() => Ok(Found::because(TIME_UP)),
                     Err(error) => error.of_a_content().map(|why| Found::because(&why)),
                 }
             }
@@ -203,7 +204,7 @@ impl Push<'_> {
             "base": base_json(candidate.merge_base.as_ref()),
             "inserted": inserted, "updated": updated, "deleted": deleted,
         });
-        self.backend.note(&Audit { actor: self.actor.clone(), action: "merged", subject, details });
+        self.note("merged", subject, details);
         let merged = version.root != candidate.content.root;
         Ok(Some(Committed { version: Some(version.number), merged, ..Committed::default() }))
     }
@@ -237,7 +238,7 @@ impl Push<'_> {
             "base": base_json(merge_base.as_ref()),
             "rows": found.row_count, "reasons": found.reasons,
         });
-        self.backend.note(&Audit { actor: self.actor.clone(), action, subject, details });
+        self.note(action, subject, details);
         Ok(Some(Committed { conflict: Some(number), ..Committed::default() }))
     }
 }
