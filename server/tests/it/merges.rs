@@ -126,7 +126,8 @@ fn get(server: &TestServer, what: &str) -> Value {
     found
 }
 
-fn settle(server: &TestServer, number: u64, body: &Value) -> (u16, Value) {
+/// Settles a conflict as the admin.
+pub fn settle(server: &TestServer, number: u64, body: &Value) -> (u16, Value) {
     let what = format!("conflicts/{number}/settle");
     api(server, &server.admin, "POST", &what, &body.to_string())
 }
@@ -181,7 +182,8 @@ fn overlapping_pushes_are_kept_as_a_conflict_that_is_listed_and_settled_row_by_r
     assert_eq!(settle(&server, 1, &chosen).0, 409, "it is over");
     let log = get(&server, "audit");
     let actions: Vec<_> = log["entries"].as_array().unwrap().iter().map(|entry| &entry["action"]).collect();
-    assert_eq!(actions, ["conflict-settled", "conflict-replaced", "conflict-opened"]);
+    let (kept, opened) = ("candidate-kept", "conflict-opened");
+    assert_eq!(actions, ["conflict-settled", "conflict-replaced", kept, opened, kept]);
 
     // What b pushes next is a difference to what it sent.
     let committed = b.sql("UPDATE events SET text = 'b again' WHERE id = 5").push();

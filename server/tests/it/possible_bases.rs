@@ -1,9 +1,11 @@
 //! Pushes of the public client, which says who it is and not what its file was made from. None of them takes a
 //! row away from anybody in silence.
 
+use serde_json::json;
 use sqlrsync_protocol::memory::Content;
 use sqlrsync_protocol::page::VersionNumber;
 
+use crate::merges::settle;
 use crate::public_client::{Ask, Done, Failed, pull, push, told};
 use crate::support::{TestServer, changed, database, rows};
 
@@ -129,8 +131,8 @@ fn who_pulls_edits_and_pushes_is_merged_with_what_others_did_meanwhile() {
     assert_eq!(ids(&server), [1, 2, 3, 10, 20, 21]);
 }
 
-#[test]
-fn a_restored_backup_is_a_conflict() {
+/// Conflict 1 is with a backup that has row 11 and does not have rows 10 and 20.
+fn with_a_restored_backup() -> TestServer {
     let server = served();
     let mut a = File::new(&server, "a", "/app.db", database(4096, 3, 1));
     a.push();
@@ -141,7 +143,32 @@ fn a_restored_backup_is_a_conflict() {
     assert_eq!(a.add(10).push(), 3);
     a.content = backup;
     a.add(11).is_in_conflict(1);
+    server
+}
+
+#[test]
+fn a_restored_backup_is_a_conflict() {
+    let server = with_a_restored_backup();
     assert_eq!(ids(&server), [1, 2, 3, 10, 20], "nothing was taken away");
+}
+
+#[test]
+fn a_conflict_with_what_came_from_nowhere_is_settled_for_the_side_that_was_chosen() {
+    let row = |id: u32, keep: &str| json!({"table": "events", "key": {"id": id}, "keep": keep});
+    let of_both = [1, 2, 3, 10, 11, 20];
+    let choices = [
+        (json!({"keep": "theirs"}), &[1, 2, 3, 10, 20][..]),
+        (json!({"keep": "mine"}), &[1, 2, 3, 11]),
+        (json!({"rows": [row(10, "theirs"), row(11, "mine"), row(20, "theirs")]}), &of_both),
+        (json!({"rows": [row(10, "theirs"), row(11, "theirs"), row(20, "theirs")]}), &[1, 2, 3, 10, 20]),
+        (json!({"keep": "mine", "rows": [row(10, "theirs"), row(20, "theirs")]}), &of_both),
+        (json!({"keep": "theirs", "rows": [row(11, "mine")]}), &of_both),
+    ];
+    for (chosen, left) in choices {
+        let server = with_a_restored_backup();
+        assert_eq!(settle(&server, 1, &chosen), (200, json!({"conflict": 1, "version": 4})), "{chosen}");
+        assert_eq!(ids(&server), left, "{chosen}");
+    }
 }
 
 #[test]

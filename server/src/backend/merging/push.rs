@@ -17,12 +17,16 @@ use sqlrsync_repository::{
 };
 
 use super::bases::{self, Ground};
+use super::json::hex;
 use super::maps::Maps;
 use super::overlap::{self, Found};
 use super::versions::{MERGE_TIME, Outcome, Three, Versions};
 use super::{Error, Rejected};
 use crate::backend::{Backend, ClientSays};
 use crate::catalog::{Actor, Audit, Policy, ReplicaRecord, Rule, Subject};
+
+/// Said of a merge that was given up.
+const TIME_UP: &str = "merging it took longer than a merge may take";
 
 /// How many others may be first before a push gives up.
 const ATTEMPTS_MAX: u32 = 64;
@@ -135,6 +139,13 @@ impl Push<'_> {
         latest: &Manifest,
     ) -> Result<Option<Committed>, Error> {
         let candidate = self.received.keep(options)?;
+        let details = json!({
+            "push": hex(&candidate.id.0),
+            "latest": latest.number.get(),
+            "base": base_json(candidate.merge_base.as_ref()),
+        });
+        let (actor, subject) = (self.actor.clone(), Subject::replica(self.record));
+        self.backend.note(&Audit { actor, action: "candidate-kept", subject, details });
         self.merge(&candidate, latest)
     }
 
@@ -161,6 +172,8 @@ impl Push<'_> {
                         return self.commit(candidate, open.as_ref(), latest, (on, *written, summary));
                     }
                     Ok(Outcome::Conflict(conflict, encoding)) => Ok(Found::of(&conflict, encoding)),
+                    // Tried again it would take as long: it is kept for somebody to settle.
+                    Err(error) if error.is_time_up() => Ok(Found::because(TIME_UP)),
                     Err(error) => error.of_a_content().map(|why| Found::because(&why)),
                 }
             }
