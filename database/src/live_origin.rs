@@ -5,6 +5,8 @@
 //! - What changed is asked of the WAL first; where that has no certain answer, every page is read.
 //! - What was agreed on is recorded under a fingerprint of the very snapshot that was sent, so that a
 //!   later write is found whenever it was made.
+//! - A file that was put back from a backup (the same inode, an older content) is not made from what was last
+//!   agreed on: taken for that, it would delete what others did since. No base is proposed for it.
 //! - One process at a time uses a file of kept hashes; the caller sees to that.
 
 use std::path::{Path, PathBuf};
@@ -12,6 +14,7 @@ use std::sync::mpsc::channel;
 
 use roaring::RoaringBitmap;
 use sqlrsync_protocol::block::Block;
+use sqlrsync_protocol::canonical::HeaderFields;
 use sqlrsync_protocol::exchange::{Base, Committed, Form, OriginPages, Proof, PushId, Since, Wanted};
 use sqlrsync_protocol::hash::{PageHash, Root};
 use sqlrsync_protocol::page::{Geometry, PageNumber};
@@ -67,6 +70,8 @@ pub struct LiveOrigin {
     sending: Option<Sending>,
     /// Whether every page was read.
     read_all: bool,
+    /// Whether the file is older than what the kept hashes are of, as one that was put back from a backup is.
+    put_back: bool,
 }
 
 impl std::fmt::Debug for LiveOrigin {
@@ -109,6 +114,7 @@ impl LiveOrigin {
             legacy: None,
             sending: None,
             read_all: false,
+            put_back: false,
         })
     }
 
@@ -390,6 +396,14 @@ impl LiveOrigin {
     }
 }
 
+/// Whether a file with these fields is older than what had the others. The change counter of a file never goes
+/// back: every commit with a rollback journal counts on, in WAL mode every one that writes page 1 writes at
+/// least what was there, and `VACUUM`, a restore through SQLite and our own writing count on as well. (It
+/// starts again after four billion, which looks like going back, and costs at worst a conflict.)
+fn is_before(now: HeaderFields, then: HeaderFields) -> bool {
+    now.change_counter() < then.change_counter()
+}
+
 /// What is read, and what it is compared with: the picked pages, where they are known and few.
 fn pick(picked: Option<RoaringBitmap>, tree: Option<&PageHashes>, geometry: Geometry) -> (Pages, Compare) {
     let tree = tree.map(PageHashes::reader);
@@ -413,7 +427,11 @@ impl OriginPages for LiveOrigin {
         }
         let geometry = match &self.kept {
             Some(kept) if self.kept_is_current()? => kept.geometry(),
-            _ => Snapshot::open(&self.path)?.geometry(),
+            kept => {
+                let snapshot = Snapshot::open(&self.path)?;
+                self.put_back = kept.as_ref().is_some_and(|kept| is_before(snapshot.fields(), kept.fields()));
+                snapshot.geometry()
+            }
         };
         self.geometry = Some(geometry);
         Ok(geometry)
@@ -426,6 +444,10 @@ impl OriginPages for LiveOrigin {
                 .as_ref()
                 .is_some_and(|kept| kept.root() == base.root && kept.geometry().page_size == page_size)
         };
+        if self.put_back {
+            tracing::debug!(path = %self.path.display(), "older than what was agreed on: made from something else");
+            return Ok(None);
+        }
         Ok(self.options.base.filter(ours))
     }
 
@@ -434,7 +456,7 @@ impl OriginPages for LiveOrigin {
     }
 
     fn knows(&mut self, base: &Base) -> Result<bool, Error> {
-        if self.kept.as_ref().is_some_and(|kept| kept.root() == base.root) {
+        if !self.put_back && self.kept.as_ref().is_some_and(|kept| kept.root() == base.root) {
             return Ok(true);
         }
         // What is not what the replica has needs no scan: the base is proposed next.

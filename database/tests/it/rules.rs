@@ -443,3 +443,44 @@ fn nothing_of_ours_stays_open_after_an_exchange() {
     assert_eq!(query(&application, "PRAGMA journal_mode = DELETE"), ["Text(\"delete\")"]);
     drop((origin, replica));
 }
+
+#[test]
+fn a_file_that_was_put_back_is_not_made_from_what_was_agreed_on() {
+    let bench = Bench::new();
+    let (path, copy, backup) = (bench.path("a.db"), bench.path("b.db"), bench.path("backup.db"));
+    let (mut of, mut at) = (bench.memory("of"), bench.memory("at"));
+    let writer = create(&path, "", 20);
+    std::fs::copy(&path, &backup).unwrap();
+    insert(&writer, 20);
+    bench.sync(&path, &copy, 3, &mut of, &mut at);
+    let agreed = of.base().unwrap();
+    let says = |of: &Memory| {
+        let mut origin = bench.origin(&path, of).unwrap();
+        (origin.base().unwrap().is_some(), origin.knows(&of.base().unwrap()).unwrap())
+    };
+    // Whatever SQLite does with a file, it is still the one that it was.
+    let modes = ["DELETE", "WAL", "TRUNCATE"];
+    for mode in modes {
+        writer.pragma_update(None, "journal_mode", mode).unwrap();
+        for sql in ["DELETE FROM t WHERE id % 7 = 0", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"] {
+            let mut statement = writer.prepare(sql).unwrap();
+            let mut found = statement.query([]).unwrap();
+            while found.next().unwrap().is_some() {}
+            assert_eq!(says(&of), (true, true), "{mode}: {sql}");
+        }
+        insert(&writer, 5);
+        bench.sync(&path, &copy, 3, &mut of, &mut at);
+    }
+    // Written by others through us as well.
+    let other = Connection::open(&copy).unwrap();
+    insert(&other, 3);
+    drop(other);
+    bench.sync(&copy, &path, 3, &mut at, &mut of);
+    insert(&writer, 1);
+    assert_eq!(says(&of), (true, true));
+    drop(writer);
+    assert_ne!(of.base().unwrap(), agreed);
+    // The same inode, as `cp` leaves it.
+    std::fs::copy(&backup, &path).unwrap();
+    assert_eq!(says(&of), (false, false));
+}
