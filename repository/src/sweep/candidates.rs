@@ -1,7 +1,8 @@
 //! Candidates that nothing needs any more.
 //!
 //! A candidate stays while an open conflict, one that ended lately, or a client record names it, or another
-//! candidate that stays is counted from it. Of the others, a client's last one stays, since the client's next
+//! candidate that stays is still to be merged and counted from it. (One that was merged is done with what it was
+//! counted from: a client that never pulls would keep all that it ever pushed.) Of the others, a client's last one stays, since the client's next
 //! push is made from it, and those before it for a while.
 //!
 //! A push that is made from a candidate may run anywhere while it is removed. So it goes in two steps: first
@@ -41,19 +42,20 @@ struct Brief {
     root: Root,
     time: Timestamp,
     client: [u8; 16],
-    /// The candidates that it is counted from.
-    needs: Vec<[u8; 16]>,
+    /// The candidate that it is counted from.
+    base: Option<[u8; 16]>,
+    /// The candidate whose place in a conflict it is to take.
+    adds_to: Option<[u8; 16]>,
 }
 
 impl Brief {
     fn of(candidate: &Candidate) -> Brief {
-        let base = candidate.merge_base.and_then(|base| base.candidate);
-        let adds_to = candidate.adds_to.map(|to| to.candidate);
         Brief {
             root: candidate.content.root,
             time: candidate.content.time,
             client: ClientKey::of(&candidate.content).hash(),
-            needs: base.into_iter().chain(adds_to).map(|id| id.0).collect(),
+            base: candidate.merge_base.and_then(|base| base.candidate).map(|id| id.0),
+            adds_to: candidate.adds_to.map(|to| to.candidate.0),
         }
     }
 }
@@ -75,7 +77,7 @@ impl Sweep<'_> {
             used.extend(candidate.content.segments.iter().map(|segment| segment.id));
             briefs.insert(id.0, Brief::of(&candidate));
         }
-        let needed = closure(&briefs, named);
+        let needed = needed(replica, &briefs, named)?;
         let mut by_client: Vec<(&[u8; 16], &Brief)> = briefs.iter().collect();
         by_client.sort_by_key(|(_, brief)| (brief.client, std::cmp::Reverse(brief.time)));
         let mut removed = 0;
@@ -143,13 +145,26 @@ impl Sweep<'_> {
     }
 }
 
-/// Those that are named, and all that they are counted from.
-fn closure(briefs: &Briefs, named: BTreeSet<[u8; 16]>) -> BTreeSet<[u8; 16]> {
+/// Those that are named, and all that is still needed to merge them.
+fn needed(
+    replica: &Replica,
+    briefs: &Briefs,
+    named: BTreeSet<[u8; 16]>,
+) -> Result<BTreeSet<[u8; 16]>, Error> {
     let mut open: Vec<[u8; 16]> = named.iter().copied().collect();
     let mut needed = named;
     while let Some(id) = open.pop() {
-        let Some(brief) = briefs.get(&id) else { continue };
-        open.extend(brief.needs.iter().filter(|id| needed.insert(**id)));
+        let Some(brief) = briefs.get(&id).filter(|brief| brief.base.is_some() || brief.adds_to.is_some())
+        else {
+            continue;
+        };
+        let Some(candidate) = replica.candidate(PushId(id))? else { continue };
+        let (base, adds_to) = match replica.standing(&candidate)? {
+            Standing::Merged(_) | Standing::Settled(..) => (None, None),
+            Standing::InConflict(_) => (brief.base, None),
+            Standing::Kept => (brief.base, brief.adds_to),
+        };
+        open.extend(base.into_iter().chain(adds_to).filter(|id| needed.insert(*id)));
     }
-    needed
+    Ok(needed)
 }
