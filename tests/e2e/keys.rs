@@ -66,7 +66,8 @@ fn a_push_key_is_for_its_replica_only() {
     let (server, _) = with_one_version();
     let key = server.create_key(&["--kind", "push", "--replica", REMOTE]);
     let client = pusher(&server, &key);
-    assert_eq!(client.json(&["app.db", REMOTE])["version"], 2);
+    // A database that nobody knows, in place of the other.
+    assert_eq!(client.json(&["app.db", REMOTE, "--force"])["version"], 2);
     client.run(&["app.db", "team/other.db"]).code(4);
     client.run(&["team/other.db", "x.db"]).code(4);
 }
@@ -78,7 +79,7 @@ fn a_revoked_key_is_refused_at_once_while_the_server_runs() {
     let made: Value = serde_json::from_str(&made).unwrap();
     let (key, id) = (made["key"].as_str().unwrap(), made["id"].as_str().unwrap());
     let client = pusher(&server, key);
-    client.run(&["app.db", REMOTE]).ok();
+    client.run(&["app.db", REMOTE, "--force"]).ok();
     let listed = server.command(&["key", "list", "--json"]);
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     assert!(listed.contains(&format!("\"{id}\"")), "{listed}");
@@ -103,7 +104,7 @@ fn key_create_prints_the_key_alone_or_as_json() {
 fn no_key_is_in_a_log_or_in_the_data_folder() {
     let (server, client) = with_one_version();
     let key = server.create_key(&["--kind", "push", "--replica", REMOTE]);
-    pusher(&server, &key).run(&["app.db", REMOTE]).ok();
+    pusher(&server, &key).run(&["app.db", REMOTE, "--force"]).ok();
     client.run(&[REMOTE, "pulled.db"]).ok();
     let log = server.log();
     assert!(!log.is_empty() && !log.contains(&key));

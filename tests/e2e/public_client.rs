@@ -67,6 +67,8 @@ fn both_kinds_of_client_share_one_history() {
     let app = client.path("app.db");
     Sample { rows: 2000, ..Sample::default() }.create(&app);
     client.run(&["app.db", REMOTE]).ok();
+    // What a client has pulled is what the server takes its push for.
+    bridge.pull(REMOTE, "", &client.path("first.db")).unwrap();
     sample::change(&app, 1, "by the bridge");
     let ended = bridge.push(&app, REMOTE).unwrap();
     assert_eq!(ended.config("committedVersionID").as_deref(), Some("2"));

@@ -14,10 +14,12 @@ pub fn of_folder(folder: &Path, skip: impl Fn(&Path) -> bool + Copy) -> Trace {
 }
 
 /// What a server keeps of its replicas. Not the staged parts of cut pushes: they stay for a while, for the
-/// push to be continued. And not the hashes of older protocols, which are computed from a version when
-/// somebody asks for the first time.
+/// push to be continued. Not the hashes of older protocols and the maps of pages, which are computed from a
+/// version. And not which versions a client was sent: that is noted when a pull begins, since one that is cut
+/// may have arrived all the same.
 pub fn of_repository(data: &Path) -> Trace {
-    of_folder(&data.join("repository"), |path| path.ends_with("staged") || path.ends_with("hashes20"))
+    const BESIDE: [&str; 4] = ["staged", "hashes20", "parents", "clients"];
+    of_folder(&data.join("repository"), |path| BESIDE.iter().any(|name| path.ends_with(name)))
 }
 
 /// The parts of cut pushes that a server keeps.
