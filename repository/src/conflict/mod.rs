@@ -35,7 +35,7 @@ pub const CONFLICT_TEXT_BYTES_MAX: usize = 1024;
 pub const CHOICES_BYTES_MAX: usize = 1 << 20;
 
 /// The most bytes of the rows of a step.
-pub const CONFLICT_ROWS_BYTES_MAX: usize = 16 << 20;
+pub const CONFLICT_ROWS_BYTES_MAX: usize = 32 << 20;
 
 /// The most steps of a conflict.
 pub const CONFLICT_STEPS_MAX: u64 = 100_000;

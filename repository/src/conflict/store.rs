@@ -37,7 +37,7 @@ pub struct ConflictPage {
 
 impl Replica {
     /// Opens a conflict for a candidate, or gives back the one that it is in already. `rows` is what overlaps,
-    /// row by row, in whatever form; 16 MiB at most, and it may be empty.
+    /// row by row, in whatever form; 32 MiB at most, and it may be empty.
     ///
     /// # Errors
     /// [`Error::MergedMeanwhile`] where another process merged the candidate.

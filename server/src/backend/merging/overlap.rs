@@ -22,7 +22,7 @@ use super::{Error, json};
 const ROWS_MAX: usize = 50_000;
 
 /// How many bytes of rows are had at once.
-const ROW_BYTES_MAX: usize = 12 << 20;
+const ROW_BYTES_MAX: usize = 24 << 20;
 
 /// The longest value that is kept whole, in bytes.
 const VALUE_BYTES_MAX: usize = 16 << 10;
