@@ -169,7 +169,8 @@ fn pushes_to_one_replica_take_turns_and_all_of_them_count() {
             let server = server.clone();
             std::thread::spawn(move || {
                 let content = database(4096, 2000, seed);
-                let ask = Ask::new(&server.admin, 2 + (seed % 2) as u8);
+                // Each is a database of its own, with which nothing can be merged.
+                let ask = Ask::new(&server.admin, 2 + (seed % 2) as u8).header("x-force", "1");
                 push(&server, "team/app.db", &ask, &content).unwrap().config.committed_version.unwrap().get()
             })
         })
