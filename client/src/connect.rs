@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Request, StatusCode};
-use sqlrsync_protocol::exchange::Refusal;
+use sqlrsync_protocol::exchange::{PushId, Refusal};
 use sqlrsync_protocol::remote::{RemoteName, VersionSelector};
 use sqlrsync_protocol::text::ReplicaIdText;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -37,6 +37,8 @@ pub enum Purpose {
         visibility: Option<Visibility>,
         /// Make it the newest version as it is, whatever others pushed meanwhile.
         force: bool,
+        /// Earlier pushes of the file whose end is not known, newest first.
+        unanswered: Vec<PushId>,
     },
     /// A pull of a version.
     Pull(VersionSelector),
@@ -147,6 +149,13 @@ fn headers(asking: &Asking<'_>, headers: &mut HeaderMap) {
     if let Purpose::Push { force: true, .. } = asking.purpose {
         put("X-Force", b"1");
     }
+    if let Purpose::Push { unanswered, .. } = &asking.purpose
+        && !unanswered.is_empty()
+    {
+        let ids: Vec<String> =
+            unanswered.iter().map(|id| format!("{:032x}", u128::from_be_bytes(id.0))).collect();
+        put("X-Unanswered-Pushes", ids.join(",").as_bytes());
+    }
     match &asking.purpose {
         Purpose::Push { visibility: Some(Visibility::Unlisted), .. } => put("X-Visibility", b"1"),
         Purpose::Push { visibility: Some(Visibility::Public), .. } => put("X-Visibility", b"2"),
@@ -255,6 +264,7 @@ mod tests {
                 local: "/srv/app.db".into(),
                 visibility: Some(Visibility::Public),
                 force: true,
+                unanswered: vec![PushId([0; 16]), PushId([0x1a; 16])],
             },
             remote: Some(&remote),
             replica_id: None,
@@ -269,6 +279,7 @@ mod tests {
             ("x-visibility", "2"),
             ("x-localabsolutepath", "/srv/app.db"),
             ("x-force", "1"),
+            ("x-unanswered-pushes", "00000000000000000000000000000000,1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a"),
         ] {
             assert_eq!(request.headers()[name], value);
         }

@@ -29,6 +29,9 @@ pub use seen::Seen;
 /// The form of the file; another counts as none.
 const FORMAT: u32 = 1;
 
+/// How many pushes are remembered whose end is not known. The server is told of all of them.
+const UNANSWERED_MAX: usize = 64;
+
 /// How long a second sqlrsync waits for the first to be done with a file.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
@@ -60,6 +63,9 @@ struct Kept {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     conflict: Option<u64>,
     push: Option<Push>,
+    /// The ids of pushes before that one whose end is not known either, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    unanswered: Vec<String>,
 }
 
 /// A push that was begun and whose end is not known.
@@ -125,11 +131,22 @@ impl State {
         {
             return Ok(id);
         }
+        if let Some(before) = self.kept.push.take() {
+            let unanswered = &mut self.kept.unanswered;
+            unanswered.push(before.id);
+            unanswered.drain(..unanswered.len().saturating_sub(UNANSWERED_MAX));
+        }
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(|error| Error::Random(error.to_string()))?;
         self.kept.push = Some(Push { id: hex(&id), fingerprint: now });
         self.write()?;
         Ok(PushId(id))
+    }
+
+    /// The pushes whose end is not known, newest first, but for the one of [`State::push_id`]: what one of them
+    /// sent is a version, perhaps, and then what this file was made from.
+    pub fn unanswered(&self) -> Vec<PushId> {
+        self.kept.unanswered.iter().rev().filter_map(|id| parse_push_id(id)).collect()
     }
 
     /// Records what both sides now have in common, and that no push is open. `version` is the one that
@@ -160,6 +177,7 @@ impl State {
         self.kept.version = version.map(VersionNumber::get);
         self.kept.conflict = conflict.map(ConflictNumber::get);
         self.kept.push = None;
+        self.kept.unanswered.clear();
         self.write()?;
         if let Some(all) = self.folder.parent() {
             prune::prune(all, SystemTime::now());
@@ -172,9 +190,10 @@ impl State {
     /// # Errors
     /// Where the state folder cannot be written.
     pub fn end_push(&mut self) -> Result<(), Error> {
+        let unanswered = std::mem::take(&mut self.kept.unanswered);
         match self.kept.push.take() {
-            Some(_) => self.write(),
-            None => Ok(()),
+            None if unanswered.is_empty() => Ok(()),
+            _ => self.write(),
         }
     }
 
@@ -190,6 +209,7 @@ impl State {
             version: self.kept.version,
             conflict: self.kept.conflict,
             push: self.kept.push.take(),
+            unanswered: std::mem::take(&mut self.kept.unanswered),
         };
         let file = self.folder.join("state.json");
         let text = serde_json::to_vec_pretty(&self.kept).map_err(|error| Error::File {

@@ -36,6 +36,7 @@ pub fn push(run: &Run, plan: &mut Push) -> Result<Outcome, Error> {
             local: plan.local.path.clone(),
             visibility: plan.visibility,
             force: plan.force,
+            unanswered: state.unanswered(),
         },
         remote: plan.remote.as_ref(),
         replica_id: plan.replica_id.as_ref(),

@@ -108,7 +108,9 @@ fn a_push_of_other_content_or_after_success_has_a_new_id() {
     std::thread::sleep(Duration::from_millis(30));
     let second = place.open("one").push_id().unwrap();
     assert_ne!(second, first);
+    assert_eq!(place.open("one").unanswered(), [first], "what became of it is not known");
     place.open("one").agree(&place.agreed(), None).unwrap();
+    assert_eq!(place.open("one").unanswered(), []);
     assert_ne!(place.open("one").push_id().unwrap(), second);
 }
 

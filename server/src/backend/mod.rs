@@ -19,7 +19,7 @@ mod turns;
 
 use std::sync::Arc;
 
-use sqlrsync_protocol::exchange::Fault;
+use sqlrsync_protocol::exchange::{Fault, PushId};
 use sqlrsync_protocol::key::Key;
 use sqlrsync_protocol::remote::RemoteName;
 use sqlrsync_repository::{ReplicaId, Repository};
@@ -67,6 +67,8 @@ pub struct ClientSays {
     pub visibility: Option<catalog::Visibility>,
     /// `X-Force`: a push is to be the newest version as it is, whatever others have pushed.
     pub force: bool,
+    /// `X-Unanswered-Pushes`: earlier pushes from the same file whose answer was lost, newest first.
+    pub unanswered: Vec<PushId>,
     /// `X-ClientVersion` says that it is our own client.
     pub own_client: bool,
     /// `X-ReplicaVersion`.

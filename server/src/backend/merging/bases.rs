@@ -48,10 +48,29 @@ pub(super) enum Ground {
 
 /// What a push was made from.
 pub(super) fn ground(push: &Push<'_>, latest: &Manifest) -> Result<Ground, Error> {
+    if let Some(before) = unanswered(push)? {
+        return known(push, &before, latest);
+    }
     match push.received.agreed() {
         Some(agreed) => known(push, agreed, latest),
         None => guessed(push, latest),
     }
+}
+
+/// What an earlier push from the same file sent whose answer was lost: it is later than what the file and the
+/// replica last agreed on, and the file has gone on from it. Its own changes are not in conflict with it.
+fn unanswered(push: &Push<'_>) -> Result<Option<Manifest>, Error> {
+    let replica = push.received.replica();
+    for id in &push.says.unanswered {
+        if let Some(candidate) = replica.candidate(*id)? {
+            return Ok(Some(candidate.content));
+        }
+        let versions = replica.history(None, SEARCHED_MAX)?;
+        if let Some(version) = versions.into_iter().find(|version| version.push_id == Some(*id)) {
+            return Ok(Some(version));
+        }
+    }
+    Ok(None)
 }
 
 /// It is known.
