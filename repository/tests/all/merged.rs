@@ -474,7 +474,10 @@ fn listings_have_pages_and_texts_have_maxima() {
     let mut many = overlap(&candidate);
     many.reasons = vec![String::new(); 5000];
     assert!(open(many, b"", by("x")).is_err());
-    assert!(open(overlap(&candidate), &vec![0; (16 << 20) + 1], by("x")).is_err());
+    assert!(
+        open(overlap(&candidate), &vec![0; sqlrsync_repository::CONFLICT_ROWS_BYTES_MAX + 1], by("x"))
+            .is_err()
+    );
     assert!(matches!(open(overlap(&candidate), b"", by(&"x".repeat(5000))), Err(Error::TextTooLong { .. })));
     assert_eq!(sides.replica.standing(&candidate).unwrap(), Standing::Kept);
 }
