@@ -2,11 +2,12 @@
 //! before it: a client that never pulls would add to that list for ever. Once it is long, what the candidate
 //! does not have in common with the latest version is stored anew, and the new tree stands on that version.
 
-use sqlrsync_protocol::block::{BlockBuilder, Effort};
+use sqlrsync_protocol::block::BlockBuilder;
 use sqlrsync_protocol::hash::PageHash;
 use sqlrsync_protocol::page::PageNumber;
 
 use super::collector::Collector;
+use super::merge::flush;
 use crate::content::changed;
 use crate::error::Error;
 use crate::manifest::Manifest;
@@ -39,24 +40,12 @@ pub(super) fn flatten(
         page.clear();
         pages.append(number, &mut page)?;
         if builder.is_full() {
-            put(&mut builder, &mut hashes, collector)?;
+            flush(&mut builder, &mut hashes, collector)?;
         }
         builder.push(number, &page);
         hashes.push(PageHash::of(&page));
     }
-    put(&mut builder, &mut hashes, collector)?;
+    flush(&mut builder, &mut hashes, collector)?;
     collector.begin_anew()?;
     Ok(Some(onto.clone()))
-}
-
-fn put(
-    builder: &mut BlockBuilder,
-    hashes: &mut Vec<PageHash>,
-    collector: &mut Collector,
-) -> Result<(), Error> {
-    if let Some(block) = builder.finish(Effort::Fast) {
-        collector.take(&block, hashes, &[])?;
-        hashes.clear();
-    }
-    Ok(())
 }

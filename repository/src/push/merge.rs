@@ -246,7 +246,8 @@ fn collect(
     Ok(first)
 }
 
-fn flush(
+/// Gives what was collected to the push as a block.
+pub(super) fn flush(
     builder: &mut BlockBuilder,
     hashes: &mut Vec<PageHash>,
     collector: &mut Collector,
