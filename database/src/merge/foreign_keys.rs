@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use crate::rows::{Schema, Statement, Table, quoted};
 
 use super::Error;
+use super::counterpart::same_column;
 use super::lookup::name_of;
 
 /// Foreign keys in a schema, at most.
@@ -47,7 +48,7 @@ impl Names {
     /// The parent of a foreign key, and the columns on both sides. `None` where there is none, or where the key
     /// does not fit it, which SQLite calls a mismatch.
     pub fn joined(&self, key: &ForeignKey) -> Option<Joined> {
-        let parent = self.tables.get(&lower(&key.parent))?;
+        let parent = self.table(&key.parent)?;
         let mut columns = Vec::with_capacity(key.columns.len());
         for (index, (child, named)) in key.columns.iter().enumerate() {
             let column = match named {
@@ -62,6 +63,21 @@ impl Names {
             };
             columns.push((child.clone(), column));
         }
+        Some(Joined { parent: parent.clone(), columns })
+    }
+
+    /// The table of a name.
+    pub fn table(&self, name: &str) -> Option<&Arc<Table>> {
+        self.tables.get(&lower(name))
+    }
+
+    /// A foreign key that is joined in another schema, by what the parent and its columns are in this one.
+    pub fn joined_like(&self, like: &Joined) -> Option<Joined> {
+        let parent = self.table(&like.parent.name)?;
+        let column = |(child, column): &(String, String)| {
+            Some((child.clone(), same_column(&like.parent, column, parent)?.to_owned()))
+        };
+        let columns = like.columns.iter().map(column).collect::<Option<Vec<_>>>()?;
         Some(Joined { parent: parent.clone(), columns })
     }
 
@@ -95,31 +111,41 @@ pub(super) fn lower(name: &str) -> String {
 /// All foreign keys of a schema.
 pub(super) fn read(connection: &Connection, schema: &Schema) -> Result<Vec<ForeignKey>, Error> {
     let mut keys: Vec<ForeignKey> = Vec::new();
-    for table in schema.tables.values().filter(|table| !table.is_virtual() && !table.is_internal()) {
-        // Most tables have none, and a pragma for each of 2,000 tables takes its time.
-        if !contains_word(&table.sql, "references") {
-            continue;
-        }
-        let sql = format!("PRAGMA main.foreign_key_list({})", quoted(&table.name));
-        let mut statement =
-            Statement::prepare(connection, &sql, format!("reading the foreign keys of {}", table.name))?;
-        let mut last = None;
-        while statement.step()? {
-            let text = |column| statement.string(column, NAME_MAX, "bytes in a name");
-            if last != Some(statement.integer(0)) {
-                if keys.len() == FOREIGN_KEYS_MAX {
-                    return Err(Error::Unsupported("it has more foreign keys than are checked".into()));
-                }
-                let parent = text(2)?.unwrap_or_default();
-                keys.push(ForeignKey { child: table.clone(), parent, columns: Vec::new() });
-                last = Some(statement.integer(0));
-            }
-            if let Some(key) = keys.last_mut() {
-                key.columns.push((text(3)?.unwrap_or_default(), text(4)?));
-            }
-        }
+    for table in schema.tables.values() {
+        read_of(connection, table, &mut keys)?;
     }
     Ok(keys)
+}
+
+/// Adds the foreign keys of a table.
+pub(super) fn read_of(
+    connection: &Connection,
+    table: &Arc<Table>,
+    keys: &mut Vec<ForeignKey>,
+) -> Result<(), Error> {
+    // Most tables have none, and a pragma for each of 2,000 tables takes its time.
+    if table.is_virtual() || table.is_internal() || !contains_word(&table.sql, "references") {
+        return Ok(());
+    }
+    let sql = format!("PRAGMA main.foreign_key_list({})", quoted(&table.name));
+    let mut statement =
+        Statement::prepare(connection, &sql, format!("reading the foreign keys of {}", table.name))?;
+    let mut last = None;
+    while statement.step()? {
+        let text = |column| statement.string(column, NAME_MAX, "bytes in a name");
+        if last != Some(statement.integer(0)) {
+            if keys.len() == FOREIGN_KEYS_MAX {
+                return Err(Error::Unsupported("it has more foreign keys than are checked".into()));
+            }
+            let parent = text(2)?.unwrap_or_default();
+            keys.push(ForeignKey { child: table.clone(), parent, columns: Vec::new() });
+            last = Some(statement.integer(0));
+        }
+        if let Some(key) = keys.last_mut() {
+            key.columns.push((text(3)?.unwrap_or_default(), text(4)?));
+        }
+    }
+    Ok(())
 }
 
 fn contains_word(sql: &str, word: &str) -> bool {

@@ -21,6 +21,7 @@ mod cells;
 mod changes;
 mod conflict;
 mod constraints;
+mod counterpart;
 mod decide;
 mod error;
 mod foreign_keys;

@@ -9,10 +9,11 @@
 
 use std::collections::HashMap;
 
-use crate::rows::{Key, Row, Statement, Table, Value, quoted};
+use crate::rows::{Key, Row, Statement, Value, quoted};
 
 use super::apply::{Step, for_each};
 use super::constraints::{Failure, Violations};
+use super::counterpart::{Counterpart, Counterparts};
 use super::foreign_keys::{ForeignKey, Joined, Names, affinity, lower, read};
 use super::lookup::{Statements, by_key, key_columns, key_from, name_of};
 use super::store::Store;
@@ -24,7 +25,7 @@ const PARENTS_BY_THEMSELVES: usize = 64;
 /// Checks what the steps in the store wrote.
 pub(super) fn check(context: &Context<'_>, store: &Store) -> Result<Violations, Error> {
     let on = context.sides.of(context.on);
-    let mut checker = Checker::new(context, store, read(on, context.schemas.of(context.on))?);
+    let mut checker = Checker::new(context, store, read(on, context.schemas.of(context.on))?)?;
     if checker.links.is_empty() {
         return Ok(Violations::default());
     }
@@ -38,25 +39,36 @@ struct Link {
     key: ForeignKey,
     /// The parent in the base, in theirs, in mine.
     joined: [Option<Joined>; 3],
-    /// The condition for an orphan in theirs, in mine.
-    orphan: [Option<String>; 2],
+    /// The condition for an orphan on the side that is written.
+    orphan: Option<String>,
+    /// What it is on the other side.
+    others: Vec<Counterpart>,
     /// How many parents are gone.
     gone: usize,
 }
 
 impl Link {
+    fn new(
+        on: Side,
+        names: &[Names; 3],
+        others: &mut Counterparts<'_>,
+        key: ForeignKey,
+    ) -> Result<Link, Error> {
+        let names_there = &names[1 + on as usize];
+        let there = names_there.joined(&key);
+        let joined = match &there {
+            Some(there) => [0, 1, 2].map(|schema| names[schema].joined_like(there)),
+            None => [None, None, None],
+        };
+        let others = others.of(&key, there.as_ref())?;
+        Ok(Link { joined, orphan: names_there.orphan(&key), others, key, gone: 0 })
+    }
+
     fn joined(&self, side: Option<Side>) -> Option<&Joined> {
         match side {
             None => self.joined[0].as_ref(),
             Some(Side::Theirs) => self.joined[1].as_ref(),
             Some(Side::Mine) => self.joined[2].as_ref(),
-        }
-    }
-
-    fn orphan(&self, side: Side) -> Option<&str> {
-        match side {
-            Side::Theirs => self.orphan[0].as_deref(),
-            Side::Mine => self.orphan[1].as_deref(),
         }
     }
 }
@@ -77,7 +89,11 @@ struct Checker<'c, 'k> {
 
 impl<'c, 'k> Checker<'c, 'k> {
     /// With those foreign keys of which a row may have been written.
-    fn new(context: &'k Context<'c>, store: &'k Store, keys: Vec<ForeignKey>) -> Checker<'c, 'k> {
+    fn new(
+        context: &'k Context<'c>,
+        store: &'k Store,
+        keys: Vec<ForeignKey>,
+    ) -> Result<Checker<'c, 'k>, Error> {
         let schemas = context.schemas;
         let names = [Names::of(&schemas.base), Names::of(&schemas.theirs), Names::of(&schemas.mine)];
         let written: Vec<String> = store.tables().map(|(_, table)| lower(&table.name)).collect();
@@ -86,6 +102,8 @@ impl<'c, 'k> Checker<'c, 'k> {
             of_child.insert(table.clone(), Vec::new());
             of_parent.insert(table.clone(), Vec::new());
         }
+        let other = context.on.other();
+        let mut others = Counterparts::new(context.sides.of(other), &names[1 + other as usize]);
         let mut links = Vec::new();
         for key in keys {
             let mut concerns = false;
@@ -96,14 +114,12 @@ impl<'c, 'k> Checker<'c, 'k> {
                 }
             }
             if concerns {
-                let [_, theirs, mine] = &names;
-                let joined = [0, 1, 2].map(|schema| names[schema].joined(&key));
-                let orphan = [theirs.orphan(&key), mine.orphan(&key)];
-                links.push(Link { joined, orphan, key, gone: 0 });
+                context.check_time()?;
+                links.push(Link::new(context.on, &names, &mut others, key)?);
             }
         }
         let encoding = schemas.base.encoding;
-        Checker {
+        Ok(Checker {
             context,
             on: context.on,
             store,
@@ -114,7 +130,7 @@ impl<'c, 'k> Checker<'c, 'k> {
             of_child,
             of_parent,
             violations: Violations::default(),
-        }
+        })
     }
 
     fn statements(&mut self, side: Side) -> &mut Statements<'c> {
@@ -141,7 +157,7 @@ impl<'c, 'k> Checker<'c, 'k> {
 
     fn child_written(&mut self, number: usize, step: &Step) -> Result<(), Error> {
         let (on, link) = (self.on, &self.links[number]);
-        let Some(orphan) = link.orphan(on) else { return Ok(()) };
+        let Some(orphan) = &link.orphan else { return Ok(()) };
         let same = |name: &String| step.table.column(name).is_some_and(|column| same(step, column));
         if step.is.is_some() && link.key.columns.iter().all(|(child, _)| same(child)) {
             return Ok(());
@@ -157,7 +173,7 @@ impl<'c, 'k> Checker<'c, 'k> {
 
     fn parent_left(&mut self, number: usize, step: &Step, was: &Row) -> Result<(), Error> {
         let (on, link) = (self.on, &mut self.links[number]);
-        let (Some(joined), Some(orphan)) = (&link.joined[1 + on as usize], &link.orphan[on as usize]) else {
+        let (Some(joined), Some(orphan)) = (&link.joined[1 + on as usize], &link.orphan) else {
             return Ok(());
         };
         let column = |name: &String| step.table.column(name);
@@ -195,7 +211,7 @@ impl<'c, 'k> Checker<'c, 'k> {
         for number in 0..self.links.len() {
             let link = &self.links[number];
             if link.gone > PARENTS_BY_THEMSELVES
-                && let Some(orphan) = link.orphan(self.on).map(str::to_owned)
+                && let Some(orphan) = link.orphan.clone()
             {
                 self.orphans_found(number, &orphan, &[], false)?;
             }
@@ -264,21 +280,23 @@ impl<'c, 'k> Checker<'c, 'k> {
     /// Whether the child was an orphan already, naming the same parent, on the side that is not written. On
     /// the side that is written it was none: it was not there, named another parent, or had the one that left.
     fn was_orphan(&mut self, number: usize, row: &Key, named: &[Value]) -> Result<bool, Error> {
-        let (other, link) = (self.on.other(), &self.links[number]);
-        let child = link.key.child.clone();
-        let Some(orphan) = link.orphan(other) else { return Ok(false) };
-        let held = self.context.schemas.of(other).table(&child.name);
-        let Some(held) = held.filter(|held| is_named_alike(held, &child, &link.key)) else {
-            return Ok(false);
+        let other = match self.on.other() {
+            Side::Theirs => &mut self.theirs,
+            Side::Mine => &mut self.mine,
         };
-        let (condition, values) = by_key(held, row, "c.")?;
-        let mut conditions = vec![condition, orphan.to_owned()];
-        for (index, (column, _)) in link.key.columns.iter().enumerate() {
-            conditions.push(format!("c.{} IS ?{}", quoted(column), values.len() + 1 + index));
+        for Counterpart { table, columns, orphan } in &self.links[number].others {
+            let (condition, values) = by_key(table, row, "c.")?;
+            let mut conditions = vec![condition, orphan.clone()];
+            for (index, column) in columns.iter().enumerate() {
+                conditions.push(format!("c.{} IS ?{}", quoted(column), values.len() + 1 + index));
+            }
+            let sql = format!("SELECT 1 FROM {} AS c WHERE {}", name_of(table), conditions.join(" AND "));
+            let values: Vec<&Value> = values.iter().chain(named).collect();
+            if other.any(&sql, table, &values)? {
+                return Ok(true);
+            }
         }
-        let sql = format!("SELECT 1 FROM {} AS c WHERE {}", name_of(&child), conditions.join(" AND "));
-        let values: Vec<&Value> = values.iter().chain(named).collect();
-        self.statements(other).any(&sql, &child, &values)
+        Ok(false)
     }
 
     /// Whether the side that is written had the parent before: as the base has it, and a step took it away.
@@ -312,19 +330,6 @@ impl<'c, 'k> Checker<'c, 'k> {
         let found = statements.first(&sql, &parent, &named.iter().collect::<Vec<_>>())?;
         found.map(|values| Ok((parent.name.clone(), key_from(&parent, values)?))).transpose()
     }
-}
-
-/// Whether a side's table names its rows, and their parents, by the same columns: it may have others more.
-fn is_named_alike(held: &Table, child: &Table, key: &ForeignKey) -> bool {
-    let columns = |table: &Table| -> Vec<String> {
-        table.key.iter().map(|&column| lower(&table.columns[column].name)).collect()
-    };
-    let has = |name: &str| {
-        held.column(name).is_some() || held.generated.iter().any(|held| held.eq_ignore_ascii_case(name))
-    };
-    held.rowid.is_some() == child.rowid.is_some()
-        && columns(held) == columns(child)
-        && key.columns.iter().all(|(name, _)| has(name))
 }
 
 /// Whether a step leaves a column as it was.

@@ -1,6 +1,6 @@
 //! Constraints on the result.
 
-use sqlrsync_database::merge::{ConstraintKind, Reason};
+use sqlrsync_database::merge::{ConstraintKind, Reason, Side};
 
 use crate::support::{Three, counts, id, reasons};
 
@@ -214,6 +214,57 @@ fn many_parents_that_are_gone_are_looked_for_at_once() {
     for three in [three.swapped(), three] {
         let conflict = three.conflict();
         assert_eq!(counts(&conflict), [("c", 2), ("p", 2)]);
+    }
+}
+
+#[test]
+fn an_orphan_is_known_again_where_a_migration_renamed_what_names_its_parent() {
+    let base = "CREATE TABLE p(x, y, UNIQUE(x, y)); INSERT INTO p VALUES (1, 2), (3, 4), (5, 5);
+        CREATE TABLE c(id INTEGER PRIMARY KEY, a, b, n, FOREIGN KEY(a, b) REFERENCES p(x, y));
+        INSERT INTO c VALUES (1, 1, 2, 0), (2, 3, 4, 0), (3, 4, 3, 0)";
+    let renamed = "ALTER TABLE c RENAME COLUMN a TO first; ALTER TABLE c RENAME COLUMN id TO number";
+    let reordered = "CREATE TABLE d(id INTEGER PRIMARY KEY, second, first, FOREIGN KEY(second, first) REFERENCES p(y, x));
+        INSERT INTO d SELECT id, b, a FROM c; DROP TABLE c; ALTER TABLE d RENAME TO c";
+    for theirs in [renamed, reordered] {
+        let three = Three::new(base, theirs, "DELETE FROM p WHERE x = 1");
+        for three in [three.swapped(), three] {
+            assert_eq!(three.merged().rows("SELECT count(*) FROM c"), ["3"], "{theirs}");
+        }
+    }
+    // Another foreign key of the same columns: what was an orphan by the old one is not one by the new one.
+    let other = "CREATE TABLE d(id INTEGER PRIMARY KEY, a, b, n, FOREIGN KEY(b, a) REFERENCES p(x, y));
+        INSERT INTO d SELECT * FROM c; DROP TABLE c; ALTER TABLE d RENAME TO c";
+    let three = Three::new(base, other, "DELETE FROM p WHERE x = 3");
+    for three in [three.swapped(), three] {
+        assert_eq!(counts(&three.conflict()), [("p", 1)]);
+    }
+    // The key is another column, so that nothing says which row is which.
+    let moved =
+        "CREATE TABLE d(a, b, n, id INTEGER, m INTEGER PRIMARY KEY, FOREIGN KEY(a, b) REFERENCES p(x, y));
+        INSERT INTO d SELECT a, b, n, id, id FROM c; DROP TABLE c; ALTER TABLE d RENAME TO c";
+    let three = Three::new(base, moved, "DELETE FROM p WHERE x = 1");
+    for three in [three.swapped(), three] {
+        assert_eq!(counts(&three.conflict()), [("p", 1)]);
+    }
+}
+
+#[test]
+fn many_parents_that_are_gone_are_known_where_both_renamed_their_key() {
+    let base = "CREATE TABLE p(id INTEGER PRIMARY KEY, n INT UNIQUE);
+        CREATE TABLE c(id INTEGER PRIMARY KEY, p INT REFERENCES p(n));
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500) INSERT INTO p SELECT i, i FROM n";
+    let migration = "ALTER TABLE p RENAME COLUMN n TO number;";
+    let three = Three::new(
+        base,
+        &format!("{migration} INSERT INTO c VALUES (1, 300)"),
+        &format!("{migration} DELETE FROM p WHERE id <= 400"),
+    );
+    // Each row is another one on both sides, by its new column: they are chosen.
+    for (three, side) in [(three.swapped(), Side::Theirs), (three, Side::Mine)] {
+        assert_eq!(
+            three.keep(side).merged().rows("SELECT count(*), (SELECT count(*) FROM c) FROM p"),
+            ["100|0"]
+        );
     }
 }
 

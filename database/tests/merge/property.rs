@@ -36,6 +36,7 @@ const REGRESSIONS: &[u64] = &[
     1_099_511_649_499,
     1_099_511_660_689,
     1_099_511_660_875,
+    1_099_511_707_315,
 ];
 
 fn copy(from: &Connection) -> Connection {
