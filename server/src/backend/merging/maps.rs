@@ -35,7 +35,7 @@ const BEHIND_OTHERS: i32 = 10;
 pub(in crate::backend) struct Maps {
     kept: Mutex<Kept>,
     /// A first one is being made in the background: one at a time.
-    making: AtomicBool,
+    making: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -128,11 +128,13 @@ impl Maps {
     pub fn prepare(backend: &Arc<Backend>, replica: &Replica, version: &Manifest) {
         let maps = &backend.maps;
         let has_one = maps.lock().by_replica.contains_key(&replica.id());
-        if has_one || !is_large(version) || maps.making.swap(true, Ordering::AcqRel) {
+        if has_one || !is_large(version) {
             return;
         }
+        let Some(making) = Making::begin(&maps.making) else { return };
         let (backend_, replica, version) = (backend.clone(), replica.clone(), version.clone());
         let make = move || {
+            let _making = making;
             // Nobody waits for it, and others may need the machine. Elsewhere it would be said of the process.
             #[cfg(target_os = "linux")]
             let _ = rustix::process::nice(BEHIND_OTHERS);
@@ -140,10 +142,8 @@ impl Maps {
                 Ok(map) => backend_.maps.keep(&replica, &version, map),
                 Err(error) => tracing::warn!(%error, "no map of the pages of a version was made"),
             }
-            backend_.maps.making.store(false, Ordering::Release);
         };
         if let Err(error) = std::thread::Builder::new().name("page map".to_owned()).spawn(make) {
-            maps.making.store(false, Ordering::Release);
             tracing::warn!(%error, "no thread for a map of pages");
         }
     }
@@ -159,6 +159,23 @@ impl Maps {
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// While this is there a map is being made. It says that it is done however that ends: a panic over one database
+/// must not keep all others from theirs.
+struct Making(Arc<AtomicBool>);
+
+impl Making {
+    /// `None` where another one is being made.
+    fn begin(making: &Arc<AtomicBool>) -> Option<Making> {
+        (!making.swap(true, Ordering::AcqRel)).then(|| Making(Arc::clone(making)))
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 
@@ -187,5 +204,23 @@ impl Kept {
             let Some(gone) = oldest.and_then(|id| self.by_replica.remove(&id)) else { return };
             all -= pages(&gone);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_that_panicked_keeps_no_other_from_being_made() {
+        let making = Arc::default();
+        let first = Making::begin(&making).unwrap();
+        assert!(Making::begin(&making).is_none(), "one at a time");
+        let made = std::thread::spawn(move || {
+            let _first = first;
+            panic!("a hostile database");
+        });
+        made.join().unwrap_err();
+        assert!(Making::begin(&making).is_some());
     }
 }
