@@ -71,7 +71,11 @@ pub fn replica(folder: &DataFolder, command: ReplicaCommand) -> Result<ExitCode,
             let (namespace, path) = (name.namespace().as_str(), name.path().as_str());
             let found = catalog.replica(namespace, path)?;
             let replica = found.ok_or_else(|| catalog::Error::NoReplica(name.to_string()))?;
-            print_replica(&mut io::stdout().lock(), &replica, json)?;
+            let mut out = io::stdout().lock();
+            print_replica(&mut out, &replica, json)?;
+            if !json {
+                writeln!(out, "policy: {}", replica.policy)?;
+            }
         }
         ReplicaCommand::Visibility { name, visibility } => {
             let (namespace, path) = (name.namespace().as_str(), name.path().as_str());
@@ -129,7 +133,11 @@ fn print_replica(out: &mut impl Write, replica: &ReplicaRecord, json: bool) -> i
     let (name, id) = (replica.name(), &replica.id);
     let (visibility, created) = (replica.visibility.as_str(), &replica.created);
     if json {
-        let line = json!({"replica": name, "replica_id": id, "visibility": visibility, "created": created});
+        let Policy { rule, cells, renumber } = replica.policy;
+        let line = json!({
+            "replica": name, "replica_id": id, "visibility": visibility, "created": created,
+            "policy": rule, "cells": cells, "renumber": renumber,
+        });
         writeln!(out, "{line}")
     } else {
         writeln!(out, "{id}  {visibility:<8}  {created}  {name}")

@@ -171,6 +171,13 @@ fn keys_are_made_and_revoked_while_the_server_runs() {
     let shown: Value =
         serde_json::from_slice(&run(&data, &["replica", "show", "team/app.db", "--json"]).stdout).unwrap();
     assert_eq!(shown, listed);
+    assert_eq!((&shown["policy"], &shown["cells"]), (&"merge".into(), &false.into()));
+    assert!(run(&data, &["replica", "policy", "team/app.db", "merge", "--cells"]).status.success());
+    let shown: Value =
+        serde_json::from_slice(&run(&data, &["replica", "show", "team/app.db", "--json"]).stdout).unwrap();
+    assert_eq!((&shown["policy"], &shown["cells"]), (&"merge".into(), &true.into()));
+    let shown = text(&run(&data, &["replica", "show", "team/app.db"]).stdout);
+    assert!(shown.ends_with("policy: merge --cells\n"), "{shown}");
     for (args, code) in [
         (&["replica", "visibility", "team/none.db", "public"][..], 10),
         (&["replica", "show", "team/none.db"][..], 10),
