@@ -4,6 +4,7 @@
 //! catalog.db      namespaces, replica paths, key hashes
 //! repository/     the versions
 //! serve.lock      held by the server that serves this folder
+//! tmp/            temporary files of merges and comparisons, which have no names; emptied at each start
 //! first-admin-key where the first start had no terminal to show it on
 //! ```
 //!
@@ -110,6 +111,24 @@ impl DataFolder {
         }
     }
 
+    /// The folder for temporary files, which is made, or emptied: the server whose they were is gone, since the
+    /// folder is locked for this one.
+    ///
+    /// # Errors
+    /// [`Error::Folder`].
+    pub fn temporary(&self, _locked: &Lock) -> Result<PathBuf, Error> {
+        let path = self.0.join("tmp");
+        let make = || {
+            match DirBuilder::new().mode(0o700).create(&path) {
+                // It may be a link to a larger disk: what is in it goes, and not itself.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => empty(&path)?,
+                made => made?,
+            }
+            path.canonicalize()
+        };
+        make().map_err(|source| Error::Folder { path: path.clone(), source })
+    }
+
     /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.0
@@ -126,6 +145,17 @@ impl DataFolder {
     }
 }
 
+fn empty(folder: &Path) -> io::Result<()> {
+    for entry in folder.read_dir()? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => std::fs::remove_dir_all(entry.path())?,
+            false => std::fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,6 +169,10 @@ mod tests {
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
         let lock = folder.lock().unwrap();
         assert!(matches!(DataFolder::create(&path).unwrap().lock(), Err(Error::InUse(_))));
+        let temporary = folder.temporary(&lock).unwrap();
+        assert_eq!(temporary.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        std::fs::write(temporary.join("left by a server that was killed"), "").unwrap();
+        assert_eq!(folder.temporary(&lock).unwrap().read_dir().unwrap().count(), 0);
         drop(lock);
         folder.lock().unwrap();
         std::fs::write(parent.path().join("file"), "").unwrap();

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,6 +118,7 @@ pub struct Server {
     background: [JoinHandle<()>; 2],
     _revocations: revocations::Watch,
     activity: Arc<Activity>,
+    temporary: PathBuf,
     _lock: Lock,
 }
 
@@ -141,6 +142,7 @@ impl Server {
             .map_err(|source| Error::Listen { address: settings.listen.clone(), source })?;
         let folder = DataFolder::create(&config.data)?;
         let lock = folder.lock()?;
+        let temporary = folder.temporary(&lock)?;
         let catalog = Catalog::open(&folder.catalog())?;
         let first_key = first_start::prepare(&catalog, &settings.namespace)?;
 
@@ -181,6 +183,7 @@ impl Server {
             background: [sweeper, writer],
             _revocations: revocations,
             activity,
+            temporary,
             _lock: lock,
         })
     }
@@ -194,6 +197,11 @@ impl Server {
     pub fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.address)
+    }
+
+    /// The folder for temporary files. It is for whose process this is to say that they go there.
+    pub fn temporary(&self) -> &Path {
+        &self.temporary
     }
 
     /// What it does without HTTP, for a program that runs a server inside itself.

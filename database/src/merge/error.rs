@@ -1,7 +1,7 @@
 //! Why it could not be told whether two sides merge.
 
-use crate::rows;
 use crate::rows::error::is_of_database;
+use crate::{rows, temporary};
 
 /// Why it could not be told whether two sides merge. Neither side was changed.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +16,15 @@ pub enum Error {
     /// SQLite failed on one of the databases.
     #[error("merging: {0}")]
     Sqlite(#[source] rusqlite::Error),
+    /// What both sides changed does not fit into the merge's own temporary database.
+    #[error(
+        "there is no room for what both sides changed: it takes more than {max} bytes of temporary space, or the \
+         disk with the temporary files is full"
+    )]
+    NoRoom {
+        /// How much it may take, in bytes.
+        max: u64,
+    },
     /// The merge's own temporary database failed.
     #[error("merging: the temporary database failed ({0}): is there room in the folder for temporary files?")]
     Temporary(#[source] rusqlite::Error),
@@ -41,6 +50,9 @@ pub enum Error {
 impl Error {
     /// From an error of the store.
     pub(super) fn store(source: rusqlite::Error) -> Error {
+        if temporary::is_full(&source) {
+            return Error::NoRoom { max: temporary::BYTES_MAX };
+        }
         Error::Temporary(source)
     }
 

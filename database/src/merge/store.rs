@@ -11,11 +11,12 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::rows::{Key, Row, Table, Value};
+use crate::temporary;
 
 use super::{Error, Side};
 
 /// Memory for its pages, in KiB; more goes to the temporary file.
-const CACHE_KIB: i64 = 8 * 1024;
+const CACHE_KIB: u32 = 8 * 1024;
 
 /// The theirs side of a row is another one than the base's.
 pub(super) const BY_THEIRS: i64 = 1;
@@ -28,7 +29,7 @@ pub(super) const TAKE_THEIRS: i64 = 1;
 pub(super) const TAKE_MINE: i64 = 2;
 
 const SCHEMA: &str = "
-    PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA temp_store = FILE; PRAGMA locking_mode = EXCLUSIVE;
+    PRAGMA temp_store = FILE; PRAGMA locking_mode = EXCLUSIVE;
     -- Hashes are NULL where there is no such row. What is long stands last: it is not read for what is before it.
     CREATE TABLE row(
         id INTEGER PRIMARY KEY, tbl INTEGER NOT NULL, hash BLOB NOT NULL, sides INTEGER NOT NULL,
@@ -87,9 +88,11 @@ pub(super) const STORED: &str =
 
 impl Store {
     pub fn new() -> Result<Store, Error> {
-        // A database without a name is SQLite's own temporary file, deleted as it is closed.
-        let db = Connection::open("").map_err(Error::store)?;
-        db.pragma_update(None, "cache_size", -CACHE_KIB).map_err(Error::store)?;
+        Store::within(temporary::BYTES_MAX)
+    }
+
+    fn within(bytes_max: u64) -> Result<Store, Error> {
+        let db = temporary::database(CACHE_KIB, bytes_max).map_err(Error::store)?;
         db.execute_batch(SCHEMA).map_err(Error::store)?;
         db.set_prepared_statement_cache_capacity(64);
         Ok(Store { db, tables: Vec::new(), numbers: HashMap::new() })
@@ -329,4 +332,21 @@ pub(super) fn hash_of_values<'v>(values: impl Iterator<Item = &'v Value>) -> [u8
         }
     }
     *hasher.finalize().as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_there_is_room_for_is_an_error_that_says_so() {
+        // What it begins with is some pages.
+        let store = Store::within(256 << 10).unwrap();
+        let insert = "INSERT INTO reference SELECT 1, randomblob(32), 1 FROM json_each(?)";
+        let many = format!("[{}0]", "0,".repeat(1000));
+        let insert = || store.db().execute(insert, [&many]).map_err(Error::store);
+        let error = (0..100).map(|_| insert()).find_map(Result::err).expect("it is bounded");
+        assert!(matches!(error, Error::NoRoom { .. }), "{error}");
+        assert!(error.unsupported().is_err(), "it says nothing of the databases");
+    }
 }

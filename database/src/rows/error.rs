@@ -46,6 +46,15 @@ pub enum Error {
     /// What a form of export cannot say.
     #[error("{0}")]
     Export(String),
+    /// What differs does not fit where it is kept while it is compared.
+    #[error(
+        "there is no room for what differs: it takes more than {max} bytes of temporary space, or the disk with the \
+         temporary files is full"
+    )]
+    NoRoom {
+        /// How much it may take, in bytes.
+        max: u64,
+    },
     /// The rows could not be written to where they were to go.
     #[error("writing the rows: {0}")]
     Write(#[from] io::Error),
@@ -58,7 +67,7 @@ impl Error {
         match self {
             Error::Sqlite { source, .. } => is_of_database(source),
             Error::TooMany { .. } | Error::Schema(_) | Error::Collation { .. } => true,
-            Error::Encoding(_) | Error::Export(_) | Error::Write(_) => false,
+            Error::Encoding(_) | Error::Export(_) | Error::NoRoom { .. } | Error::Write(_) => false,
         }
     }
 }

@@ -43,6 +43,10 @@ async fn run(config: Config) -> Result<(), Error> {
     descriptors::raise(config.settings.connections_max);
     let data = config.data.clone();
     let mut server = Server::start(config).await?;
+    // Merges may need gigabytes, and the system's folder for them be in memory.
+    if let Err(error) = sqlrsync_database::keep_temporary_files_in(server.temporary()) {
+        tracing::warn!(%error, folder = %server.temporary().display(), "temporary files go where the system has them");
+    }
     if let Some(first) = server.take_first_key() {
         welcome(&first, &data, &server.url());
     }

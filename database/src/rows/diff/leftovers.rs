@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::super::error::Error;
 use super::super::key::Key;
 use super::Side;
+use crate::temporary;
 
 /// What SQLite may keep in memory of it, in KiB.
 const CACHE: u32 = 4096;
@@ -25,20 +26,23 @@ pub(super) struct Leftovers {
 }
 
 fn failed(source: rusqlite::Error) -> Error {
+    if temporary::is_full(&source) {
+        return Error::NoRoom { max: temporary::BYTES_MAX };
+    }
     Error::Sqlite { doing: "keeping rows that moved in a temporary file".into(), source }
 }
 
 impl Leftovers {
     pub fn new() -> Result<Leftovers, Error> {
-        // The empty path is a file that SQLite makes when it needs it, and removes as it opens it.
-        let store = Connection::open("").map_err(failed)?;
-        let setup = format!(
-            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -{CACHE};
-             CREATE TABLE old(at INTEGER PRIMARY KEY, key BLOB NOT NULL);
+        Leftovers::within(temporary::BYTES_MAX)
+    }
+
+    fn within(bytes_max: u64) -> Result<Leftovers, Error> {
+        let store = temporary::database(CACHE, bytes_max).map_err(failed)?;
+        let setup = "CREATE TABLE old(at INTEGER PRIMARY KEY, key BLOB NOT NULL);
              CREATE TABLE new(at INTEGER PRIMARY KEY, key BLOB NOT NULL);
-             BEGIN"
-        );
-        store.execute_batch(&setup).map_err(failed)?;
+             BEGIN";
+        store.execute_batch(setup).map_err(failed)?;
         Ok(Leftovers { store, at: None, old_done: false })
     }
 
@@ -122,6 +126,16 @@ mod tests {
 
     fn key(text: &str) -> Key {
         Key::Declared(vec![Value::Text(text.into())])
+    }
+
+    #[test]
+    fn more_than_there_is_room_for_is_an_error_that_says_so() {
+        let mut leftovers = Leftovers::within(64 << 10).unwrap();
+        let add = |rowid| leftovers.add(Side::Old, &key("of some forty bytes, as most keys are not"), rowid);
+        let error = (0..100_000).map(add).find_map(Result::err).expect("it is bounded");
+        assert!(matches!(error, Error::NoRoom { .. }), "{error}");
+        assert!(error.to_string().contains("temporary"), "{error}");
+        assert!(!error.is_of_database());
     }
 
     #[test]

@@ -98,6 +98,15 @@ impl Error {
         matches!(self, Error::Merge(merge::Error::TimeUp) | Error::Version(VersionError::Deadline))
     }
 
+    /// Whether there was no room for what has to be kept meanwhile.
+    fn has_no_room(&self) -> bool {
+        matches!(
+            self,
+            Error::Merge(merge::Error::NoRoom { .. } | merge::Error::Rows(rows::Error::NoRoom { .. }))
+                | Error::Rows(rows::Error::NoRoom { .. })
+        )
+    }
+
     /// Why nothing can be merged, where that is for what is in a content and not for this machine.
     ///
     /// # Errors
@@ -120,6 +129,7 @@ impl Fault for Error {
             Error::Pages(error) => error.refusal(),
             Error::Version(error) => error.refusal(),
             Error::Merge(merge::Error::TimeUp) => Refusal::TryLater,
+            error if error.has_no_room() => Refusal::TryLater,
             Error::Rejected(_) | Error::LeftToChoose(_) => Refusal::Conflict,
             Error::NoSuchRow(_) | Error::TooManyRows(_) | Error::SchemasDiffer => Refusal::Invalid,
             Error::Rows(_) | Error::Merge(_) => Refusal::Failed,
@@ -133,6 +143,10 @@ impl Fault for Error {
             Error::Version(error) => error.public_text(),
             Error::Merge(merge::Error::TimeUp) => {
                 "merging took longer than it may: try again later".to_owned()
+            }
+            error if error.has_no_room() => {
+                "the server has no room for what differs: it takes more temporary space than there is"
+                    .to_owned()
             }
             Error::Rejected(_)
             | Error::NoSuchRow(_)
