@@ -95,7 +95,7 @@ impl VersionDatabase {
         let registered = Registered::new(shared)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags_and_vfs(name_of_database(), flags, registered.name())
-            .map_err(VersionError::of_sqlite)?;
+            .map_err(|error| explain(registered.shared(), error))?;
         let database = VersionDatabase { connection, registered };
         let harden = || {
             harden::harden(&database.connection, database.shared())?;
@@ -130,15 +130,7 @@ impl VersionDatabase {
     /// What an error of this connection comes from: the page that could not be read, the time that is over,
     /// and not only "disk I/O error".
     pub fn explain(&self, error: rusqlite::Error) -> VersionError {
-        match error.sqlite_error_code() {
-            // A row that breaks a rule says nothing about pages.
-            Some(ErrorCode::ConstraintViolation) => VersionError::Sqlite(error),
-            Some(ErrorCode::OperationInterrupted) => self.shared().stop.why(),
-            _ => match self.shared().take_trouble() {
-                Some(trouble) => trouble.into(),
-                None => VersionError::of_sqlite(error),
-            },
-        }
+        explain(self.shared(), error)
     }
 
     /// Whether something failed that nobody asked [`Self::explain`] about, below SQLite or since time is up. To
@@ -191,6 +183,18 @@ impl VersionDatabase {
 
     fn shared(&self) -> &Shared {
         self.registered.shared()
+    }
+}
+
+fn explain(shared: &Shared, error: rusqlite::Error) -> VersionError {
+    match error.sqlite_error_code() {
+        // A row that breaks a rule says nothing about pages.
+        Some(ErrorCode::ConstraintViolation) => VersionError::Sqlite(error),
+        Some(ErrorCode::OperationInterrupted) => shared.stop.why(),
+        _ => match shared.take_trouble() {
+            Some(trouble) => trouble.into(),
+            None => VersionError::of_sqlite(error),
+        },
     }
 }
 
