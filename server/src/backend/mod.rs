@@ -18,6 +18,7 @@ mod status;
 mod turns;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlrsync_protocol::exchange::{Fault, PushId};
 use sqlrsync_protocol::key::Key;
@@ -39,7 +40,7 @@ pub use merging::{
     Chosen, ConflictInfo, ConflictsPage, DiffFormat, DiffStat, Difference, Error as MergingError, Keep,
     QueryAnswer, Question, RowsPage, Settlement, error_line,
 };
-use merging::{Maps, Recent};
+use merging::{MERGE_TIME, Maps, Recent};
 pub use notices::{Notice, Notices, Pusher, Subscription};
 pub use pull::PullPlan;
 pub use push::{PushPlan, PushTurn};
@@ -137,6 +138,8 @@ pub struct Backend {
     pub rooms: Arc<Rooms>,
     maps: Maps,
     recent: Recent,
+    /// How long a merge may take.
+    merge_time: Duration,
     turns: Arc<Turns>,
     blocking: Semaphore,
     database_bytes_max: u64,
@@ -161,6 +164,7 @@ impl Backend {
             rooms: Rooms::new(settings.transfers_max, settings.transfers_per_address_max),
             maps: Maps::default(),
             recent: Recent::default(),
+            merge_time: MERGE_TIME,
             turns: Arc::default(),
             blocking: Semaphore::new(BLOCKING_CALLS_MAX),
             database_bytes_max: settings.database_bytes_max.0,

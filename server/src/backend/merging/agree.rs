@@ -13,7 +13,7 @@ use sqlrsync_repository::Manifest;
 
 use super::Error;
 use super::push::Push;
-use super::versions::{MERGE_TIME, Outcome, Three, Versions};
+use super::versions::{Outcome, Three, Versions};
 
 /// Whether a push comes to the same on the latest version, whichever of these it was made from. Where it is in
 /// conflict with one of them, it does not.
@@ -22,7 +22,7 @@ pub(super) fn come_to_the_same(
     bases: &[Manifest],
     latest: &Manifest,
 ) -> Result<bool, Error> {
-    let versions = Versions::new(push.received.replica(), &push.backend.maps, MERGE_TIME);
+    let versions = push.backend.to_merge(push.received.replica());
     let mut first: Option<VersionDatabase> = None;
     for base in bases {
         let content = match result(push, &versions, base, latest) {

@@ -6,6 +6,7 @@ use sqlrsync_protocol::page::{ConflictNumber, VersionNumber};
 use sqlrsync_protocol::remote::RemoteName;
 use sqlrsync_repository::{Candidate, Conflict, Replica, StepKind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use utoipa::ToSchema;
 
 use super::Error;
@@ -129,7 +130,7 @@ impl Backend {
         Ok(page)
     }
 
-    /// A conflict, as it is now.
+    /// A conflict, as it is now. It stops when `cancel` becomes true.
     ///
     /// # Errors
     /// As [`Backend::policy`]; [`Why::NotFound`].
@@ -138,16 +139,17 @@ impl Backend {
         caller: &Caller,
         name: &RemoteName,
         number: ConflictNumber,
+        cancel: &Arc<AtomicBool>,
     ) -> Result<ConflictInfo, Refused> {
         let found = self.find_conflict(caller, name, number)?;
-        let shown = self.shown_now(&found)?;
+        let shown = self.shown_now(&found, cancel)?;
         let tables = (shown.tables.clone(), shown.row_count);
         let mut info = info(&found.conflict, found.ended, tables, shown.theirs);
         info.problem = shown.reasons.join("; ");
         Ok(info)
     }
 
-    /// The rows of a conflict, as they are now, from the one after `after` on.
+    /// The rows of a conflict, as they are now, from the one after `after` on. It stops when `cancel` becomes true.
     ///
     /// # Errors
     /// As [`Backend::conflict`].
@@ -157,9 +159,10 @@ impl Backend {
         name: &RemoteName,
         number: ConflictNumber,
         (after, limit): (u64, usize),
+        cancel: &Arc<AtomicBool>,
     ) -> Result<RowsPage, Refused> {
         let found = self.find_conflict(caller, name, number)?;
-        let shown = self.shown_now(&found)?;
+        let shown = self.shown_now(&found, cancel)?;
         let mut page =
             RowsPage { rows: Vec::new(), all: shown.row_count, theirs: shown.theirs.get(), next_after: None };
         let (mut bytes, mut at) = (0, after);
@@ -193,7 +196,7 @@ impl Backend {
     }
 
     /// Against the latest version while it is open, and as it was after.
-    fn shown_now(&self, found: &Found) -> Result<Arc<Shown>, Refused> {
+    fn shown_now(&self, found: &Found, cancel: &Arc<AtomicBool>) -> Result<Arc<Shown>, Refused> {
         let Found { record, replica, conflict, ended } = found;
         let open = match ended {
             None => replica.latest()?.zip(replica.candidate(conflict.overlap.candidate)?),
@@ -201,7 +204,7 @@ impl Backend {
         };
         let shown = match open {
             Some((latest, candidate)) => {
-                self.shown_against(replica, conflict, &candidate, &latest, record.policy)
+                self.shown_against(replica, conflict, &candidate, (&latest, record.policy), cancel)
             }
             None => self.shown_then(replica, conflict).map(Arc::new),
         };

@@ -18,10 +18,10 @@ mod look;
 mod maps;
 mod overlap;
 mod push;
-#[cfg(test)]
-mod races;
 mod settle;
 mod shown;
+#[cfg(test)]
+mod tests;
 mod undone;
 mod versions;
 
@@ -30,7 +30,9 @@ use sqlrsync_database::{merge, rows};
 use sqlrsync_protocol::content::ContentError;
 use sqlrsync_protocol::exchange::{Fault, Refusal};
 use sqlrsync_protocol::page::VersionNumber;
+use sqlrsync_repository::Replica;
 
+use super::Backend;
 use crate::refused::{Refused, Why};
 
 pub(super) use bases::note_pulled;
@@ -40,8 +42,15 @@ pub(super) use maps::Maps;
 pub(super) use push::Push;
 pub use settle::{Chosen, Keep, Settlement};
 pub(super) use shown::Recent;
-#[cfg(test)]
+pub(super) use versions::MERGE_TIME;
 use versions::Versions;
+
+impl Backend {
+    /// The contents of a replica, for as long as a merge may take.
+    fn to_merge<'a>(&'a self, replica: &'a Replica) -> Versions<'a> {
+        Versions::new(replica, &self.maps, self.merge_time)
+    }
+}
 
 /// The push was not made from the latest version, and the replica takes no other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -169,7 +178,9 @@ impl From<Error> for Refused {
             Refusal::Integrity => Why::Damaged,
             Refusal::Failed => Why::Failed,
         };
-        if matches!(why, Why::Failed | Why::Damaged | Why::TryLater) {
+        if matches!(error, Error::Version(VersionError::Cancelled)) {
+            tracing::debug!("whoever asked is gone");
+        } else if matches!(why, Why::Failed | Why::Damaged | Why::TryLater) {
             tracing::error!(%error, "versions could not be compared or merged");
         }
         Refused::new(why, error.public_text())

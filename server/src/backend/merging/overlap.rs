@@ -34,6 +34,14 @@ const ROW_VALUES_BYTES_MAX: usize = 256 << 10;
 pub(super) const UNKNOWN_BASE: &str =
     "it is not known which version the pushed database was made from, and nothing is merged by guess";
 
+/// Said of a merge that was given up.
+const TIME_UP: &str = "merging it took longer than a merge may take";
+
+/// And what there is to do then.
+const AFTER_TIME_UP: &str = "settle it with --keep theirs, which leaves the latest version as it is, or with \
+     --keep mine, which makes what was pushed the next version as it is (what others did meanwhile is in the \
+     versions before it)";
+
 /// What overlaps, ready to be stored.
 #[derive(Default)]
 pub(super) struct Found {
@@ -56,6 +64,11 @@ impl Found {
     /// No row, for a reason that is of the whole.
     pub fn because(why: &str) -> Found {
         Found { reasons: vec![sentence(why)], ..Found::default() }
+    }
+
+    /// No row, since merging was given up: tried again it would take as long.
+    pub fn took_too_long() -> Found {
+        Found { reasons: [TIME_UP, AFTER_TIME_UP].map(str::to_owned).to_vec(), ..Found::default() }
     }
 
     /// Where it is not known what the candidate was made from: every row in which it differs from theirs is
@@ -130,6 +143,11 @@ impl Found {
         overlap.reasons.clone_from(&self.reasons);
         overlap
     }
+}
+
+/// Whether a conflict is one since merging was given up.
+pub(super) fn took_too_long(conflict: &sqlrsync_repository::Conflict) -> bool {
+    conflict.overlap.reasons.iter().any(|reason| reason == TIME_UP)
 }
 
 /// Adds a line while there is room; the rest is only counted.

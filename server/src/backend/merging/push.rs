@@ -20,13 +20,10 @@ use super::bases::{self, Ground};
 use super::json::hex;
 use super::maps::Maps;
 use super::overlap::{self, Found};
-use super::versions::{MERGE_TIME, Outcome, Three, Versions};
+use super::versions::{Outcome, Three};
 use super::{Error, Rejected};
 use crate::backend::{Backend, ClientSays};
 use crate::catalog::{Actor, Audit, Policy, ReplicaRecord, Rule, Subject};
-
-/// Said of a merge that was given up.
-const TIME_UP: &str = "merging it took longer than a merge may take";
 
 /// How many others may be first before a push gives up.
 const ATTEMPTS_MAX: u32 = 64;
@@ -156,11 +153,11 @@ impl Push<'_> {
         let base = merge_base.as_ref().map(|base| replica.merge_base(base)).transpose()?.flatten();
         let found = match &base {
             None => {
-                let versions = Versions::new(&replica, &self.backend.maps, MERGE_TIME);
+                let versions = self.backend.to_merge(&replica);
                 Found::without_base(&versions, latest, &candidate.content)
             }
             Some(base) => {
-                let versions = Versions::new(&replica, &self.backend.maps, MERGE_TIME);
+                let versions = self.backend.to_merge(&replica);
                 let options = MergeOptions {
                     cells: self.policy().cells,
                     renumber: self.policy().renumber,
@@ -173,7 +170,7 @@ impl Push<'_> {
                     }
                     Ok(Outcome::Conflict(conflict, encoding)) => Ok(Found::of(&conflict, encoding)),
                     // Tried again it would take as long: it is kept for somebody to settle.
-                    Err(error) if error.is_time_up() => Ok(Found::because(TIME_UP)),
+                    Err(error) if error.is_time_up() => Ok(Found::took_too_long()),
                     Err(error) => error.of_a_content().map(|why| Found::because(&why)),
                 }
             }

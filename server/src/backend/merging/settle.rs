@@ -7,11 +7,13 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 use sqlrsync_database::merge::{MergeOptions, Resolutions, Side};
 use sqlrsync_database::rows::{self, Change, Go, Key, Schema};
+use sqlrsync_database::version::VersionError;
 use sqlrsync_protocol::canonical::HeaderFields;
 use sqlrsync_protocol::content::ContentError;
 use sqlrsync_protocol::page::{ConflictNumber, Geometry, VersionNumber};
@@ -23,7 +25,7 @@ use sqlrsync_repository::{
 use utoipa::ToSchema;
 
 use super::conflicts::{Found, candidate_of};
-use super::versions::{MERGE_TIME, Outcome, Three, Versions};
+use super::versions::{Outcome, Three, Versions};
 use super::{Error, json, overlap};
 use crate::access::Caller;
 use crate::backend::{Backend, ClientSays, Pusher, rules};
@@ -36,6 +38,10 @@ const ROWS_MAX: usize = 100_000;
 
 /// How often others may be first.
 const ATTEMPTS_MAX: u32 = 16;
+
+/// Said where a settlement was given up.
+const TIME_UP: &str = "nothing was settled: putting both together took longer than it may. Try again later, or \
+     settle it with --keep theirs alone, which leaves the latest version as it is";
 
 /// Whose outcome counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
@@ -96,10 +102,12 @@ struct Settling<'a> {
     found: &'a Found,
     candidate: Candidate,
     wanted: &'a Settlement,
+    cancel: &'a Arc<AtomicBool>,
 }
 
 impl Backend {
-    /// Settles a conflict: gives the version that came of it. The push's turn is the caller's.
+    /// Settles a conflict: gives the version that came of it. The push's turn is the caller's. It stops when
+    /// `cancel` becomes true, unless the version is being made by then.
     ///
     /// # Errors
     /// [`Why::NotAllowed`]; [`Why::Conflict`] where there is more to choose, or it is over.
@@ -110,6 +118,7 @@ impl Backend {
         number: ConflictNumber,
         wanted: &Settlement,
         address: Option<IpAddr>,
+        cancel: &Arc<AtomicBool>,
     ) -> Result<VersionNumber, Refused> {
         let bad = |what: &str| Err(Refused::new(Why::BadRequest, what));
         if wanted.keep.is_none() && wanted.rows.is_empty() {
@@ -126,7 +135,8 @@ impl Backend {
                 return Err(Refused::new(Why::Conflict, text));
             }
             let candidate = candidate_of(&found.replica, &found.conflict)?;
-            let settling = Settling { backend: self, caller, address, found: &found, candidate, wanted };
+            let settling =
+                Settling { backend: self, caller, address, found: &found, candidate, wanted, cancel };
             let latest = found.replica.latest()?;
             let latest =
                 latest.ok_or_else(|| Refused::new(Why::NotFound, format!("{name} has no version")))?;
@@ -156,8 +166,17 @@ impl Settling<'_> {
         let Some(then) = then.filter(|then| then.number < latest.number) else {
             return moved("and what was looked at is not known");
         };
-        let shown =
-            |at: &Manifest| self.backend.shown_against(replica, conflict, &self.candidate, at, record.policy);
+        if overlap::took_too_long(conflict) {
+            // Of what others did since nothing is shown. Theirs has it all the same.
+            return match self.wanted.keep {
+                Some(Keep::Theirs) if self.wanted.rows.is_empty() => Ok(()),
+                _ => moved("and what it brought could not be compared"),
+            };
+        }
+        let shown = |at: &Manifest| {
+            let against = (at, record.policy);
+            self.backend.shown_against(replica, conflict, &self.candidate, against, self.cancel)
+        };
         let (then, now) = (shown(&then)?, shown(latest)?);
         let listed = |shown: &super::shown::Shown| shown.lines().count() as u64 == shown.row_count;
         if !listed(&then) || !listed(&now) {
@@ -174,12 +193,15 @@ impl Settling<'_> {
     /// `None` where somebody was first.
     fn attempt(&self, latest: &Manifest) -> Result<Option<VersionNumber>, Refused> {
         let Found { record, replica, conflict, .. } = self.found;
-        let versions = Versions::new(replica, &self.backend.maps, MERGE_TIME);
+        let versions = self.backend.to_merge(replica).cancelled_by(self.cancel.clone());
         let base = conflict.overlap.merge_base.as_ref().map(|base| replica.merge_base(base)).transpose()?;
         let base = base.flatten();
         let whole = self.wanted.keep.filter(|_| self.wanted.rows.is_empty());
-        if let (None, Some(keep)) = (&base, whole) {
-            // Without a base there is nothing to put together: each row that differs is somebody's to choose.
+        if let Some(keep) = whole
+            && (base.is_none() || overlap::took_too_long(conflict))
+        {
+            // Without a base there is nothing to put together: each row that differs is somebody's to choose. And
+            // what took too long takes as long again; the conflict says what is taken then.
             return self.take_whole(latest, keep);
         }
         let outcome = self.resolutions(&versions, base.as_ref(), latest).and_then(|resolve| {
@@ -207,6 +229,7 @@ impl Settling<'_> {
             (Ok(Outcome::Conflict(conflict, _)), _) => Err(left_to_choose(&conflict)),
             // Mine would take back what others did, for no better reason than that this took long.
             (Err(error), Some(Keep::Theirs)) if error.is_time_up() => self.take_whole(latest, Keep::Theirs),
+            (Err(error), _) if error.is_time_up() => Err(Refused::new(Why::TryLater, TIME_UP)),
             (Err(error), Some(keep)) => {
                 error.of_a_content()?;
                 self.take_whole(latest, keep)
@@ -311,6 +334,9 @@ impl Settling<'_> {
             described: described.clone(),
             permission: Permission::new(move || backend.still_holds(&ground).is_ok()),
         };
+        if self.cancel.load(Ordering::Relaxed) {
+            return Err(Error::from(VersionError::Cancelled).into());
+        }
         let version = match replica.commit_merge(&merge, pages) {
             Ok(Some(version)) => version,
             // Looked at again, it says what has become of it.

@@ -5,6 +5,7 @@
 //! is found again, and a few of those are kept in memory, since rows are listed a page at a time.
 
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use sqlrsync_repository::{Candidate, Conflict, Manifest, Replica, ReplicaId};
 
 use super::Error;
 use super::overlap::{self, Found};
-use super::versions::{MERGE_TIME, Outcome, Three, Versions};
+use super::versions::{Outcome, Three};
 use crate::backend::Backend;
 use crate::catalog::Policy;
 
@@ -91,14 +92,14 @@ impl Backend {
         })
     }
 
-    /// What a conflict is about, against this version.
+    /// What a conflict is about, against this version. It stops when `cancel` becomes true.
     pub(super) fn shown_against(
         &self,
         replica: &Replica,
         conflict: &Conflict,
         candidate: &Candidate,
-        theirs: &Manifest,
-        policy: Policy,
+        (theirs, policy): (&Manifest, Policy),
+        cancel: &Arc<AtomicBool>,
     ) -> Result<Arc<Shown>, Error> {
         let of = (replica.id(), candidate.id, theirs.number);
         if let Some(found) = self.recent.get(&of) {
@@ -107,7 +108,7 @@ impl Backend {
         let shown = if theirs.number == conflict.overlap.theirs {
             self.shown_then(replica, conflict)?
         } else {
-            Shown::of(theirs.number, self.find(replica, conflict, candidate, theirs, policy)?)
+            Shown::of(theirs.number, self.find(replica, conflict, candidate, (theirs, policy), cancel)?)
         };
         let shown = Arc::new(shown);
         self.recent.put(of, shown.clone());
@@ -119,10 +120,14 @@ impl Backend {
         replica: &Replica,
         conflict: &Conflict,
         candidate: &Candidate,
-        theirs: &Manifest,
-        policy: Policy,
+        (theirs, policy): (&Manifest, Policy),
+        cancel: &Arc<AtomicBool>,
     ) -> Result<Found, Error> {
-        let versions = Versions::new(replica, &self.maps, MERGE_TIME);
+        if overlap::took_too_long(conflict) {
+            // Nobody who looks at it waits for that again. The pusher's next push tries it.
+            return Ok(Found::took_too_long());
+        }
+        let versions = self.to_merge(replica).cancelled_by(cancel.clone());
         let base = conflict.overlap.merge_base.as_ref().map(|base| replica.merge_base(base)).transpose()?;
         let Some(base) = base.flatten() else {
             return Found::without_base(&versions, theirs, &candidate.content);
@@ -133,6 +138,7 @@ impl Backend {
         match versions.merge(three, &options, &Resolutions::default()) {
             Ok(Outcome::Merged { .. }) => Ok(Found::default()),
             Ok(Outcome::Conflict(conflict, encoding)) => Ok(Found::of(&conflict, encoding)),
+            Err(error) if error.is_time_up() => Ok(Found::took_too_long()),
             Err(error) => error.of_a_content().map(|why| Found::because(&why)),
         }
     }

@@ -23,7 +23,7 @@ use sqlrsync_repository::{Candidate, ClientKey, Manifest, Replica, Standing};
 
 use super::Error;
 use super::push::Push;
-use super::versions::{MERGE_TIME, Opened, Versions};
+use super::versions::{Opened, Versions};
 
 /// How many deleted and updated rows are looked into, and as many inserted ones.
 const ROWS_MAX: usize = 1024;
@@ -86,7 +86,7 @@ pub(super) fn takes_back(push: &Push<'_>, base: &Manifest, own: bool) -> Result<
     let waiting = waiting(replica, base)?;
     let history = replica.history(before(replica, base, waiting.as_ref())?, VERSIONS_MAX)?;
     let others = history.iter().chain([base]).any(|version| ClientKey::of(version) != me);
-    let versions = Versions::new(replica, &push.backend.maps, MERGE_TIME);
+    let versions = push.backend.to_merge(replica);
     let (found, encoding) = match found(&versions, base, push.received.content()) {
         Ok(found) => found,
         Err(error) => return error.of_a_content().map(|_| others || put_back),

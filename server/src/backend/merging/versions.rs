@@ -19,7 +19,7 @@ use super::Error;
 use super::maps::Maps;
 
 /// How long a merge may take.
-pub(super) const MERGE_TIME: Duration = Duration::from_secs(300);
+pub(in crate::backend) const MERGE_TIME: Duration = Duration::from_secs(300);
 
 /// Contents of one replica, to be opened and compared within a time.
 pub(in crate::backend) struct Versions<'a> {

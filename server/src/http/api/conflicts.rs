@@ -6,7 +6,7 @@ use sqlrsync_protocol::page::ConflictNumber;
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::answer;
-use super::{Asked, LIMIT_DEFAULT};
+use super::{Asked, Cancel, LIMIT_DEFAULT};
 use crate::backend::{ConflictInfo, ConflictsPage, RowsPage, Settlement};
 use crate::refused::{Refused, Why};
 
@@ -47,8 +47,10 @@ pub(super) async fn conflicts(asked: Asked) -> Result<Response, Refused> {
 )]
 pub(super) async fn conflict(asked: Asked) -> Result<Response, Refused> {
     let number = number(&asked)?;
-    let info = asked.long(move |backend, caller, name| backend.conflict(&caller, name, number)).await?;
-    Ok(answer::json(&info))
+    let cancel = Cancel::default();
+    let flag = cancel.flag();
+    let info = asked.long(move |backend, caller, name| backend.conflict(&caller, name, number, &flag));
+    Ok(answer::json(&info.await?))
 }
 
 /// What is asked for of the rows of a conflict.
@@ -75,9 +77,11 @@ pub(super) async fn rows(asked: Asked) -> Result<Response, Refused> {
     let query: RowsQuery = asked.query()?;
     let which = (query.after.unwrap_or(0), query.limit.unwrap_or(LIMIT_DEFAULT));
     let number = number(&asked)?;
+    let cancel = Cancel::default();
+    let flag = cancel.flag();
     let page =
-        asked.long(move |backend, caller, name| backend.conflict_rows(&caller, name, number, which)).await?;
-    Ok(answer::json(&page))
+        asked.long(move |backend, caller, name| backend.conflict_rows(&caller, name, number, which, &flag));
+    Ok(answer::json(&page.await?))
 }
 
 /// A conflict that was settled.
@@ -108,9 +112,13 @@ pub(super) async fn settle(mut asked: Asked) -> Result<Response, Refused> {
     let number = number(&asked)?;
     let wanted: Settlement = asked.json().await?;
     let address = asked.address;
-    let version = asked
-        .long_with_turn(move |backend, caller, name| backend.settle(&caller, name, number, &wanted, address))
-        .await?;
+    // Until the version is being made: that is not left half done.
+    let cancel = Cancel::default();
+    let flag = cancel.flag();
+    let version = asked.long_with_turn(move |backend, caller, name| {
+        backend.settle(&caller, name, number, &wanted, address, &flag)
+    });
+    let version = version.await?;
     Ok(answer::json(&Settled { conflict: number.get(), version: version.get() }))
 }
 

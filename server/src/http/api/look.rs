@@ -1,8 +1,6 @@
 //! Looking into versions: differences as a stream, and queries.
 
 use std::io::{self, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -18,7 +16,7 @@ use tokio::time::timeout;
 use utoipa::IntoParams;
 
 use super::super::answer;
-use super::{Asked, version};
+use super::{Asked, Cancel, version};
 use crate::backend::{DiffFormat, DiffStat, Difference, QueryAnswer, Question, error_line};
 use crate::refused::Refused;
 
@@ -62,7 +60,7 @@ pub(super) async fn diff(asked: Asked) -> Result<Response, Refused> {
     let query: DiffQuery = asked.query()?;
     let versions = (version(query.from)?, version(query.to)?);
     let cancel = Cancel::default();
-    let flag = cancel.0.clone();
+    let flag = cancel.flag();
     if query.stat.as_deref().is_some_and(|stat| matches!(stat, "" | "1" | "true")) {
         let stat = asked.long(move |backend, caller, name| {
             Ok(backend.open_difference(&caller, name, versions, flag)?.stat()?)
@@ -125,19 +123,9 @@ fn write(difference: &Difference, format: DiffFormat, mut writer: Chunks) {
 pub(super) async fn query(mut asked: Asked) -> Result<Response, Refused> {
     let question: Question = asked.json().await?;
     let cancel = Cancel::default();
-    let flag = cancel.0.clone();
+    let flag = cancel.flag();
     let found = asked.long(move |backend, caller, name| backend.query(&caller, name, &question, flag));
     Ok(answer::json(&found.await?))
-}
-
-/// Says stop when it is dropped: when whoever asked is gone.
-#[derive(Default)]
-struct Cancel(Arc<AtomicBool>);
-
-impl Drop for Cancel {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Hands what is written to the socket, a chunk at a time, and waits where that is slow.

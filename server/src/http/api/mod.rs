@@ -12,6 +12,7 @@ mod rules;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::{Body, HttpBody, to_bytes};
 use axum::extract::{Extension, Query, Request, State};
@@ -144,6 +145,23 @@ impl<'a> Target<'a> {
             }
             Some(Target { name, route, conflict, methods })
         })
+    }
+}
+
+/// Says stop when it is dropped: when whoever asked is gone.
+#[derive(Default)]
+struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Becomes true then.
+    fn flag(&self) -> Arc<AtomicBool> {
+        self.0.clone()
+    }
+}
+
+impl Drop for Cancel {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -1,0 +1,125 @@
+//! Servers without sockets, and what merging does when it is cut, cancelled, or raced.
+
+mod cancelled;
+mod races;
+mod too_long;
+
+use std::sync::Arc;
+
+use sqlrsync_protocol::conversation::{OriginOptions, Quiet, ReplicaOptions, run_origin, run_replica};
+use sqlrsync_protocol::exchange::{Base, Committed};
+use sqlrsync_protocol::key::Kind;
+use sqlrsync_protocol::memory::{Content, MemoryOrigin, wires};
+use sqlrsync_protocol::page::{ConflictNumber, PageSize};
+use sqlrsync_protocol::remote::RemoteName;
+use sqlrsync_repository::{Manifest, Replica, Repository};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use crate::access::Caller;
+use crate::backend::{Activity, Backend, ClientSays};
+use crate::catalog::{ActivityTable, Catalog, ReplicaRecord};
+use crate::new_key::{self, Wish};
+use crate::settings::Settings;
+
+/// A server without sockets; several can share a folder.
+struct Bench {
+    runtime: Runtime,
+    backend: Arc<Backend>,
+    key: sqlrsync_protocol::key::Key,
+}
+
+impl Bench {
+    fn on(folder: &TempDir) -> Bench {
+        Bench::with(folder, |_| ())
+    }
+
+    /// With a backend that is changed before it is used.
+    fn with(folder: &TempDir, change: impl FnOnce(&mut Backend)) -> Bench {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let path = folder.path().join("catalog.db");
+        let catalog = Catalog::open(&path).unwrap();
+        catalog.create_namespace("team").unwrap();
+        let wish =
+            Wish { kind: Kind::AccountAdmin, namespace: "team", replica: None, label: "admin", parent: None };
+        let (_, key) = new_key::create(&catalog, &wish).unwrap();
+        let repository = Repository::local(folder.path(), runtime.handle().clone()).unwrap();
+        let activity = Activity::new(ActivityTable::open(&path).unwrap());
+        let mut backend = Backend::new(catalog, repository, activity, Arc::default(), &Settings::default());
+        change(&mut backend);
+        Bench { runtime, backend: Arc::new(backend), key }
+    }
+
+    fn caller(&self) -> Caller {
+        self.backend.authenticate(Some(&self.key)).unwrap()
+    }
+
+    fn record(&self) -> ReplicaRecord {
+        self.backend.catalog.replica("team", "app.db").unwrap().unwrap()
+    }
+
+    fn replica(&self) -> Replica {
+        self.backend.repository_replica(&self.record()).unwrap()
+    }
+
+    /// Pushes; `base`: what it was made from.
+    fn push(&self, client: &str, content: &Content, base: Option<&Content>) -> Committed {
+        self.try_push(client, content, base).unwrap()
+    }
+
+    fn try_push(&self, client: &str, content: &Content, base: Option<&Content>) -> Result<Committed, String> {
+        let says = ClientSays { client_id: client.to_owned(), ..ClientSays::default() };
+        let plan = self.backend.plan_push(self.caller(), Some(name()), says).unwrap();
+        let wait = std::time::Duration::from_secs(60);
+        let turn = self.runtime.block_on(self.backend.begin_push(&plan, None, wait));
+        let mut pages = self.backend.push_pages(&plan, String::new(), turn);
+        let mut origin = MemoryOrigin::new(content.clone());
+        if let Some(base) = base {
+            origin = origin.with_base(Base { version: None, root: base.root() }, base.clone());
+        }
+        let (mut near, mut far) = wires(64 << 10, 1 << 20);
+        std::thread::scope(|scope| {
+            scope.spawn(|| run_origin(OriginOptions::default(), &mut origin, &mut near, &mut Quiet));
+            let pushed = run_replica(ReplicaOptions::default(), &mut pages, &mut far, &mut Quiet);
+            pushed.map(|done| done.committed).map_err(|error| error.to_string())
+        })
+    }
+
+    /// Opens conflict 1 with two contents of row 1, made from version 1. The latest version is theirs.
+    fn conflict(&self) -> [Content; 2] {
+        let first =
+            with_sql(None, "CREATE TABLE t (id INTEGER PRIMARY KEY, by TEXT); INSERT INTO t VALUES (1, '')");
+        self.push("first", &first, None);
+        let changed = |sql| with_sql(Some(&first), sql);
+        let theirs = changed("UPDATE t SET by = 'a'; INSERT INTO t VALUES (2, 'a')");
+        self.push("a", &theirs, Some(&first));
+        let mine = changed("UPDATE t SET by = 'b'; INSERT INTO t VALUES (3, 'b')");
+        assert_eq!(self.push("b", &mine, Some(&first)).conflict, Some(one()));
+        [theirs, mine]
+    }
+
+    fn latest(&self) -> Manifest {
+        self.replica().latest().unwrap().unwrap()
+    }
+}
+
+fn name() -> RemoteName {
+    "team/app.db".parse().unwrap()
+}
+
+fn one() -> ConflictNumber {
+    ConflictNumber::new(1).unwrap()
+}
+
+fn with_sql(content: Option<&Content>, sql: &str) -> Content {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("made.db");
+    if let Some(content) = content {
+        let bytes: Vec<u8> = content.numbers().flat_map(|number| content.page(number).into_owned()).collect();
+        std::fs::write(&path, bytes).unwrap();
+    }
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.execute_batch(sql).unwrap();
+    drop(connection);
+    Content::from_file(PageSize::from_bytes(4096).unwrap(), &std::fs::read(path).unwrap())
+}
