@@ -46,8 +46,8 @@ use super::touched::{Ranges, Roots, TableRoot, Touched};
 use super::walk::{Marks, Root, Shape, Walk, Way};
 
 const UNKNOWN: &str = "it is not known which pages changed";
-const NO_DATABASE: &str = "one of the two is empty or no database";
-const OTHER_MEANING: &str = "page size, text encoding or file format are not the same";
+pub(super) const NO_DATABASE: &str = "one of the two is empty or no database";
+pub(super) const OTHER_MEANING: &str = "page size, text encoding or file format are not the same";
 const MOVED: &str = "a table was rebuilt at another place: all its rows are read";
 pub(super) const NO_MAP: &str = "the map of the pages did not fit and was made anew";
 pub(super) const NO_SOUND_MAP: &str = "pages that changed were in no table: every page was read";

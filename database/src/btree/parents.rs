@@ -94,7 +94,7 @@ impl ParentMap {
         let mut page = Vec::new();
         for number in ask.iter().filter(|&number| layout.is_data(number)) {
             to.read(number, &mut page)?;
-            names(number, &page, layout, |child| self.set(child, number));
+            self.learn(number, &page, layout);
         }
         self.resize(layout.page_count);
         Ok(())
@@ -108,13 +108,17 @@ impl ParentMap {
         for number in 1..=pages.layout.page_count {
             if pages.layout.is_data(number) && !free.contains(number) {
                 pages.read(number, &mut page)?;
-                names(number, &page, pages.layout, |child| map.set(child, number));
+                map.learn(number, &page, pages.layout);
             }
         }
         map.resize(pages.layout.page_count);
         Ok(map)
     }
 
+    /// Notes where a page leads to, which is in use.
+    pub(crate) fn learn(&mut self, number: u32, page: &[u8], layout: Layout) {
+        names(number, page, layout, |child| self.set(child, number));
+    }
     /// The page that leads to `page`; 0: unknown.
     pub(crate) fn get(&mut self, page: u32) -> u32 {
         let (chunk, at) = place(page);

@@ -1,6 +1,8 @@
 //! A live file as a content: what one read transaction sees.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sqlrsync_protocol::canonical::{HeaderFields, make_canonical};
 use sqlrsync_protocol::content::{Content, ContentError};
@@ -10,15 +12,31 @@ use crate::error::Error;
 use crate::pages::PageReader;
 use crate::snapshot::Snapshot;
 
-/// A live database file, as it was when this was made, while others write to it.
+/// How much is read at once where pages are read in a row, in bytes.
+const READ_AHEAD_LEN: usize = 256 << 10;
+
+/// A live database file, as it was when this was opened, while others write to it.
 ///
-/// It holds a read transaction for as long as it is there: in WAL mode a checkpoint cannot go past it and the
-/// WAL grows, in rollback mode nobody can commit. So it is for as long as a comparison takes.
+/// It holds a read transaction for as long as it or a clone is there: in WAL mode a checkpoint cannot go past it
+/// and the WAL grows, in rollback mode nobody can commit. So it is for as long as a comparison takes. All clones
+/// see the same.
+#[derive(Clone)]
 pub struct LiveContent {
-    reader: PageReader<Snapshot>,
+    reader: Arc<Mutex<PageReader<Snapshot>>>,
     geometry: Geometry,
     fields: HeaderFields,
-    page: Vec<u8>,
+    ahead: Ahead,
+    stop: Option<Arc<AtomicBool>>,
+}
+
+/// Pages in a row that have been read.
+#[derive(Clone, Default)]
+struct Ahead {
+    /// The index of the first.
+    first: u32,
+    /// How many they are.
+    count: u32,
+    data: Vec<u8>,
 }
 
 impl LiveContent {
@@ -29,7 +47,30 @@ impl LiveContent {
     pub fn open(path: &Path) -> Result<LiveContent, Error> {
         let snapshot = Snapshot::open(path)?;
         let (geometry, fields) = (snapshot.geometry(), snapshot.fields());
-        Ok(LiveContent { reader: PageReader::new(snapshot)?, geometry, fields, page: Vec::new() })
+        let reader = Arc::new(Mutex::new(PageReader::new(snapshot)?));
+        Ok(LiveContent { reader, geometry, fields, ahead: Ahead::default(), stop: None })
+    }
+
+    /// Reading fails as soon as this becomes true.
+    #[must_use]
+    pub fn stopped_by(self, stop: Arc<AtomicBool>) -> LiveContent {
+        LiveContent { stop: Some(stop), ..self }
+    }
+
+    /// Reads the page into what was read ahead: alone, or with those behind it where it follows what was read last.
+    fn fill(&mut self, index: u32) -> Result<(), Error> {
+        if self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            return Err(Error::Stopped);
+        }
+        let follows = index == self.ahead.first.saturating_add(self.ahead.count);
+        let most = if follows { (READ_AHEAD_LEN / self.geometry.page_size.bytes()).max(1) as u32 } else { 1 };
+        let end = index.saturating_add(most).min(self.geometry.page_count.get());
+        let numbers: Vec<PageNumber> = (index..end).filter_map(PageNumber::from_index).collect();
+        self.ahead.count = 0;
+        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        reader.read(&numbers, &mut self.ahead.data)?;
+        (self.ahead.first, self.ahead.count) = (index, numbers.len() as u32);
+        Ok(())
     }
 }
 
@@ -43,9 +84,13 @@ impl Content for LiveContent {
     }
 
     fn read(&mut self, page: PageNumber, into: &mut [u8]) -> Result<(), ContentError> {
-        let boxed = |error: Error| Box::new(error) as ContentError;
-        self.reader.read(&[page], &mut self.page).map_err(boxed)?;
-        into.copy_from_slice(&self.page);
+        let index = page.index();
+        let has = |ahead: &Ahead| index.checked_sub(ahead.first).filter(|at| *at < ahead.count);
+        if has(&self.ahead).is_none() {
+            self.fill(index).map_err(|error| Box::new(error) as ContentError)?;
+        }
+        let at = index.saturating_sub(self.ahead.first) as usize * into.len();
+        into.copy_from_slice(&self.ahead.data[at..at + into.len()]);
         if page == PageNumber::FIRST {
             make_canonical(into);
         }

@@ -1,6 +1,7 @@
 //! Versions as databases: contents in memory, opened and written to.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use rusqlite::Connection;
 use sqlrsync_protocol::canonical::make_canonical;
@@ -173,6 +174,46 @@ fn a_live_file_is_a_content_as_one_transaction_sees_it() {
     assert_eq!(number(db.connection(), "SELECT count(*) FROM t"), 2001);
     assert_eq!(number(&writer, "SELECT count(*) FROM t"), 0);
     assert_eq!(text(db.connection(), "PRAGMA integrity_check"), "ok");
+}
+
+#[test]
+fn pages_of_a_live_file_are_the_same_in_a_row_and_at_random_and_in_clones() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("live.db");
+    let writer = Connection::open(&path).unwrap();
+    writer.execute_batch(&format!("PRAGMA journal_mode = WAL; {ROWS}")).unwrap();
+    let mut live = LiveContent::open(&path).unwrap();
+    let mut other = live.clone();
+    writer.execute("UPDATE t SET data = NULL", []).unwrap();
+    let geometry = Content::geometry(&live);
+    let count = geometry.page_count.get();
+    let read = |content: &mut LiveContent, index: u32| {
+        let mut page = vec![0; geometry.page_size.bytes()];
+        content.read(PageNumber::from_index(index).unwrap(), &mut page).unwrap();
+        page
+    };
+    let in_a_row: Vec<_> = (0..count).map(|index| read(&mut live, index)).collect();
+    assert!(count > 100, "more than is read at once");
+    for step in [1, 7, 31] {
+        let indexes = (0..count).map(|index| index * step % count).filter(|index| index % 3 != 1);
+        for index in indexes.chain([count - 1, 0, 1, count - 1]) {
+            assert!(read(&mut other, index) == in_a_row[index as usize], "{index}");
+        }
+    }
+}
+
+#[test]
+fn a_live_file_is_read_no_further_when_somebody_says_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("live.db");
+    Connection::open(&path).unwrap().execute_batch(ROWS).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut live = LiveContent::open(&path).unwrap().stopped_by(Arc::clone(&stop));
+    let mut page = vec![0; Content::geometry(&live).page_size.bytes()];
+    live.read(PageNumber::FIRST, &mut page).unwrap();
+    stop.store(true, Ordering::Relaxed);
+    let last = PageNumber::new(Content::geometry(&live).page_count.get()).unwrap();
+    assert_eq!(live.read(last, &mut page).unwrap_err().to_string(), "stopped");
 }
 
 #[test]

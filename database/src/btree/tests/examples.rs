@@ -3,7 +3,7 @@
 use super::support::{Image, change, changed, database, execute, find, roots};
 use crate::btree::layout::Layout;
 use crate::btree::page::Page;
-use crate::btree::{ParentMap, Ranges, Touched};
+use crate::btree::{ParentMap, Ranges, Touched, touched_of_unknown};
 
 /// How many rowids the ranges of a table span.
 fn span(found: &Touched, table: &str) -> u64 {
@@ -32,6 +32,29 @@ fn one_row_of_a_hundred_thousand_is_found_with_a_page_a_level() {
     assert!(span(&two.found, "t") < 400, "{:?}", two.found);
     assert_eq!(two.found.read_more, None);
     assert!(two.old.reads <= 20 && two.new.reads <= 20, "{} {}", two.old.reads, two.new.reads);
+}
+
+#[test]
+fn where_nobody_knows_which_pages_changed_each_is_read_once() {
+    let connection = database(1024);
+    execute(
+        &connection,
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, name TEXT);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+         INSERT INTO t SELECT i, 'name ' || i FROM n;",
+    );
+    let (mut old, roots_old) = (Image::of(&connection), roots(&connection));
+    execute(&connection, "UPDATE t SET name = 'another' WHERE id = 12345");
+    let (mut new, roots_new) = (Image::of(&connection), roots(&connection));
+    let found = touched_of_unknown(&mut old, &mut new, (&roots_old, &roots_new)).unwrap();
+    assert!((1..300).contains(&span(&found, "t")) && found.read_more.is_none(), "{found:?}");
+    for image in [&old, &new] {
+        let pages = image.geometry.page_count.get() as usize;
+        assert!((pages..pages + 20).contains(&image.reads), "{} of {pages}", image.reads);
+    }
+    let mut same = old.clone();
+    let none = touched_of_unknown(&mut old, &mut same, (&roots_old, &roots_old)).unwrap();
+    assert_eq!(none, Touched::default());
 }
 
 #[test]

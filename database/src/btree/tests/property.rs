@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::random::{Random, Subject};
 use super::support::{Image, Two, changed, find, look, roots};
 use crate::btree::find::{NO_MAP, NO_SOUND_MAP};
-use crate::btree::{ParentMap, Roots, Touched};
+use crate::btree::{ParentMap, Ranges, Roots, Touched, touched_of_unknown};
 use crate::rows::{Change, Go, RowChange, diff};
 
 /// So many seeds in an ordinary run. `SQLRSYNC_SEEDS` asks for more.
@@ -32,6 +32,16 @@ fn found(old: &Version, new: &Version, parents: ParentMap, seed: u64, what: &str
     find(old.image.clone(), new.image.clone(), (&old.roots, &new.roots), parents, &context)
 }
 
+/// Keys are found in no particular order.
+fn in_order(mut found: Touched) -> Touched {
+    for ranges in found.tables.values_mut() {
+        if let Ranges::Keys(keys) = ranges {
+            keys.sort_by_key(|key| format!("{key:?}"));
+        }
+    }
+    found
+}
+
 /// The map was that of the old content: the walk along it came to every page that changed.
 fn assert_map_fits(two: &Two, map: &str, seed: u64) {
     let read_more = two.found.read_more;
@@ -50,6 +60,9 @@ fn every_row_that_differs_is_found_along_the_map_of_the_old_content() {
         let parents = ParentMap::build(&mut old.image.clone()).unwrap();
         let two = found(&old, &new, parents, seed, "its own map");
         assert_map_fits(&two, "its own", seed);
+        let (mut first, mut second) = (old.image.clone(), new.image.clone());
+        let unknown = touched_of_unknown(&mut first, &mut second, (&old.roots, &new.roots)).unwrap();
+        assert_eq!(in_order(unknown), in_order(two.found.clone()), "seed {seed}: nobody knew what changed");
         // What came out is the map of the new content: it leads back as well.
         let back = found(&new, &old, two.parents, seed, "back along the map that came out");
         assert_map_fits(&back, "back", seed);
