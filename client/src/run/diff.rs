@@ -42,10 +42,10 @@ pub fn show(run: &Run, plan: &Diff) -> Result<(), Error> {
             let (from, to) = numbers(&mut rest, remote, *from, *to)?;
             versions(run, &mut rest, remote, (from, to), &plan.form)
         }
-        DiffSides::Files { from, to } => local::files(run, &from.path, &to.path, &plan.form),
+        DiffSides::Files { from, to } => local::files(run, &from.path, &to.path, &plan.form).map(drop),
         DiffSides::FileAndVersion { local, remote, version, access, file_first } => {
             run.warn_of_plain_text(access);
-            local::file_and_version(run, local, (remote, *version), access, *file_first, &plan.form)
+            local::file_and_version(run, local, (remote, *version), access, *file_first, &plan.form).map(drop)
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Comparing files here, and a file here with a version from a server.
 //!
 //! - Both sides are read through one read transaction each, and nothing is written to either.
+//! - Which rows may differ is told by the pages that do: both sides are read once, page by page, and only rows of
+//!   pages that differ are looked at with SQL.
 //! - A version is pulled into a temporary copy beside the state, which begins as a copy of the file here: what
 //!   both have in common does not travel. It is deleted afterwards.
 
@@ -11,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use sqlrsync_database::btree::Touched;
+use sqlrsync_database::btree::{Roots, Touched, touched_of_unknown};
 use sqlrsync_database::rows::{
     self, Change, Changeset, Encoding, Go, JsonLines, Key, LeftOut, RowChange, Schema, SchemaChange,
     SqlScript, Summary, Table, Value,
@@ -19,9 +21,10 @@ use sqlrsync_database::rows::{
 use sqlrsync_database::version::{Limits, LiveContent, VersionDatabase};
 use sqlrsync_database::{FileReplica, FileReplicaOptions, Overwrite};
 use sqlrsync_protocol::canonical::HeaderFields;
-use sqlrsync_protocol::content::Content;
+use sqlrsync_protocol::content::{Content, ContentError};
 use sqlrsync_protocol::page::PageNumber;
 use sqlrsync_protocol::remote::{RemoteName, VersionSelector};
+use tokio::task::JoinHandle;
 
 use super::printer::Printer;
 use super::{ForTerminal, into_file, quietly};
@@ -39,23 +42,44 @@ const COPY_PREFIX: &str = "diff-";
 /// How old one is when nobody can be at work in it any more.
 const COPY_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-pub fn files(run: &Run, from: &Path, to: &Path, form: &DiffForm) -> Result<(), Error> {
-    let (from, to) = (LiveContent::open(from)?, LiveContent::open(to)?);
-    compare(run, Box::new(from), Box::new(to), form)
+/// Compares two files. Says whether they differ.
+pub fn files(run: &Run, from: &Path, to: &Path, form: &DiffForm) -> Result<bool, Error> {
+    let stop = Stop::with(run);
+    let compared = || compare(run, stop.content(from)?, stop.content(to)?, form, &stop);
+    stop.or_cancelled(run, compared())
 }
 
+/// Compares a file with a version of a replica. Says whether they differ.
 pub fn file_and_version(
+    run: &Run,
+    local: &LocalFile,
+    version: (&RemoteName, VersionSelector),
+    access: &Access,
+    file_first: bool,
+    form: &DiffForm,
+) -> Result<bool, Error> {
+    let stop = Stop::with(run);
+    let compared = || {
+        let mut here = stop.content(&local.path)?;
+        let folder = copies_folder(run)?;
+        let copy = folder.path().join("version.db");
+        write_out(&mut here, &copy)?;
+        pull_over(run, local, version, access, &copy)?;
+        let there = stop.content(&copy)?;
+        let (from, to) = if file_first { (here, there) } else { (there, here) };
+        compare(run, from, to, form, &stop)
+    };
+    stop.or_cancelled(run, compared())
+}
+
+/// Makes of a copy of the file here what the version is.
+fn pull_over(
     run: &Run,
     local: &LocalFile,
     (remote, version): (&RemoteName, VersionSelector),
     access: &Access,
-    file_first: bool,
-    form: &DiffForm,
+    copy: &Path,
 ) -> Result<(), Error> {
-    let mut here = LiveContent::open(&local.path)?;
-    let folder = copies_folder(run)?;
-    let copy = folder.path().join("version.db");
-    write_out(&mut here, &copy)?;
     let state = State::open(run.folders.state(), &local.path, &state_name(&access.server, Some(remote)));
     let options = FileReplicaOptions {
         base: state.base(),
@@ -67,23 +91,54 @@ pub fn file_and_version(
         remote: remote.clone(),
         version,
         replica_id: None,
-        local: LocalFile { typed: local.typed.clone(), path: copy.clone() },
+        local: LocalFile { typed: local.typed.clone(), path: copy.to_owned() },
         access: access.clone(),
         request_keys: false,
         dry: false,
         force: true,
     };
-    let pulled = pull::transfer(run, &mut plan, FileReplica::open(&copy, options)?)?.outcome;
+    let pulled = pull::transfer(run, &mut plan, FileReplica::open(copy, options)?)?.outcome;
     if !run.output.quiet {
         let version = pulled.version.map(|version| format!("version {version} of ")).unwrap_or_default();
         let (pages, bytes) = (pulled.pages_received, bytes_text(pulled.bytes_received));
         let plural = if pages == 1 { "" } else { "s" };
         eprintln!("compared with {version}{remote}: {pages} page{plural}, {bytes} received");
     }
-    let there = LiveContent::open(&copy)?;
-    let (from, to): (Box<dyn Content>, Box<dyn Content>) =
-        if file_first { (Box::new(here), Box::new(there)) } else { (Box::new(there), Box::new(here)) };
-    compare(run, from, to, form)
+    Ok(())
+}
+
+/// Becomes true when the run is cancelled.
+struct Stop {
+    flag: Arc<AtomicBool>,
+    watch: JoinHandle<()>,
+}
+
+impl Stop {
+    fn with(run: &Run) -> Stop {
+        let flag = Arc::new(AtomicBool::new(false));
+        let (told, stop) = (run.cancel.clone(), Arc::clone(&flag));
+        let watch = run.runtime.spawn(async move {
+            told.cancelled().await;
+            stop.store(true, Ordering::SeqCst);
+        });
+        Stop { flag, watch }
+    }
+
+    /// Opens a file, which is read until the run is cancelled.
+    fn content(&self, path: &Path) -> Result<LiveContent, Error> {
+        Ok(LiveContent::open(path)?.stopped_by(Arc::clone(&self.flag)))
+    }
+
+    /// What came of it: where the run was cancelled, what failed did so for that.
+    fn or_cancelled<T>(&self, run: &Run, ended: Result<T, Error>) -> Result<T, Error> {
+        if run.cancel.is_cancelled() { Err(Error::Cancelled) } else { ended }
+    }
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
 }
 
 /// A folder of its own, deleted when it is dropped. Those that a killed run has left behind go as well.
@@ -117,7 +172,7 @@ fn write_out(content: &mut LiveContent, path: &Path) -> Result<(), Error> {
     let mut out = BufWriter::with_capacity(1 << 20, file);
     for number in 1..=geometry.page_count.get() {
         let Some(number) = PageNumber::new(number) else { break };
-        content.read(number, &mut page).map_err(|error| Error::Unreadable { why: error.to_string() })?;
+        content.read(number, &mut page).map_err(unreadable)?;
         if number == PageNumber::FIRST {
             HeaderFields::from_bytes(fields).put(&mut page);
         }
@@ -126,35 +181,49 @@ fn write_out(content: &mut LiveContent, path: &Path) -> Result<(), Error> {
     out.flush().map_err(Error::file("write", path))
 }
 
-/// Compares two contents row by row.
-fn compare(run: &Run, from: Box<dyn Content>, to: Box<dyn Content>, form: &DiffForm) -> Result<(), Error> {
-    let cancel = Arc::new(AtomicBool::new(false));
-    let (told, stop) = (run.cancel.clone(), Arc::clone(&cancel));
-    let watch = run.runtime.spawn(async move {
-        told.cancelled().await;
-        stop.store(true, Ordering::SeqCst);
-    });
-    let limits = Limits { temp_dir: Some(run.temp_folder()?), cancel: Some(cancel), ..Limits::default() };
-    let (from, to) = (VersionDatabase::open(from, limits.clone())?, VersionDatabase::open(to, limits)?);
-    let compared = print(run, &from, &to, form);
-    watch.abort();
-    match compared {
-        _ if run.cancel.is_cancelled() => Err(Error::Cancelled),
-        Err(Error::Rows(rows::Error::Write(error))) => quietly(Err(Error::Output(error))),
-        compared => quietly(compared),
+/// Compares two files row by row.
+fn compare(
+    run: &Run,
+    mut from: LiveContent,
+    mut to: LiveContent,
+    form: &DiffForm,
+    stop: &Stop,
+) -> Result<bool, Error> {
+    let temp_dir = Some(run.temp_folder()?);
+    let limits = Limits { temp_dir, cancel: Some(Arc::clone(&stop.flag)), ..Limits::default() };
+    let open = |content: &LiveContent| VersionDatabase::open(Box::new(content.clone()), limits.clone());
+    let databases = (open(&from)?, open(&to)?);
+    let schemas = (Schema::read(databases.0.connection())?, Schema::read(databases.1.connection())?);
+    let touched = touched_of_unknown(&mut from, &mut to, (&roots(&schemas.0), &roots(&schemas.1)));
+    let touched = touched.map_err(unreadable)?;
+    if let Some(why) = touched.read_more {
+        tracing::debug!("more rows are read than those of pages that differ: {why}");
     }
+    let mut sides = Sides { run, databases, schemas: &schemas, touched, differs: false };
+    match print(&mut sides, form) {
+        Err(Error::Rows(rows::Error::Write(error))) => quietly(Err(Error::Output(error))),
+        printed => quietly(printed),
+    }?;
+    Ok(sides.differs)
 }
 
-fn print(run: &Run, from: &VersionDatabase, to: &VersionDatabase, form: &DiffForm) -> Result<(), Error> {
-    let schemas = (Schema::read(from.connection())?, Schema::read(to.connection())?);
-    let sides = Sides { from, to, schemas: &schemas };
+fn roots(schema: &Schema) -> Roots {
+    Roots { tables: schema.table_roots(), indexes: schema.index_roots() }
+}
+
+fn unreadable(error: ContentError) -> Error {
+    Error::Unreadable { why: error.to_string() }
+}
+
+fn print(sides: &mut Sides<'_>, form: &DiffForm) -> Result<(), Error> {
+    let schemas = sides.schemas;
     match form {
-        DiffForm::Rows if run.output.json => {
+        DiffForm::Rows if sides.run.output.json => {
             let mut lines = JsonLines::new(BufWriter::new(io::stdout().lock()));
-            sides.each(run, |change| lines.change(change))?;
+            sides.each(|change| lines.change(change))?;
             lines.into_inner().flush().map_err(Error::Output)
         }
-        DiffForm::Rows | DiffForm::Stat => shown(run, &sides, form),
+        DiffForm::Rows | DiffForm::Stat => shown(sides, form),
         DiffForm::Sql => {
             let stdout = io::stdout();
             let out: Box<dyn Write> = match stdout.is_terminal() {
@@ -162,23 +231,23 @@ fn print(run: &Run, from: &VersionDatabase, to: &VersionDatabase, form: &DiffFor
                 false => Box::new(BufWriter::new(stdout.lock())),
             };
             let mut script = SqlScript::new(out, &schemas.0, &schemas.1)?;
-            sides.each(run, |change| script.change(change))?;
+            sides.each(|change| script.change(change))?;
             let (mut out, left_out) = script.finish()?;
-            warn_of(run, &left_out);
+            sides.warn_of(&left_out);
             out.flush().map_err(Error::Output)
         }
         DiffForm::Changeset(file) => into_file(file, |out| {
             let mut changeset = Changeset::new(out, &schemas.0, &schemas.1);
-            sides.each(run, |change| changeset.change(change))?;
-            warn_of(run, &changeset.finish().1);
+            sides.each(|change| changeset.change(change))?;
+            sides.warn_of(&changeset.finish().1);
             Ok(())
         }),
     }
 }
 
 /// For people, and numbers.
-fn shown(run: &Run, sides: &Sides<'_>, form: &DiffForm) -> Result<(), Error> {
-    let mut printer = Printer::new(run.output.json, form, BufWriter::new(io::stdout().lock()));
+fn shown(sides: &mut Sides<'_>, form: &DiffForm) -> Result<(), Error> {
+    let mut printer = Printer::new(sides.run.output.json, form, BufWriter::new(io::stdout().lock()));
     let mut failed = None;
     let summary = sides.each_until(&mut |change: Change| {
         let goes_on = match change {
@@ -202,43 +271,48 @@ fn shown(run: &Run, sides: &Sides<'_>, form: &DiffForm) -> Result<(), Error> {
     if summary.stopped {
         return Ok(());
     }
-    warn_of(run, &summary.left_out);
+    sides.warn_of(&summary.left_out);
     printer.end()
 }
 
 /// Two databases that nobody writes.
 struct Sides<'a> {
-    from: &'a VersionDatabase,
-    to: &'a VersionDatabase,
+    run: &'a Run,
+    databases: (VersionDatabase, VersionDatabase),
     schemas: &'a (Schema, Schema),
+    touched: Touched,
+    /// Whether something was found that is not the same.
+    differs: bool,
 }
 
 impl Sides<'_> {
     /// Goes through all differences.
-    fn each(
-        &self,
-        run: &Run,
-        mut change: impl FnMut(&Change) -> Result<(), rows::Error>,
-    ) -> Result<(), Error> {
+    fn each(&mut self, mut change: impl FnMut(&Change) -> Result<(), rows::Error>) -> Result<(), Error> {
         let summary = self.each_until(&mut |one| change(&one).map(|()| Go::On))?;
-        warn_of(run, &summary.left_out);
+        self.warn_of(&summary.left_out);
         Ok(())
     }
 
     fn each_until(
-        &self,
+        &mut self,
         sink: &mut dyn FnMut(Change) -> Result<Go, rows::Error>,
     ) -> Result<Summary, rows::Error> {
-        let touched = Touched::everything("the two are compared row by row");
-        let schemas = (&self.schemas.0, &self.schemas.1);
-        rows::diff_of(self.from.connection(), self.to.connection(), schemas, &touched, sink)
+        let Sides { databases: (from, to), schemas, touched, differs, .. } = self;
+        let mut sink = |change: Change| {
+            *differs |= !matches!(&change, Change::Row(row) if row.table.is_search_index());
+            sink(change)
+        };
+        let schemas = (&schemas.0, &schemas.1);
+        let summary = rows::diff_of(from.connection(), to.connection(), schemas, touched, &mut sink)?;
+        *differs |= !summary.left_out.is_empty();
+        Ok(summary)
     }
-}
 
-/// Says what differs, or may, that is not among what was printed.
-fn warn_of(run: &Run, left_out: &[LeftOut]) {
-    for LeftOut { table, why } in left_out {
-        run.warn(&format!("{table}: {why}"));
+    /// Says what differs, or may, that is not among what was printed.
+    fn warn_of(&self, left_out: &[LeftOut]) {
+        for LeftOut { table, why } in left_out {
+            self.run.warn(&format!("{table}: {why}"));
+        }
     }
 }
 
