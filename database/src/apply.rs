@@ -8,9 +8,9 @@
 //!   does a statement of several rows, or a savepoint: as they end SQLite takes the page count from the
 //!   header that has just arrived, and finds nothing to cut off.
 //! - Page 1 keeps the replica's journal mode and change counter, which are about this file and not its
-//!   content. Its schema cookie moves on by one: whoever has the file open must read the schema again,
-//!   or his cached statements write into the wrong table. `PRAGMA schema_version` sets it at the very
-//!   end; a changed cookie on page 1 would have the truncation compiled anew, against a schema of which
+//!   content. Its schema cookie moves on: whoever has the file open must read the schema again,
+//!   or his cached statements write into the wrong table. It moves by [`COOKIE_STEP`], so that a backup of
+//!   before is known for one. `PRAGMA schema_version` sets it at the very end; a changed cookie on page 1 would have the truncation compiled anew, against a schema of which
 //!   half is of before and half has just arrived.
 //! - A file in auto-vacuum mode would have its pages moved about as the transaction commits: it is
 //!   switched to incremental for the transaction.
@@ -38,6 +38,12 @@ use crate::snapshot::{InTransaction, connect, look, settled_fingerprint, wal_of}
 /// SQLite's page cache for an apply. What fits is written at the commit alone; more would have to be
 /// written in between, for which readers must be kept out from the beginning (rollback mode).
 const APPLY_CACHE_LEN: u64 = 16 << 20;
+
+/// How far an apply moves the schema cookie on. Whoever writes to a database counts its change counter up with
+/// each commit, and the cookie only with each change of the schema: so a backup from before the apply, copied
+/// over the file and written to, soon has the counter that the file had and not its cookie
+/// ([`HeaderFields::is_before`]). Four million applies go once around.
+const COOKIE_STEP: u32 = 1024;
 
 /// What the pages that arrived are a difference to.
 pub(crate) enum Held<'h> {
@@ -165,7 +171,7 @@ fn write_pages(
     if before > geometry.page_count.get() {
         insert.execute(params![i64::from(geometry.page_count.get()) + 1, Null]).map_err(sqlite)?;
     }
-    let cookie = fields.schema_cookie().wrapping_add(1).cast_signed();
+    let cookie = fields.schema_cookie().wrapping_add(COOKIE_STEP).cast_signed();
     connection.pragma_update(None, "schema_version", cookie).map_err(sqlite)
 }
 

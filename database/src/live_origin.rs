@@ -14,7 +14,6 @@ use std::sync::mpsc::channel;
 
 use roaring::RoaringBitmap;
 use sqlrsync_protocol::block::Block;
-use sqlrsync_protocol::canonical::HeaderFields;
 use sqlrsync_protocol::exchange::{Base, Committed, Form, OriginPages, Proof, PushId, Since, Wanted};
 use sqlrsync_protocol::hash::{PageHash, Root};
 use sqlrsync_protocol::page::{Geometry, PageNumber};
@@ -396,14 +395,6 @@ impl LiveOrigin {
     }
 }
 
-/// Whether a file with these fields is older than what had the others. The change counter of a file never goes
-/// back: every commit with a rollback journal counts on, in WAL mode every one that writes page 1 writes at
-/// least what was there, and `VACUUM`, a restore through SQLite and our own writing count on as well. (It
-/// starts again after four billion, which looks like going back, and costs at worst a conflict.)
-fn is_before(now: HeaderFields, then: HeaderFields) -> bool {
-    now.change_counter() < then.change_counter()
-}
-
 /// What is read, and what it is compared with: the picked pages, where they are known and few.
 fn pick(picked: Option<RoaringBitmap>, tree: Option<&PageHashes>, geometry: Geometry) -> (Pages, Compare) {
     let tree = tree.map(PageHashes::reader);
@@ -429,7 +420,7 @@ impl OriginPages for LiveOrigin {
             Some(kept) if self.kept_is_current()? => kept.geometry(),
             kept => {
                 let snapshot = Snapshot::open(&self.path)?;
-                self.put_back = kept.as_ref().is_some_and(|kept| is_before(snapshot.fields(), kept.fields()));
+                self.put_back = kept.as_ref().is_some_and(|kept| snapshot.fields().is_before(kept.fields()));
                 snapshot.geometry()
             }
         };

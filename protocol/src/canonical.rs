@@ -70,6 +70,19 @@ impl HeaderFields {
     pub const fn schema_cookie(self) -> u32 {
         u32::from_be_bytes([self.0[6], self.0[7], self.0[8], self.0[9]])
     }
+
+    /// Whether a file with these fields is older than one of the same history with those, as a backup is that
+    /// was copied over it.
+    ///
+    /// Neither number of a file ever goes back. The change counter goes on with every commit with a rollback
+    /// journal, and in WAL mode with every one that writes page 1; the schema cookie with every change of the
+    /// schema and, in large steps, with every pull, so that a backup of before the pull stays older than it
+    /// however often it is written to. Both start again after four billion: the counter then looks like going
+    /// back, which costs a conflict at worst, and the cookie is compared the short way round.
+    pub const fn is_before(self, then: HeaderFields) -> bool {
+        let cookie = self.schema_cookie().wrapping_sub(then.schema_cookie()).cast_signed();
+        self.change_counter() < then.change_counter() || cookie < 0
+    }
 }
 
 /// Turns a page 1 into its canonical form and returns what was taken out.
@@ -101,6 +114,21 @@ pub fn empty_database(size: PageSize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn older_is_what_has_a_lower_counter_or_cookie() {
+        let fields = |counter: u32, cookie: u32| {
+            let mut page = [0; 100];
+            page[24..28].copy_from_slice(&counter.to_be_bytes());
+            page[40..44].copy_from_slice(&cookie.to_be_bytes());
+            HeaderFields::of(&page)
+        };
+        let then = fields(7, 1030);
+        for (now, older) in [((7, 1030), false), ((8, 1031), false), ((6, 1030), true), ((90, 1029), true)] {
+            assert_eq!(fields(now.0, now.1).is_before(then), older, "{now:?}");
+        }
+        assert!(!fields(7, 5).is_before(fields(7, u32::MAX - 5)), "the cookie went once around");
+    }
 
     #[test]
     fn canonical_and_back() {

@@ -264,6 +264,36 @@ fn with_our_client_copies_old_versions_and_backups_take_no_row_away() {
 }
 
 #[test]
+fn with_our_client_a_backup_copied_over_the_file_takes_no_row_away_however_often_it_is_written_to() {
+    for mode in ["delete", "wal"] {
+        for commits in 0..4 {
+            let team = Team::of(2);
+            let [a, b] = [&team.machines[0], &team.machines[1]];
+            sample::text(&a.path(FILE), &format!("PRAGMA journal_mode = {mode}"));
+            let mut ledger = Ledger::default();
+            ledger.assert_kept(&team.server, "the start");
+            let backup = a.path("backup.db");
+            std::fs::copy(a.path(FILE), &backup).unwrap();
+            insert(&b.path(FILE), "of b");
+            team::push(b, "pushed");
+            ledger.pushed(&team.server, "of b", true);
+            pull(a);
+            std::fs::copy(&backup, a.path(FILE)).unwrap();
+            for commit in 0..commits {
+                insert(&a.path(FILE), &format!("after the backup {commit}"));
+            }
+            let (code, said) = try_push(a, &[]);
+            assert!([0, 3].contains(&code), "{said}");
+            let rows: Vec<String> = (0..commits).map(|commit| format!("after the backup {commit}")).collect();
+            for row in rows {
+                ledger.pushed(&team.server, &row, code == 0);
+            }
+            ledger.assert_kept(&team.server, "the backup");
+        }
+    }
+}
+
+#[test]
 fn a_client_that_lost_its_state_takes_no_row_away() {
     let team = Team::of(2);
     let [a, b] = [&team.machines[0], &team.machines[1]];

@@ -484,3 +484,26 @@ fn a_file_that_was_put_back_is_not_made_from_what_was_agreed_on() {
     std::fs::copy(&backup, &path).unwrap();
     assert_eq!(says(&of), (false, false));
 }
+
+#[test]
+fn a_backup_of_before_a_pull_stays_known_for_one_however_often_it_is_written_to() {
+    for mode in ["DELETE", "WAL"] {
+        let bench = Bench::new();
+        let (path, copy, backup) = (bench.path("a.db"), bench.path("b.db"), bench.path("backup.db"));
+        let (mut of, mut at) = (bench.memory("of"), bench.memory("at"));
+        drop(create(&path, &format!("PRAGMA journal_mode = {mode}"), 20));
+        bench.sync(&path, &copy, 3, &mut of, &mut at);
+        std::fs::copy(&path, &backup).unwrap();
+        insert(&Connection::open(&copy).unwrap(), 1);
+        bench.sync(&copy, &path, 3, &mut at, &mut of);
+        std::fs::copy(&backup, &path).unwrap();
+        for commit in 0..5 {
+            let writer = Connection::open(&path).unwrap();
+            insert(&writer, 1);
+            writer.execute_batch(&format!("CREATE TABLE made_{commit}(a)")).unwrap();
+            drop(writer);
+            let base = bench.origin(&path, &of).unwrap().base().unwrap();
+            assert_eq!(base, None, "{mode}: after {commit} more commits");
+        }
+    }
+}
