@@ -13,7 +13,7 @@ use crate::rows::{Key, Row, Table, Value, quoted};
 
 use super::constraints::{self, Violations};
 use super::lookup::{Statements, by_key, key_columns, key_from, name_of, no_rowid};
-use super::store::{MINE, Store, THEIRS, image, key};
+use super::store::{MINE, Store, THEIRS, key};
 use super::{Context, Error, Side, Summary};
 
 /// Rows that stop one row from being inserted, at most: each has an index of its own for it.
@@ -85,8 +85,8 @@ fn step(on: Side, store: &Store, id: i64) -> Result<Step, Error> {
         table: store.table(row.get(0).map_err(Error::store)?)?.clone(),
         key: key(row, 1)?,
         in_base: row.get(2).map_err(Error::store)?,
-        is: image(row, 3)?,
-        shall: image(row, 4)?,
+        is: store.image(row, 3)?,
+        shall: store.image(row, 4)?,
     })
 }
 
@@ -116,7 +116,7 @@ pub(super) fn apply(
         &format!("{STAYS} AND (NOT ({there}) OR id IN (SELECT id FROM later))"),
         |step| {
             summary.inserted += u64::from(step.is.is_none());
-            summary.moved += u64::from(writer.insert(&step)?);
+            summary.moved += u64::from(writer.insert(step)?);
             Ok(())
         },
     )?;
@@ -150,21 +150,20 @@ impl Writer<'_> {
     }
 
     fn update(&mut self, store: &Store, step: Step) -> Result<(), Error> {
-        let (Some(is), Some(shall)) = (step.is, step.shall) else { return Ok(()) };
+        let (Some(is), Some(mut shall)) = (step.is, step.shall) else { return Ok(()) };
         let table = &step.table;
         let differs = |&column: &usize| is.values[column] != shall.values[column];
         let columns: Vec<usize> = (0..is.values.len().min(shall.values.len())).filter(differs).collect();
-        // The row may be large, and what it was is not needed any more.
-        drop(is);
-        let (condition, key) = by_key(table, &step.key, "")?;
-        let mut values: Vec<&Value> = key.iter().collect();
+        let (condition, mut values) = by_key(table, &step.key, "")?;
         let mut set = Vec::new();
         for column in columns {
-            values.push(&shall.values[column]);
+            values.push(std::mem::replace(&mut shall.values[column], Value::Null));
             set.push(format!("{} = ?{}", quoted(&table.columns[column].name), values.len()));
         }
+        // The row may be large, and what stays as it is is not needed any more.
+        drop((is, shall));
         let sql = format!("UPDATE OR ABORT {} SET {} WHERE {condition}", name_of(table), set.join(", "));
-        match self.statements.run(&sql, table, &values) {
+        match self.statements.run(&sql, table, &values.iter().collect::<Vec<_>>()) {
             Ok(()) => self.wrote_one(table),
             Err(error) => match constraints::failure(&error, table) {
                 Some(failure) if failure.may_be_a_swap() => {
@@ -181,10 +180,12 @@ impl Writer<'_> {
     }
 
     /// Inserts a row; whether it got another rowid than it had.
-    fn insert(&mut self, step: &Step) -> Result<bool, Error> {
+    fn insert(&mut self, step: Step) -> Result<bool, Error> {
         let (table, Some(row)) = (&step.table, &step.shall) else { return Ok(false) };
-        // A row that was there keeps its rowid: what follows from one is the other side's as well.
-        let rowid = self.rowid_for(table, step.is.as_ref().unwrap_or(row))?;
+        // A row that was there keeps its rowid: what follows from one is the other side's as well. Nothing else
+        // is needed of what it was, which may be large.
+        let was = step.is.map(|is| is.rowid);
+        let rowid = self.rowid_for(table, was.unwrap_or(row.rowid))?;
         let moved = row.rowid.is_some() && rowid.is_none() && needs_rowid(table);
         let (sql, rowid) = insertion(table, rowid);
         let values: Vec<&Value> = row.values.iter().chain(&rowid).collect();
@@ -197,7 +198,7 @@ impl Writer<'_> {
         let Some(failure) = constraints::failure(&error, table) else { return Err(error.into()) };
         let mut rows = vec![(table.name.clone(), step.key.clone())];
         if failure.may_be_a_swap() {
-            let blocking = self.all_in_the_way(step, &sql, &values)?;
+            let blocking = self.all_in_the_way(table, &step.key, &sql, &values)?;
             rows.extend(blocking.into_iter().map(|key| (table.name.clone(), key)));
         }
         self.violations.add(failure, rows);
@@ -206,11 +207,11 @@ impl Writer<'_> {
 
     /// The rowid that a row is to have where it is not one of its columns: its own. Where somebody else has
     /// that and the table has a key by which rows are named, SQLite shall choose one.
-    fn rowid_for(&mut self, table: &Table, row: &Row) -> Result<Option<i64>, Error> {
+    fn rowid_for(&mut self, table: &Table, own: Option<i64>) -> Result<Option<i64>, Error> {
         if !needs_rowid(table) {
             return Ok(None);
         }
-        let (Some(rowid), Some(name)) = (row.rowid, table.rowid.as_deref()) else {
+        let (Some(rowid), Some(name)) = (own, table.rowid.as_deref()) else {
             return if table.key.is_empty() { Err(no_rowid(table)) } else { Ok(None) };
         };
         if table.key.is_empty() {
@@ -223,13 +224,19 @@ impl Writer<'_> {
 
     /// All rows that stop another one from being inserted, each by an index of its own perhaps. They are
     /// deleted one after the other until it can be, and all of that is undone.
-    fn all_in_the_way(&mut self, step: &Step, sql: &str, values: &[&Value]) -> Result<Vec<Key>, Error> {
+    fn all_in_the_way(
+        &mut self,
+        table: &Table,
+        own: &Key,
+        sql: &str,
+        values: &[&Value],
+    ) -> Result<Vec<Key>, Error> {
         self.statements.connection().execute_batch("SAVEPOINT in_the_way").map_err(Error::Sqlite)?;
         let mut blocking: Vec<Key> = Vec::new();
         while blocking.len() < BLOCKING_MAX {
-            match self.in_the_way(&step.table, sql, values)? {
-                Some(key) if key != step.key && !blocking.contains(&key) => {
-                    self.delete(&step.table, &key)?;
+            match self.in_the_way(table, sql, values)? {
+                Some(key) if key != *own && !blocking.contains(&key) => {
+                    self.delete(table, &key)?;
                     blocking.push(key);
                 }
                 _ => break,

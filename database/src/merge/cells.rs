@@ -4,7 +4,7 @@
 //! both sides changed a table's columns alike, as then every row has been changed by both; there it counts
 //! only where no more than one side changed a column that the base had.
 
-use crate::rows::{Row, Value};
+use crate::rows::Row;
 
 use super::store::{STORED, Store, Stored};
 use super::{Context, Error};
@@ -35,8 +35,9 @@ pub(super) fn combine(context: &Context<'_>, store: &Store) -> Result<u64, Error
         if context.shadows.owner(&row.table.name).is_some() || !(context.options.cells || migrated(&row)) {
             continue;
         }
-        if let Some(outcome) = together(&row, &new, context.options.cells) {
-            store.decide_merged(row.id, Some(&outcome))?;
+        let id = row.id;
+        if let Some(outcome) = together(row, &new, context.options.cells) {
+            store.decide_merged(id, Some(&outcome))?;
             combined += 1;
         }
     }
@@ -52,13 +53,14 @@ fn next_undecided(store: &Store, after: i64) -> Result<Option<Stored>, Error> {
 
 /// The row with what each side changed; `None` where both changed one column, and not to the same. A column
 /// that is `new` was in no base: both must have the same in it.
-fn together(row: &Stored, new: &[bool], both_may: bool) -> Option<Row> {
-    let (base, theirs, mine) = (row.base.as_ref()?, row.theirs.as_ref()?, row.mine.as_ref()?);
-    let columns = base.values.iter().zip(&theirs.values).zip(&mine.values).zip(new);
+fn together(row: Stored, new: &[bool], both_may: bool) -> Option<Row> {
+    let (base, theirs, mine) = (row.base?, row.theirs?, row.mine?);
+    let rowid = theirs.rowid;
+    let columns = base.values.into_iter().zip(theirs.values).zip(mine.values).zip(new);
     let (mut by_theirs, mut by_mine) = (false, false);
-    let mut values = Vec::with_capacity(theirs.values.len());
+    let mut values = Vec::with_capacity(new.len());
     for (((base, theirs), mine), &new) in columns {
-        let value: &Value = match () {
+        values.push(match () {
             () if theirs == mine => theirs,
             () if new => return None,
             () if theirs == base => {
@@ -70,8 +72,7 @@ fn together(row: &Stored, new: &[bool], both_may: bool) -> Option<Row> {
                 theirs
             }
             () => return None,
-        };
-        values.push(value.clone());
+        });
     }
-    (both_may || !(by_theirs && by_mine)).then_some(Row { rowid: theirs.rowid, values })
+    (both_may || !(by_theirs && by_mine)).then_some(Row { rowid, values })
 }

@@ -111,7 +111,7 @@ fn take_row(
     let migrated = row.table_before.columns != table.columns;
     let before =
         row.before.map(|before| if migrated { projected(&before, &row.table_before, table) } else { before });
-    store.put(side, table, &row.key, before, row.after)
+    store.put(side, table, &row.key, before.as_ref(), row.after.as_ref())
 }
 
 /// The table as the side has it onto which the other one is applied, where both sides have the same: `None`
@@ -157,7 +157,7 @@ fn complete_migrated(context: &Context<'_>, store: &mut Store) -> Result<(), Err
                 let row = store.get(id)?;
                 let found = statements.row(table, &row.key)?;
                 if row.base.is_some() {
-                    store.replace_base(id, side, found)?;
+                    store.replace_base(id, side, found.as_ref())?;
                 }
             }
         }

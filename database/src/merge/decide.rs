@@ -86,11 +86,10 @@ pub(super) fn find_or_fetch(
         return Ok(None);
     }
     let base = fetch(context, None, table, key)?;
-    let theirs = fetch(context, Some(Side::Theirs), table, key)?;
-    let mine = fetch(context, Some(Side::Mine), table, key)?;
-    for (side, row) in [(Side::Theirs, theirs), (Side::Mine, mine)] {
+    for side in [Side::Theirs, Side::Mine] {
+        let row = fetch(context, Some(side), table, key)?;
         if row != base {
-            store.put(side, table, key, base.clone(), row)?;
+            store.put(side, table, key, base.as_ref(), row.as_ref())?;
         }
     }
     let Some(id) = store.find(&table.name, key)? else { return Ok(None) };

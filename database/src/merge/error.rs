@@ -56,6 +56,12 @@ impl Error {
         Error::Temporary(source)
     }
 
+    /// From an error of the store, of a row that is written or read piece by piece.
+    pub(super) fn piece(error: std::io::Error) -> Error {
+        // All others would say that the row is longer or shorter than it was.
+        error.downcast().map_or(Error::Store("a row"), Error::store)
+    }
+
     /// What it says of the database, where it says something of the database and nothing of the machine.
     ///
     /// # Errors

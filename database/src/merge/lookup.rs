@@ -11,9 +11,6 @@ use super::Error;
 /// Prepared statements that are kept, at most: an update has one for each set of columns that it changes.
 const STATEMENTS_MAX: usize = 128;
 
-/// Bytes of a value that may stay bound to a statement that is not running.
-const BOUND_MAX: usize = 64 << 10;
-
 /// Prepared statements of one database.
 pub(super) struct Statements<'c> {
     connection: &'c Connection,
@@ -26,13 +23,8 @@ impl<'c> Statements<'c> {
         Statements { connection, encoding, prepared: HashMap::new() }
     }
 
-    /// The statement of a text, with its parameters bound.
-    pub fn bound(
-        &mut self,
-        sql: &str,
-        table: &Table,
-        values: &[&Value],
-    ) -> Result<&mut Statement<'c>, Error> {
+    /// The statement of a text.
+    fn prepared(&mut self, sql: &str, table: &Table) -> Result<&mut Statement<'c>, crate::rows::Error> {
         if !self.prepared.contains_key(sql) {
             if self.prepared.len() >= STATEMENTS_MAX {
                 self.prepared.clear();
@@ -40,20 +32,13 @@ impl<'c> Statements<'c> {
             let statement = Statement::prepare(self.connection, sql, format!("the table {}", table.name))?;
             self.prepared.insert(sql.to_owned(), statement);
         }
-        let encoding = self.encoding;
-        let statement = self.prepared.get_mut(sql).ok_or(Error::Store("a statement"))?;
-        for (index, value) in values.iter().enumerate() {
-            statement.bind(index + 1, value, encoding)?;
-        }
-        Ok(statement)
+        self.prepared.get_mut(sql).ok_or(crate::rows::Error::Schema("a statement is missing"))
     }
 
     /// Whether a query yields a row.
     pub fn any(&mut self, sql: &str, table: &Table, values: &[&Value]) -> Result<bool, Error> {
-        let statement = self.bound(sql, table, values)?;
-        let found = statement.step();
-        statement.reset();
-        Ok(found?)
+        let encoding = self.encoding;
+        Ok(self.prepared(sql, table)?.any_with(values, encoding)?)
     }
 
     /// The first row that a query yields.
@@ -64,28 +49,13 @@ impl<'c> Statements<'c> {
         values: &[&Value],
     ) -> Result<Option<Vec<Value>>, Error> {
         let encoding = self.encoding;
-        let statement = self.bound(sql, table, values)?;
-        let found = statement
-            .step()
-            .and_then(|found| if found { statement.values(0, encoding).map(Some) } else { Ok(None) });
-        statement.reset();
-        Ok(found?)
+        Ok(self.prepared(sql, table)?.first_with(values, encoding)?)
     }
 
     /// Runs a statement to its end.
     pub fn run(&mut self, sql: &str, table: &Table, values: &[&Value]) -> Result<(), crate::rows::Error> {
         let encoding = self.encoding;
-        let statement = match self.bound(sql, table, values) {
-            Ok(statement) => statement,
-            Err(Error::Rows(error)) => return Err(error),
-            Err(_) => return Err(crate::rows::Error::Schema("a statement is missing")),
-        };
-        let done = statement.run();
-        // What is bound is a copy that would stay with the statement.
-        for (index, _) in values.iter().enumerate().filter(|(_, value)| value.len() > BOUND_MAX) {
-            statement.bind(index + 1, &Value::Null, encoding)?;
-        }
-        done
+        self.prepared(sql, table)?.run_with(values, encoding)
     }
 
     /// The connection that they are of.

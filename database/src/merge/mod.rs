@@ -25,6 +25,7 @@ mod counterpart;
 mod decide;
 mod error;
 mod foreign_keys;
+mod long;
 mod lookup;
 mod orphans;
 mod renumber;

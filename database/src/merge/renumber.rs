@@ -128,7 +128,7 @@ impl Renumbering<'_, '_> {
     }
 
     /// Renumbers a row, where that can be.
-    fn row(&mut self, store: &mut Store, row: Stored) -> Result<bool, Error> {
+    fn row(&mut self, store: &mut Store, mut row: Stored) -> Result<bool, Error> {
         let table = row.table.clone();
         let generated =
             if table.key.is_empty() { table.rowid.is_some() } else { table.rowid_column.is_some() };
@@ -143,7 +143,9 @@ impl Renumbering<'_, '_> {
         if let Some(column) = table.rowid_column {
             moved.values[column] = Value::Integer(new);
         }
-        self.replace(store, &row, moved)?;
+        // It may be large.
+        row.theirs = None;
+        self.replace(store, row, moved)?;
         Ok(true)
     }
 
@@ -173,11 +175,11 @@ impl Renumbering<'_, '_> {
     }
 
     /// Makes mine's row another one, under another key where that follows, and lets what names it follow.
-    fn replace(&self, store: &mut Store, row: &Stored, new: Row) -> Result<(), Error> {
-        let mut changes = vec![(row.clone(), new)];
+    fn replace(&self, store: &mut Store, row: Stored, new: Row) -> Result<(), Error> {
+        let mut changes = vec![(row, new)];
         while let Some((row, new)) = changes.pop() {
             self.context.check_time()?;
-            let Some(mine) = row.mine.clone() else { continue };
+            let Some(mine) = row.mine else { continue };
             let table = row.table.clone();
             let key = key_of(&table, &new.values, new.rowid);
             let Some(key) = key else { continue };

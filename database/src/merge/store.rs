@@ -4,15 +4,20 @@
 //! One row here is one row of the databases that are merged, by table and key. It holds the row in the base,
 //! in theirs and in mine, and the decision which of them the result has. Only what may matter is kept: all
 //! that the side changed that is applied onto the other one, and of the other side what has the same key.
+//!
+//! An image of a row is its bytes, or the number of a [`long`] one, which is written and read piece by piece:
+//! SQLite would have a record with a large row in it in memory several times over.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::rows::{Key, Row, Table, Value};
 use crate::temporary;
 
+use super::long::{self, Image};
 use super::{Error, Side};
 
 /// Memory for its pages, in KiB; more goes to the temporary file.
@@ -46,6 +51,8 @@ const SCHEMA: &str = "
     CREATE TABLE reference(key INTEGER NOT NULL, named BLOB NOT NULL, row INTEGER NOT NULL);
     CREATE INDEX by_named ON reference(key, named);
     CREATE INDEX by_row ON reference(row);
+    -- Images that are long.
+    CREATE TABLE long(id INTEGER PRIMARY KEY, image BLOB NOT NULL);
     BEGIN;
 ";
 
@@ -128,14 +135,14 @@ impl Store {
         self.tables.iter().enumerate().map(|(number, table)| (number as i64, table))
     }
 
-    /// Puts in what a side did to a row. Rows may be large: each is gone when it is encoded.
+    /// Puts in what a side did to a row.
     pub fn put(
         &mut self,
         side: Side,
         table: &Arc<Table>,
         key: &Key,
-        before: Option<Row>,
-        after: Option<Row>,
+        before: Option<&Row>,
+        after: Option<&Row>,
     ) -> Result<(), Error> {
         let number = self.number(table);
         let key = key.to_bytes();
@@ -152,25 +159,35 @@ impl Store {
                  ON CONFLICT DO UPDATE SET sides = sides | 2, mine = ?6, mine_hash = ?7"
             }
         };
-        let encoded = |row: Option<Row>| row.map(|row| (row.to_bytes(), hash_of_row(&row))).unzip();
-        let (before, before_hash) = encoded(before);
-        let (after, after_hash) = encoded(after);
-        let mut statement = self.db.prepare_cached(sql).map_err(Error::store)?;
-        statement
-            .execute(params![number, hash_of_key(&key), key, before, before_hash, after, after_hash])
-            .map_err(Error::store)?;
-        // What was bound is a copy that would stay with the statement.
-        statement.clear_bindings();
-        Ok(())
+        let (before, before_hash) = self.encoded(before)?;
+        let (after, after_hash) = self.encoded(after)?;
+        let row = params![number, hash_of_key(&key), key, before, before_hash, after, after_hash];
+        self.run(sql, row).map(drop)
+    }
+
+    /// The image of a row as it is kept, and its hash.
+    fn encoded(&self, row: Option<&Row>) -> Result<(Option<Image>, Option<[u8; 32]>), Error> {
+        let Some(row) = row else { return Ok((None, None)) };
+        Ok((Some(long::put(&self.db, row)?), Some(hash_of_row(row))))
+    }
+
+    /// A column of a query as the image of a row.
+    pub fn image(&self, row: &rusqlite::Row<'_>, column: usize) -> Result<Option<Row>, Error> {
+        match row.get_ref(column).map_err(Error::store)? {
+            ValueRef::Null => Ok(None),
+            ValueRef::Integer(id) => long::get(&self.db, id).map(Some),
+            ValueRef::Blob(bytes) => Ok(Some(Row::from_bytes(bytes)?)),
+            _ => Err(Error::Store("a row")),
+        }
     }
 
     /// Makes the base another row, which a side that did not change it has as well.
-    pub fn replace_base(&self, id: i64, unchanged: Side, base: Option<Row>) -> Result<(), Error> {
+    pub fn replace_base(&self, id: i64, unchanged: Side, base: Option<&Row>) -> Result<(), Error> {
         let sql = match unchanged {
             Side::Theirs => "UPDATE row SET base = ?2, base_hash = ?3, theirs_hash = ?3 WHERE id = ?1",
             Side::Mine => "UPDATE row SET base = ?2, base_hash = ?3, mine_hash = ?3 WHERE id = ?1",
         };
-        let (base, hash) = base.map(|base| (base.to_bytes(), hash_of_row(&base))).unzip();
+        let (base, hash) = self.encoded(base)?;
         self.run(sql, params![id, base, hash]).map(drop)
     }
 
@@ -220,18 +237,19 @@ impl Store {
             table: self.table(row.get(1).map_err(Error::store)?)?.clone(),
             key: Key::from_bytes(bytes(row, 2)?.ok_or(Error::Store("a key"))?)?,
             sides: row.get(3).map_err(Error::store)?,
-            base: image(row, 4)?,
-            theirs: image(row, 5)?,
-            mine: image(row, 6)?,
+            base: self.image(row, 4)?,
+            theirs: self.image(row, 5)?,
+            mine: self.image(row, 6)?,
         })
     }
 
     /// Makes mine another row than its database has.
     pub fn replace_mine(&self, id: i64, mine: Option<&Row>) -> Result<(), Error> {
+        let (mine, hash) = self.encoded(mine)?;
         self.run(
             "UPDATE row SET held = iif(renumbered, held, iif(sides & 2, mine, base)), held_hash = iif(renumbered, held_hash, mine_hash),
                  renumbered = 1, mine = ?2, mine_hash = ?3 WHERE id = ?1",
-            params![id, mine.map(Row::to_bytes), mine.map(hash_of_row)],
+            params![id, mine, hash],
         )?;
         // What was decided for mine is decided for what it is now; what was not may be now.
         self.run(
@@ -256,15 +274,12 @@ impl Store {
 
     /// Decides for an outcome of its own.
     pub fn decide_merged(&self, id: i64, merged: Option<&Row>) -> Result<(), Error> {
-        self.db
-            .prepare_cached(
-                "UPDATE row SET decision = 3, conflict = NULL, merged = ?2, merged_hash = ?3 WHERE id = ?1",
-            )
-            .and_then(|mut statement| {
-                statement.execute(params![id, merged.map(Row::to_bytes), merged.map(hash_of_row)])
-            })
-            .map_err(Error::store)?;
-        Ok(())
+        let (merged, hash) = self.encoded(merged)?;
+        self.run(
+            "UPDATE row SET decision = 3, conflict = NULL, merged = ?2, merged_hash = ?3 WHERE id = ?1",
+            params![id, merged, hash],
+        )
+        .map(drop)
     }
 
     /// Runs a statement over its rows; how many it changed.
@@ -288,11 +303,6 @@ fn bytes<'r>(row: &'r rusqlite::Row<'_>, column: usize) -> Result<Option<&'r [u8
     row.get_ref(column)
         .and_then(|value| value.as_blob_or_null().map_err(rusqlite::Error::from))
         .map_err(Error::store)
-}
-
-/// A column of a query as the image of a row.
-pub(super) fn image(row: &rusqlite::Row<'_>, column: usize) -> Result<Option<Row>, Error> {
-    Ok(bytes(row, column)?.map(Row::from_bytes).transpose()?)
 }
 
 /// A column of a query as a key.
@@ -348,5 +358,9 @@ mod tests {
         let error = (0..100).map(|_| insert()).find_map(Result::err).expect("it is bounded");
         assert!(matches!(error, Error::NoRoom { .. }), "{error}");
         assert!(error.unsupported().is_err(), "it says nothing of the databases");
+        // The same for a row that is kept piece by piece.
+        let row = Row { rowid: None, values: vec![Value::Blob(vec![1; 1 << 20])] };
+        let store = Store::within(256 << 10).unwrap();
+        assert!(matches!(store.encoded(Some(&row)), Err(Error::NoRoom { .. })));
     }
 }

@@ -43,6 +43,9 @@ pub enum Error {
     /// Stored bytes are no key, no row.
     #[error("stored bytes are no {0}: they were damaged, or written by a later version of this program")]
     Encoding(&'static str),
+    /// Stored rows could not be read.
+    #[error("reading stored rows: {0}")]
+    Read(#[source] io::Error),
     /// What a form of export cannot say.
     #[error("{0}")]
     Export(String),
@@ -67,7 +70,11 @@ impl Error {
         match self {
             Error::Sqlite { source, .. } => is_of_database(source),
             Error::TooMany { .. } | Error::Schema(_) | Error::Collation { .. } => true,
-            Error::Encoding(_) | Error::Export(_) | Error::NoRoom { .. } | Error::Write(_) => false,
+            Error::Encoding(_)
+            | Error::Read(_)
+            | Error::Export(_)
+            | Error::NoRoom { .. }
+            | Error::Write(_) => false,
         }
     }
 }

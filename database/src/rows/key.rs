@@ -9,6 +9,7 @@
 //! different keys have different ones. They are decoded as if somebody hostile had written them: nothing is
 //! allocated that the bytes do not hold.
 
+use std::io::{ErrorKind, Read, Write};
 use std::sync::Arc;
 
 use super::error::Error;
@@ -107,7 +108,8 @@ impl Key {
             Key::Declared(values) => {
                 let mut bytes = Vec::with_capacity(1 + encoded_len(values));
                 bytes.push(KEY_DECLARED);
-                put_values(&mut bytes, values);
+                // A vector takes whatever is written to it.
+                let _ = put_values(&mut bytes, values);
                 bytes
             }
         }
@@ -118,7 +120,7 @@ impl Key {
     /// # Errors
     /// [`Error::Encoding`] where they are not what [`Key::to_bytes`] makes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Key, Error> {
-        let mut input = Input { rest: bytes, what: "key" };
+        let mut input = Input { rest: bytes, left: bytes.len() as u64, what: "key" };
         let key = match input.byte()? {
             KEY_ROWID => Key::Rowid(i64::from_be_bytes(input.array()?)),
             KEY_DECLARED => Key::Declared(input.values()?),
@@ -140,16 +142,30 @@ impl Row {
 
     /// Its bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(9 + encoded_len(&self.values));
+        let mut bytes = Vec::with_capacity(self.bytes_len());
+        // A vector takes whatever is written to it.
+        let _ = self.write_to(&mut bytes);
+        bytes
+    }
+
+    /// How many bytes [`Row::to_bytes`] makes.
+    pub fn bytes_len(&self) -> usize {
+        1 + self.rowid.map_or(0, |_| 8) + encoded_len(&self.values)
+    }
+
+    /// Writes its bytes, without having them all in memory a second time.
+    ///
+    /// # Errors
+    /// Where they cannot be written.
+    pub fn write_to(&self, out: &mut impl Write) -> std::io::Result<()> {
         match self.rowid {
-            None => bytes.push(0),
+            None => out.write_all(&[0])?,
             Some(rowid) => {
-                bytes.push(1);
-                bytes.extend_from_slice(&rowid.to_be_bytes());
+                out.write_all(&[1])?;
+                out.write_all(&rowid.to_be_bytes())?;
             }
         }
-        put_values(&mut bytes, &self.values);
-        bytes
+        put_values(out, &self.values)
     }
 
     /// A row from its bytes.
@@ -157,7 +173,16 @@ impl Row {
     /// # Errors
     /// [`Error::Encoding`] where they are not what [`Row::to_bytes`] makes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Row, Error> {
-        let mut input = Input { rest: bytes, what: "row" };
+        Row::read_from(bytes, bytes.len() as u64)
+    }
+
+    /// A row from `len` bytes that are read, so that they are in memory once.
+    ///
+    /// # Errors
+    /// [`Error::Encoding`] where they are not what [`Row::to_bytes`] makes; [`Error::Read`] where they cannot be
+    /// read.
+    pub fn read_from(input: impl Read, len: u64) -> Result<Row, Error> {
+        let mut input = Input { rest: input, left: len, what: "row" };
         let rowid = match input.byte()? {
             0 => None,
             1 => Some(i64::from_be_bytes(input.array()?)),
@@ -183,50 +208,60 @@ const TEXT: u8 = 3;
 const BLOB: u8 = 4;
 
 fn encoded_len(values: &[Value]) -> usize {
-    4 + values.iter().map(|value| 9 + value.len()).sum::<usize>()
+    let len = |value: &Value| match value {
+        Value::Null => 1,
+        Value::Integer(_) | Value::Real(_) => 9,
+        Value::Text(bytes) | Value::Blob(bytes) => 5 + bytes.len(),
+    };
+    4 + values.iter().map(len).sum::<usize>()
 }
 
-fn put_values(bytes: &mut Vec<u8>, values: &[Value]) {
-    bytes.extend_from_slice(&(values.len() as u32).to_be_bytes());
+fn put_values(out: &mut impl Write, values: &[Value]) -> std::io::Result<()> {
+    out.write_all(&(values.len() as u32).to_be_bytes())?;
     for value in values {
         match value {
-            Value::Null => bytes.push(NULL),
+            Value::Null => out.write_all(&[NULL])?,
             Value::Integer(value) => {
-                bytes.push(INTEGER);
-                bytes.extend_from_slice(&value.to_be_bytes());
+                out.write_all(&[INTEGER])?;
+                out.write_all(&value.to_be_bytes())?;
             }
             Value::Real(value) => {
-                bytes.push(REAL);
-                bytes.extend_from_slice(&value.to_bits().to_be_bytes());
+                out.write_all(&[REAL])?;
+                out.write_all(&value.to_bits().to_be_bytes())?;
             }
-            Value::Text(text) => put_bytes(bytes, TEXT, text),
-            Value::Blob(blob) => put_bytes(bytes, BLOB, blob),
+            Value::Text(text) => put_bytes(out, TEXT, text)?,
+            Value::Blob(blob) => put_bytes(out, BLOB, blob)?,
         }
     }
+    Ok(())
 }
 
-fn put_bytes(bytes: &mut Vec<u8>, tag: u8, value: &[u8]) {
-    bytes.push(tag);
+fn put_bytes(out: &mut impl Write, tag: u8, value: &[u8]) -> std::io::Result<()> {
+    out.write_all(&[tag])?;
     // SQLite holds no value of 2^31 bytes or more.
-    bytes.extend_from_slice(&(value.len() as u32).to_be_bytes());
-    bytes.extend_from_slice(value);
+    out.write_all(&(value.len() as u32).to_be_bytes())?;
+    out.write_all(value)
 }
 
 /// What is left to decode, and of what it is.
-struct Input<'a> {
-    rest: &'a [u8],
+struct Input<R> {
+    rest: R,
+    /// How many bytes of it.
+    left: u64,
     what: &'static str,
 }
 
-impl<'a> Input<'a> {
+impl<R: Read> Input<R> {
     fn wrong(&self) -> Error {
         Error::Encoding(self.what)
     }
 
-    fn take(&mut self, len: usize) -> Result<&'a [u8], Error> {
-        let (taken, rest) = self.rest.split_at_checked(len).ok_or(Error::Encoding(self.what))?;
-        self.rest = rest;
-        Ok(taken)
+    fn fill(&mut self, into: &mut [u8]) -> Result<(), Error> {
+        self.left = self.left.checked_sub(into.len() as u64).ok_or(Error::Encoding(self.what))?;
+        self.rest.read_exact(into).map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => self.wrong(),
+            _ => Error::Read(error),
+        })
     }
 
     fn byte(&mut self) -> Result<u8, Error> {
@@ -234,14 +269,15 @@ impl<'a> Input<'a> {
     }
 
     fn array<const LEN: usize>(&mut self) -> Result<[u8; LEN], Error> {
-        let taken = self.take(LEN)?;
-        taken.try_into().map_err(|_| self.wrong())
+        let mut array = [0; LEN];
+        self.fill(&mut array)?;
+        Ok(array)
     }
 
     fn values(&mut self) -> Result<Vec<Value>, Error> {
         let count = u32::from_be_bytes(self.array()?) as usize;
         // Each takes a byte at least.
-        if count > MAX_VALUES || count > self.rest.len() {
+        if count > MAX_VALUES || count as u64 > self.left {
             return Err(self.wrong());
         }
         let mut values = Vec::with_capacity(count);
@@ -263,12 +299,17 @@ impl<'a> Input<'a> {
     }
 
     fn bytes(&mut self) -> Result<Vec<u8>, Error> {
-        let len = u32::from_be_bytes(self.array()?) as usize;
-        Ok(self.take(len)?.to_vec())
+        let len = u32::from_be_bytes(self.array()?);
+        if u64::from(len) > self.left {
+            return Err(self.wrong());
+        }
+        let mut bytes = vec![0; len as usize];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
     }
 
     fn end<T>(&self, decoded: T) -> Result<T, Error> {
-        if self.rest.is_empty() { Ok(decoded) } else { Err(self.wrong()) }
+        if self.left == 0 { Ok(decoded) } else { Err(self.wrong()) }
     }
 }
 
@@ -293,7 +334,9 @@ mod tests {
         }
         for rowid in [None, Some(7)] {
             let row = Row { rowid, values: values() };
-            let back = Row::from_bytes(&row.to_bytes()).unwrap();
+            let bytes = row.to_bytes();
+            assert_eq!(bytes.len(), row.bytes_len());
+            let back = Row::from_bytes(&bytes).unwrap();
             assert_eq!((back.rowid, back.values), (rowid, values()));
         }
     }

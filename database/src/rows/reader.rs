@@ -15,6 +15,9 @@ use super::sql_text::quoted;
 use super::statement::Statement;
 use super::value::Value;
 
+/// A row is heavy from so many bytes on: a statement does not stand on it longer than it must.
+const HEAVY_ROW: usize = 1 << 20;
+
 /// A statement that reads rows.
 pub(crate) struct Reader<'c> {
     statement: Statement<'c>,
@@ -25,6 +28,8 @@ pub(crate) struct Reader<'c> {
     ascending: bool,
     /// The rowid that was read last.
     last: Option<i64>,
+    /// The last rowid of the range that is read, of a reader by range.
+    end: i64,
 }
 
 impl<'c> Reader<'c> {
@@ -89,13 +94,22 @@ impl<'c> Reader<'c> {
         let sql = format!("SELECT {} FROM main.{} {index} {rest}", columns.join(", "), quoted(&table.name));
         let statement = Statement::prepare(connection, &sql, format!("reading rows of {}", table.name))?;
         let (with_rowid, ascending) = (table.rowid.is_some(), rest.contains("ORDER BY"));
-        Ok(Reader { statement, encoding, with_rowid, columns: table.columns.len(), ascending, last: None })
+        Ok(Reader {
+            statement,
+            encoding,
+            with_rowid,
+            columns: table.columns.len(),
+            ascending,
+            last: None,
+            end: i64::MAX,
+        })
     }
 
     /// Sets the range that is read from here on.
     pub fn set_range(&mut self, range: &RangeInclusive<i64>) -> Result<(), Error> {
         self.statement.reset();
         self.last = None;
+        self.end = *range.end();
         let bounds = [Value::Integer(*range.start()), Value::Integer(*range.end())];
         self.statement.bind_all(&bounds, self.encoding)
     }
@@ -131,6 +145,22 @@ impl<'c> Reader<'c> {
             values.push(self.value(column)?);
         }
         Ok(Row { rowid: self.rowid(), values })
+    }
+
+    /// The row that a reader by range stands on, and which it may leave with that: of a heavy row it has a copy
+    /// of its own as long as it stands there.
+    pub fn take_row(&mut self) -> Result<Row, Error> {
+        let row = self.row()?;
+        if let Some(rowid) = row.rowid.filter(|_| row.weight() >= HEAVY_ROW) {
+            self.statement.reset();
+            let rest = match rowid.checked_add(1) {
+                Some(next) => [Value::Integer(next), Value::Integer(self.end)],
+                // There is no row after the last one.
+                None => [Value::Null, Value::Null],
+            };
+            self.statement.bind_all(&rest, self.encoding)?;
+        }
+        Ok(row)
     }
 
     /// A value of the row that it stands on.

@@ -71,23 +71,33 @@ impl<'c> Statement<'c> {
 
     /// Binds a value to the parameter of a number, counted from 1. A text has the encoding given.
     pub fn bind(&mut self, parameter: usize, value: &Value, encoding: Encoding) -> Result<(), Error> {
+        // SAFETY: SQLITE_TRANSIENT makes SQLite copy the bytes.
+        unsafe { self.bind_as(parameter, value, encoding, ffi::SQLITE_TRANSIENT()) }
+    }
+
+    /// # Safety
+    /// Where `ownership` is SQLITE_STATIC, the value is there, as it is, until the parameter is bound again.
+    unsafe fn bind_as(
+        &mut self,
+        parameter: usize,
+        value: &Value,
+        encoding: Encoding,
+        ownership: ffi::sqlite3_destructor_type,
+    ) -> Result<(), Error> {
         let (raw, index) = (self.raw, parameter as c_int);
-        // SAFETY: the statement lives; SQLITE_TRANSIENT makes SQLite copy the bytes, which are as many as said.
+        // SAFETY: the statement lives; the bytes are as many as said, and are there as the caller says.
         let code = unsafe {
             match value {
                 Value::Null => ffi::sqlite3_bind_null(raw, index),
                 Value::Integer(value) => ffi::sqlite3_bind_int64(raw, index, *value),
                 Value::Real(value) => ffi::sqlite3_bind_double(raw, index, *value),
                 Value::Blob(bytes) if bytes.is_empty() => ffi::sqlite3_bind_zeroblob(raw, index, 0),
-                Value::Blob(bytes) => ffi::sqlite3_bind_blob64(
-                    raw,
-                    index,
-                    bytes.as_ptr().cast(),
-                    bytes.len() as u64,
-                    ffi::SQLITE_TRANSIENT(),
-                ),
+                Value::Blob(bytes) => {
+                    ffi::sqlite3_bind_blob64(raw, index, bytes.as_ptr().cast(), bytes.len() as u64, ownership)
+                }
                 Value::Text(bytes) => {
                     let marked = with_mark(bytes, encoding);
+                    let ownership = if marked.is_some() { ffi::SQLITE_TRANSIENT() } else { ownership };
                     let bytes = marked.as_deref().unwrap_or(bytes);
                     // An empty slice has no address that SQLite would take for a text.
                     let start = if bytes.is_empty() { c"".as_ptr() } else { bytes.as_ptr().cast() };
@@ -96,7 +106,7 @@ impl<'c> Statement<'c> {
                         index,
                         start,
                         bytes.len() as u64,
-                        ffi::SQLITE_TRANSIENT(),
+                        ownership,
                         encoding.code() as u8,
                     )
                 }
@@ -111,6 +121,28 @@ impl<'c> Statement<'c> {
             self.bind(index + 1, value, encoding)?;
         }
         Ok(())
+    }
+
+    /// Runs it to its end with values for its parameters from 1 on. They are not copied.
+    pub(crate) fn run_with(&mut self, values: &[&Value], encoding: Encoding) -> Result<(), Error> {
+        let bound = Bound::new(self, values, encoding)?;
+        while bound.statement.step()? {}
+        Ok(())
+    }
+
+    /// The first row with values for its parameters from 1 on, `None` where there is no row. They are not copied.
+    pub(crate) fn first_with(
+        &mut self,
+        values: &[&Value],
+        encoding: Encoding,
+    ) -> Result<Option<Vec<Value>>, Error> {
+        let bound = Bound::new(self, values, encoding)?;
+        if bound.statement.step()? { bound.statement.values(0, encoding).map(Some) } else { Ok(None) }
+    }
+
+    /// Whether there is a row with values for its parameters from 1 on. They are not copied.
+    pub(crate) fn any_with(&mut self, values: &[&Value], encoding: Encoding) -> Result<bool, Error> {
+        Bound::new(self, values, encoding)?.statement.step()
     }
 
     /// Goes to the next row; whether there is one.
@@ -267,6 +299,36 @@ impl<'c> Statement<'c> {
     }
 }
 
+/// A statement to which values are bound that are borrowed. Not to be forgotten, and so nothing outside this
+/// file has one.
+struct Bound<'s, 'c> {
+    statement: &'s mut Statement<'c>,
+}
+
+impl<'s, 'c> Bound<'s, 'c> {
+    fn new(
+        statement: &'s mut Statement<'c>,
+        values: &'s [&'s Value],
+        encoding: Encoding,
+    ) -> Result<Bound<'s, 'c>, Error> {
+        statement.reset();
+        let bound = Bound { statement };
+        for (index, value) in values.iter().enumerate() {
+            // SAFETY: the values live as long as this does, which unbinds them.
+            unsafe { bound.statement.bind_as(index + 1, value, encoding, ffi::SQLITE_STATIC())? };
+        }
+        Ok(bound)
+    }
+}
+
+impl Drop for Bound<'_, '_> {
+    fn drop(&mut self) {
+        self.statement.reset();
+        // SAFETY: the statement lives and does not run.
+        unsafe { ffi::sqlite3_clear_bindings(self.statement.raw) };
+    }
+}
+
 impl Drop for Statement<'_> {
     fn drop(&mut self) {
         // SAFETY: it is not used after this; null is allowed.
@@ -309,4 +371,41 @@ fn with_mark(text: &[u8], encoding: Encoding) -> Option<Vec<u8>> {
         Encoding::Utf16be => [0xfe, 0xff],
     };
     matches!(text.get(..2), Some([0xff, 0xfe] | [0xfe, 0xff])).then(|| [&mark, text].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_bound_to_be_run_with_is_bound_no_more() {
+        for encoding in [Encoding::Utf8, Encoding::Utf16le, Encoding::Utf16be] {
+            let db = Connection::open_in_memory().unwrap();
+            db.pragma_update(None, "encoding", encoding.as_str()).unwrap();
+            db.execute_batch("CREATE TABLE t(v, w)").unwrap();
+            // The second begins with a byte order mark, which SQLite must not take for one.
+            let texts = [vec![0x41, 0, 0x42, 0], vec![0xff, 0xfe, 0x41, 0], Vec::new()];
+            let mut insert = Statement::prepare(&db, "INSERT INTO t VALUES (?1, ?2)", "a test").unwrap();
+            for text in &texts {
+                let values = [Value::Text(text.clone()), Value::Blob(text.clone())];
+                insert.run_with(&values.iter().collect::<Vec<_>>(), encoding).unwrap();
+            }
+            insert.run().unwrap();
+            drop(insert);
+            let mut select = Statement::prepare(&db, "SELECT v, w FROM t", "a test").unwrap();
+            for text in texts {
+                assert!(select.step().unwrap());
+                let values = select.values(0, encoding).unwrap();
+                assert_eq!(values, [Value::Text(text.clone()), Value::Blob(text)]);
+            }
+            assert!(select.step().unwrap());
+            assert_eq!(select.values(0, encoding).unwrap(), [Value::Null, Value::Null]);
+            let query = "SELECT w FROM t WHERE v = ?1 OR v IS ?1";
+            let mut query = Statement::prepare(&db, query, "a test").unwrap();
+            assert!(query.any_with(&[&Value::Text(Vec::new())], encoding).unwrap());
+            assert!(!query.any_with(&[&Value::Text(vec![9, 0])], encoding).unwrap());
+            let first = query.first_with(&[&Value::Null], encoding).unwrap();
+            assert_eq!(first, Some(vec![Value::Null]));
+        }
+    }
 }

@@ -64,12 +64,14 @@ impl Join<'_, '_> {
                     go
                 }
                 (Some(old), new) if new.is_none_or(|new| old < new) => {
-                    let go = self.single(Side::Old, self.old.row()?, out)?;
+                    let row = self.old.take_row()?;
+                    let go = self.single(Side::Old, row, out)?;
                     before = step(&mut self.old)?;
                     go
                 }
                 _ => {
-                    let go = self.single(Side::New, self.new.row()?, out)?;
+                    let row = self.new.take_row()?;
+                    let go = self.single(Side::New, row, out)?;
                     after = step(&mut self.new)?;
                     go
                 }
@@ -86,7 +88,7 @@ impl Join<'_, '_> {
         if self.plan.same_rows(&self.old, &self.new)? {
             return Ok(Go::On);
         }
-        let (before, after) = (self.old.row()?, self.new.row()?);
+        let (before, after) = (self.old.take_row()?, self.new.take_row()?);
         let (old_key, new_key) = (key(&before, &self.plan.old)?, key(&after, &self.plan.new)?);
         if old_key == new_key {
             return out.row(self.plan, new_key, Some(before), Some(after));

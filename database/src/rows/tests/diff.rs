@@ -4,7 +4,7 @@ use rusqlite::Connection;
 
 use super::support::*;
 use crate::btree::{Ranges, Touched};
-use crate::rows::{Change, Go, Op, Value, diff};
+use crate::rows::{Change, Go, Key, Op, Value, diff};
 
 #[test]
 fn rows_of_a_rowid_table_are_inserted_updated_and_deleted() {
@@ -288,6 +288,34 @@ fn an_error_of_the_sink_ends_the_diff() {
         Change::Schema(_) => Ok(Go::On),
     });
     assert!(result.is_err());
+}
+
+#[test]
+fn no_row_is_left_out_after_heavy_ones() {
+    let (old, new) = changed(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, v);
+         INSERT INTO t SELECT column1, zeroblob(1100000) FROM
+             (VALUES (-9223372036854775808), (1), (2), (4), (5), (9223372036854775807))",
+        "UPDATE t SET v = zeroblob(1100001) WHERE id NOT IN (2, 4); DELETE FROM t WHERE id = 4;
+         INSERT INTO t VALUES (3, zeroblob(1100000)), (9, 'light')",
+    );
+    let named = |found: Found| -> Vec<String> {
+        found.rows.iter().map(|row| format!("{} {:?}", row.op().as_str(), row.key)).collect()
+    };
+    let key = |op: &str, rowid: i64| format!("{op} {:?}", Key::Declared(vec![Value::Integer(rowid)]));
+    let mut expected = vec![
+        key("update", i64::MIN),
+        key("update", 1),
+        key("insert", 3),
+        key("delete", 4),
+        key("update", 5),
+        key("insert", 9),
+        key("update", i64::MAX),
+    ];
+    assert_eq!(named(diff_all(&old, &new)), expected);
+    let ranges = Ranges::Rowids(vec![i64::MIN..=2, 5..=8, i64::MAX..=i64::MAX]);
+    expected.retain(|line| line.starts_with("update"));
+    assert_eq!(named(diff_within(&old, &new, &only("t", ranges))), expected);
 }
 
 /// The most memory that this process has had, in bytes.
