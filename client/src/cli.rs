@@ -36,6 +36,12 @@ impl Typed {
             Cli::try_parse_from(arguments).map(|cli| Typed::User(Box::new(cli)))
         }
     }
+
+    /// Whether the exit code 1 is to say that something differs, and so no error may have it.
+    pub fn tells_by_exit_code(&self) -> bool {
+        let Typed::User(cli) = self else { return false };
+        matches!(&cli.command, Some(Command::Diff(diff)) if diff.exit_code)
+    }
 }
 
 /// Keep SQLite databases in sync through a server of your own.

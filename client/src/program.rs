@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::folders::Folders;
 use crate::follow::exec::PATIENCE;
 use crate::plan::{self, Plan};
-use crate::run::{self, Finish};
+use crate::run::{self, DIFFERS, Finish};
 use crate::wire::Cancel;
 
 /// How long a run that was told to stop may take to put things away.
@@ -26,6 +26,9 @@ const LIVE_STOP_MAX: Duration =
 
 /// How long those who were told to hurry have before the process ends.
 const HURRY_MAX: Duration = Duration::from_millis(100);
+
+/// The exit code of an error where 1 says that something differs, as `diff` and `cmp` have it.
+const TROUBLE: u8 = 2;
 
 /// Does what the arguments say (the program's name is the first) and returns the exit code.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
@@ -44,11 +47,16 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     if verbose {
         log_to_stderr();
     }
+    let differs_is_one = typed.tells_by_exit_code();
     match start(typed) {
         Ok(finish) => ExitCode::from(finish.exit_code()),
         Err(error) => {
-            say(&error, json);
-            ExitCode::from(error.exit_code())
+            let exit_code = match error.exit_code() {
+                DIFFERS if differs_is_one => TROUBLE,
+                exit_code => exit_code,
+            };
+            say(&error, exit_code, json);
+            ExitCode::from(exit_code)
         }
     }
 }
@@ -101,12 +109,13 @@ async fn heed_signals(live: bool, cancel: Cancel, terminated: Arc<AtomicBool>) {
     if live && terminated.load(Ordering::SeqCst) {
         std::process::exit(0);
     }
-    say(&Error::Cancelled, false);
-    std::process::exit(Error::Cancelled.exit_code().into());
+    let exit_code = Error::Cancelled.exit_code();
+    say(&Error::Cancelled, exit_code, false);
+    std::process::exit(exit_code.into());
 }
 
 /// What is wrong, and what to do; and the same for programs.
-fn say(error: &Error, json: bool) {
+fn say(error: &Error, exit_code: u8, json: bool) {
     let text = printable(&error.to_string());
     let hint = error.hint().map(|hint| printable(&hint));
     eprintln!("sqlrsync: {text}");
@@ -115,7 +124,7 @@ fn say(error: &Error, json: bool) {
     }
     if json {
         let _ = crate::outcome::print_json(&json!({
-            "outcome": "failed", "error": text, "hint": hint, "exit_code": error.exit_code(),
+            "outcome": "failed", "error": text, "hint": hint, "exit_code": exit_code,
         }));
     }
 }

@@ -48,6 +48,10 @@ pub struct Run {
     warned: AtomicBool,
 }
 
+/// The exit code that says that something differs, as that of `diff`, `cmp` and `git diff --exit-code`. Where it
+/// says that, [`crate::program`] gives no error the same.
+pub const DIFFERS: u8 = 1;
+
 /// How a run ended that did what it could.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
@@ -55,6 +59,8 @@ pub enum Finish {
     Done,
     /// Something waits for a person to settle it, and that was said.
     Conflict,
+    /// What was compared is not the same, and whoever asked wants the exit code to say so.
+    Differs,
 }
 
 impl Finish {
@@ -63,6 +69,7 @@ impl Finish {
         match self {
             Finish::Done => 0,
             Finish::Conflict => Refusal::Conflict.exit_code(),
+            Finish::Differs => DIFFERS,
         }
     }
 }
@@ -92,7 +99,7 @@ pub fn carry_out(
         Plan::Status(plan) => return status::show(&run, &plan).map(done),
         Plan::Conflicts(plan) => return conflicts::show(&run, &plan).map(done),
         Plan::Resolve(plan) => return resolve::resolve(&run, &plan),
-        Plan::Diff(plan) => return diff::show(&run, &plan).map(done),
+        Plan::Diff(plan) => return diff::show(&run, &plan),
         Plan::Query(plan) => return query::ask(&run, &plan).map(done),
         Plan::ShowConfig(settings, problems) => return config::show(&run, &settings, problems).map(done),
         Plan::Completions(shell) => return config::completions(shell).map(done),

@@ -74,6 +74,42 @@ fn a_file_and_a_version_and_two_files_are_compared_the_same_way() {
 }
 
 #[test]
+fn with_exit_code_a_difference_exits_with_1_and_an_error_does_not() {
+    let team = three_versions();
+    let client = team.stranger();
+    client.run(&["team/app.db@2", "two.db"]).ok();
+    client.run(&["team/app.db@3", "three.db"]).ok();
+    let forms: [&[&str]; 5] = [&[], &["--json"], &["--stat"], &["--sql"], &["--changeset", "set.bin"]];
+    for form in forms {
+        let diff = |from: &str, to: &str| client.run(&[&["diff", from, to, "--exit-code"], form].concat());
+        for (two, three) in [
+            ("team/app.db@2", "team/app.db@3"),
+            ("./two.db", "./three.db"),
+            ("./two.db", "team/app.db@3"),
+            ("team/app.db@2", "./three.db"),
+        ] {
+            diff(two, three).code(1);
+            let [same_two, same_three] = [diff(two, two), diff(three, three)];
+            for same in [same_two.code(0), same_three.code(0)] {
+                let said = if form == ["--json"] { "" } else { "nothing differs" };
+                assert!(format!("{}{}", same.stdout, same.stderr).contains(said), "{form:?}: {same:?}");
+            }
+        }
+        diff("./two.db", "team/app.db@2").code(0);
+    }
+    client.run(&["diff", "./two.db", "./three.db"]).code(0);
+
+    // What cannot be compared is not the same, and does not differ either.
+    std::fs::write(client.path("none.db"), "this is no database, but long enough to be taken for one")
+        .unwrap();
+    client.run(&["diff", "./two.db", "./none.db"]).code(1);
+    let trouble = client.run(&["diff", "./two.db", "./none.db", "--exit-code", "--json"]).code(2);
+    assert_eq!(objects(&trouble).last().unwrap()["exit_code"], 2, "{trouble:?}");
+    client.run(&["diff", "./two.db", "./missing.db", "--exit-code"]).code(10);
+    client.run(&["diff", "team/app.db@3", "team/app.db@9", "--exit-code"]).code(10);
+}
+
+#[test]
 fn the_counts_and_the_words_for_people_name_tables_and_rows() {
     let team = three_versions();
     let client = team.stranger();

@@ -75,7 +75,9 @@ impl Keep {
 /// `sqlrsync diff A B`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "With --json an object a changed row. The exit code is 0, whether there are differences or not."
+    after_help = "With --json an object a changed row. The exit code is 0, whether there are differences or not; with \
+                  --exit-code it is 0 where nothing differs, 1 where something does, and more where that could \
+                  not be found out."
 )]
 pub struct DiffArgs {
     /// The older side.
@@ -93,6 +95,9 @@ pub struct DiffArgs {
     /// Write a changeset of SQLite's session extension.
     #[arg(long, value_name = "FILE", group = "form")]
     pub changeset: Option<PathBuf>,
+    /// Exit with 1 where something differs, and with 0 only where nothing does.
+    #[arg(long)]
+    pub exit_code: bool,
     /// A key that may pull.
     #[arg(long = "pullKey", alias = "pull-key", value_name = "KEY")]
     pub pull_key: Option<String>,

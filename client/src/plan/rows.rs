@@ -55,6 +55,8 @@ pub struct Diff {
     pub sides: DiffSides,
     /// How it is shown.
     pub form: DiffForm,
+    /// Whether the exit code says that something differs.
+    pub exit_code: bool,
 }
 
 /// What is compared, the older side first.
@@ -205,7 +207,7 @@ pub(super) fn diff(typed: DiffArgs, json: bool, around: Around<'_>) -> Result<Pl
             return Err(Error::usage("a file on another machine cannot be compared from here", DIFF_USAGE));
         }
     };
-    Ok(Plan::Diff(Diff { sides, form }))
+    Ok(Plan::Diff(Diff { sides, form, exit_code: typed.exit_code }))
 }
 
 fn file_and_version(

@@ -22,6 +22,9 @@ const KEY_WIDTH_MAX: usize = 32;
 /// The widest that a value gets, in characters.
 const VALUE_WIDTH_MAX: usize = 40;
 
+/// What is said where nothing differs.
+pub const NOTHING: &str = "nothing differs: the rows and the schema are the same";
+
 /// The most tables that are counted: more than that is no database.
 const TABLES_MAX: usize = 65_536;
 
@@ -255,11 +258,7 @@ impl Counts {
             String::new()
         };
         if insert + update + delete == 0 {
-            return if schema.is_empty() {
-                "no row differs".to_owned()
-            } else {
-                format!("no row differs; {schema}")
-            };
+            return if schema.is_empty() { NOTHING.to_owned() } else { format!("no row differs; {schema}") };
         }
         let rows = things(insert + update + delete, "row");
         let tables = things(self.tables.len() as u64, "table");
@@ -343,7 +342,7 @@ mod tests {
                 "\"o:x\"             1        0        0",
             ]
         );
-        assert_eq!(Counts::default().lines(), ["no row differs"]);
+        assert_eq!(Counts::default().lines(), ["nothing differs: the rows and the schema are the same"]);
     }
 
     #[test]

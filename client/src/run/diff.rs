@@ -14,12 +14,12 @@ use sqlrsync_protocol::page::VersionNumber;
 use sqlrsync_protocol::remote::{RemoteName, VersionSelector};
 use sqlrsync_protocol::text::is_unseen;
 
-use super::Run;
 use super::rest::{Rest, Stream};
+use super::{Finish, Run};
 use crate::error::Error;
 use crate::outcome::print_line;
 use crate::plan::{Diff, DiffForm, DiffSides};
-use crate::rows::difference::{Count, Counts, RowDifference, SchemaDifference};
+use crate::rows::difference::{Count, Counts, NOTHING, RowDifference, SchemaDifference};
 use printer::Printer;
 
 /// A line of the server's answer.
@@ -34,20 +34,21 @@ enum Line {
     },
 }
 
-pub fn show(run: &Run, plan: &Diff) -> Result<(), Error> {
-    match &plan.sides {
+pub fn show(run: &Run, plan: &Diff) -> Result<Finish, Error> {
+    let differs = match &plan.sides {
         DiffSides::Versions { remote, from, to, access } => {
             run.warn_of_plain_text(access);
             let mut rest = Rest::new(access)?;
             let (from, to) = numbers(&mut rest, remote, *from, *to)?;
-            versions(run, &mut rest, remote, (from, to), &plan.form)
+            versions(run, &mut rest, remote, (from, to), plan)?
         }
-        DiffSides::Files { from, to } => local::files(run, &from.path, &to.path, &plan.form).map(drop),
+        DiffSides::Files { from, to } => local::files(run, &from.path, &to.path, &plan.form)?,
         DiffSides::FileAndVersion { local, remote, version, access, file_first } => {
             run.warn_of_plain_text(access);
-            local::file_and_version(run, local, (remote, *version), access, *file_first, &plan.form).map(drop)
+            local::file_and_version(run, local, (remote, *version), access, *file_first, &plan.form)?
         }
-    }
+    };
+    Ok(if differs && plan.exit_code { Finish::Differs } else { Finish::Done })
 }
 
 /// The numbers of the versions that are meant. The server is asked only where that needs the latest.
@@ -72,14 +73,16 @@ pub fn numbers(
     Ok((number(from)?, number(to)?))
 }
 
+/// Has the server compare two versions. Says whether they differ, or may: where the form does not show it, it is asked
+/// for only if the plan wants it.
 fn versions(
     run: &Run,
     rest: &mut Rest,
     remote: &RemoteName,
     (from, to): (VersionNumber, VersionNumber),
-    form: &DiffForm,
-) -> Result<(), Error> {
-    let format = match form {
+    plan: &Diff,
+) -> Result<bool, Error> {
+    let format = match plan.form {
         DiffForm::Stat => return stat(rest, remote, (from, to))?.print(run.output.json),
         DiffForm::Rows => "json",
         DiffForm::Sql => "sql",
@@ -87,10 +90,26 @@ fn versions(
     };
     let query = [("from", from.to_string()), ("to", to.to_string()), ("format", format.to_owned())];
     let mut stream = rest.get_stream(remote, "diff", &query)?;
-    match form {
-        DiffForm::Rows | DiffForm::Stat => rows(run, &mut stream, form),
-        DiffForm::Sql => sql(&mut stream),
-        DiffForm::Changeset(file) => into_file(file, |out| stream.copy(out).map(drop)),
+    match &plan.form {
+        DiffForm::Rows | DiffForm::Stat => return rows(run, &mut stream, &plan.form),
+        DiffForm::Sql => sql(&mut stream)?,
+        DiffForm::Changeset(file) => into_file(file, |out| stream.copy(out).map(drop))?,
+    }
+    if !plan.exit_code {
+        return Ok(true);
+    }
+    // Neither of these two says it: a script is never empty, and a changeset leaves things out.
+    let differs = stat(rest, remote, (from, to))?.differs();
+    run.say_if_nothing_differs(differs);
+    Ok(differs)
+}
+
+impl Run {
+    /// For what is written for programs, and does not say it itself.
+    fn say_if_nothing_differs(&self, differs: bool) {
+        if !differs && !self.output.quiet {
+            eprintln!("{NOTHING}");
+        }
     }
 }
 
@@ -115,15 +134,24 @@ pub struct Stat {
 }
 
 impl Stat {
-    fn print(self, json: bool) -> Result<(), Error> {
+    fn differs(&self) -> bool {
+        !self.rows.is_empty() || self.schema > 0
+    }
+
+    /// Says whether there was anything to print.
+    fn print(self, json: bool) -> Result<bool, Error> {
+        let differs = self.differs();
         let counts = Counts::new(self.rows, self.schema);
         let lines = if json { printer::stat_json(&counts)? } else { counts.lines() };
-        lines.iter().try_for_each(|line| print_line(line))
+        lines.iter().try_for_each(|line| print_line(line))?;
+        Ok(differs)
     }
 }
 
-fn rows(run: &Run, stream: &mut Stream, form: &DiffForm) -> Result<(), Error> {
+/// Prints rows as they come. Says whether any came.
+fn rows(run: &Run, stream: &mut Stream, form: &DiffForm) -> Result<bool, Error> {
     let mut printer = Printer::new(run.output.json, form, BufWriter::new(io::stdout().lock()));
+    let mut differs = false;
     while let Some(line) = stream.object()? {
         let goes_on = match line {
             Line::Row(row) => printer.row(&row)?,
@@ -133,14 +161,16 @@ fn rows(run: &Run, stream: &mut Stream, form: &DiffForm) -> Result<(), Error> {
                 return Err(Error::Refused { who, refusal: Refusal::Failed, text: error, retry_after: None });
             }
         };
+        differs = true;
         if !goes_on {
-            return Ok(());
+            return Ok(differs);
         }
         if run.cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
     }
-    printer.end()
+    printer.end(true)?;
+    Ok(differs)
 }
 
 /// SQL goes out as it comes; on a terminal without what that would obey.

@@ -204,6 +204,9 @@ fn compare(
         Err(Error::Rows(rows::Error::Write(error))) => quietly(Err(Error::Output(error))),
         printed => quietly(printed),
     }?;
+    if matches!(form, DiffForm::Sql | DiffForm::Changeset(_)) {
+        run.say_if_nothing_differs(sides.differs);
+    }
     Ok(sides.differs)
 }
 
@@ -272,7 +275,7 @@ fn shown(sides: &mut Sides<'_>, form: &DiffForm) -> Result<(), Error> {
         return Ok(());
     }
     sides.warn_of(&summary.left_out);
-    printer.end()
+    printer.end(summary.left_out.is_empty())
 }
 
 /// Two databases that nobody writes.

@@ -11,6 +11,9 @@ use crate::rows::difference::{Counts, RowDifference, SchemaDifference, Shower};
 use crate::rows::style::Style;
 use crate::run::goes_on;
 
+/// Said in place of "nothing differs" where that is not known.
+const NOTHING_NAMED: &str = "no row differs of those that have a name";
+
 /// Where rows go. Every call says whether anybody still reads.
 pub struct Printer<W> {
     out: W,
@@ -61,16 +64,21 @@ impl<W: Write> Printer<W> {
         self.lines(&lines)
     }
 
-    /// All rows have come.
-    pub fn end(mut self) -> Result<(), Error> {
+    /// All rows have come. Where `all` is not set there are rows that differ, or may, and that nothing names.
+    pub fn end(mut self, all: bool) -> Result<(), Error> {
         let lines = match std::mem::replace(&mut self.way, Way::Json) {
             Way::Json => return self.flush().map(drop),
             Way::People(shower) => {
                 let counts = shower.end();
                 let mut lines: Vec<_> = (!counts.is_empty()).then(String::new).into_iter().collect();
-                lines.push(counts.sentence());
+                lines.push(if all || !counts.is_empty() {
+                    counts.sentence()
+                } else {
+                    NOTHING_NAMED.to_owned()
+                });
                 lines
             }
+            Way::Stat { counts, json: false } if counts.is_empty() && !all => vec![NOTHING_NAMED.to_owned()],
             Way::Stat { counts, json: false } => counts.lines(),
             Way::Stat { counts, json: true } => stat_json(&counts)?,
         };
