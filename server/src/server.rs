@@ -241,12 +241,14 @@ impl Server {
     }
 }
 
-/// Registers what the catalog has lost.
+/// Registers what the catalog has lost, and puts into the audit log what a server that was killed did last.
 async fn recover(backend: &Arc<Backend>) -> Result<(), Error> {
     let found = backend.blocking(|backend| backend.register_found()).await.map_err(Error::Recovery)?;
     if found > 0 {
         tracing::warn!(replicas = found, "registered replicas that the catalog did not know");
     }
+    let pending = backend.blocking(|backend| Ok(backend.conclude_pending(None)?)).await;
+    pending.map_err(Error::Recovery)?;
     Ok(())
 }
 

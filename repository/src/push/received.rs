@@ -148,6 +148,12 @@ impl Received {
         self.kept.as_deref()
     }
 
+    /// Whether, committed after `latest`, it would go on top of what its pusher does not know.
+    pub fn overtakes(&self, latest: Option<&Manifest>) -> bool {
+        let expected = self.open.base.as_ref().or(self.open.latest.as_ref()).map(|base| base.root);
+        latest.map(|latest| latest.root) != expected
+    }
+
     /// Commits it as the version after `latest`, the newest there is. `None` where somebody was first.
     ///
     /// # Errors
@@ -167,8 +173,7 @@ impl Received {
         }
         let next = latest.map_or(Some(VersionNumber::FIRST), |latest| latest.number.next());
         let number = next.ok_or(Error::OutOfOrder("the last version number"))?;
-        let expected = self.open.base.as_ref().or(self.open.latest.as_ref()).map(|base| base.root);
-        let overtook = latest.map(|latest| latest.root) != expected;
+        let overtook = self.overtakes(latest);
         self.may_be_made()?;
         // Kept before: it says that the candidate's changes are in.
         let merge = self.kept.as_ref().map(|kept| MergeOf { candidate: kept.id, ends: None });

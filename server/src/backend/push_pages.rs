@@ -176,6 +176,7 @@ impl PushPages {
             force: self.says.force && (record.policy.rule != Rule::Reject || self.admin),
             permission: self.options.permission.clone(),
             received,
+            deed: merging::Deed::default(),
         }
     }
 

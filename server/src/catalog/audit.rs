@@ -2,8 +2,9 @@
 //!
 //! - It is only added to: triggers refuse every change, whichever program asks for it.
 //! - It refers to nothing: names and ids stay readable when what they name is gone.
-//! - An entry is written when what it says has happened. A version or a conflict stands in the repository
-//!   even where its entry could not be written; a change of the catalog and its entry are one transaction.
+//! - An entry is written when what it says has happened. A change of the catalog and its entry are one
+//!   transaction; what is done in the repository is announced before ([`super::Pending`]), so that its entry is
+//!   written later where the server was stopped in between.
 
 use std::net::IpAddr;
 
@@ -156,6 +157,11 @@ impl Catalog {
 
 /// Writes an entry down within a transaction that may do more.
 pub(super) fn insert(connection: &Connection, audit: &Audit) -> Result<(), Error> {
+    insert_at(connection, audit, Timestamp::now())
+}
+
+/// As [`insert`], of something that happened then.
+pub(super) fn insert_at(connection: &Connection, audit: &Audit, time: Timestamp) -> Result<(), Error> {
     let Audit { actor, action, subject, details } = audit;
     let (replica, path) = subject.replica.as_ref().map(|(id, path)| (id, path)).unzip();
     let mut statement = connection.prepare_cached(
@@ -163,7 +169,7 @@ pub(super) fn insert(connection: &Connection, audit: &Audit) -> Result<(), Error
          local_path, version, conflict, details) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?;
     statement.execute(params![
-        Timestamp::now().as_millisecond(),
+        time.as_millisecond(),
         action,
         subject.namespace,
         replica,

@@ -11,6 +11,7 @@
 mod activity;
 mod audit;
 mod keys;
+mod pending;
 mod policy;
 mod replicas;
 mod schema;
@@ -27,6 +28,7 @@ pub use activity::{
 };
 pub use audit::{Actor, Audit, AuditEntry, Subject};
 pub use keys::{KeyId, KeyRecord, NewKey, REPLICA_KEYS_MAX, Scope, kind_word};
+pub use pending::{Intent, Known, Pending, PendingId};
 pub use policy::{Policy, Rule};
 pub use replicas::{Found, NewReplica, ReplicaRecord, Visibility};
 

@@ -151,6 +151,35 @@ const STEPS: &[&str] = &[
         SELECT RAISE(ABORT, 'the audit log is only added to');
     END;
 ",
+    "
+    -- What is about to be done in the repository, noted before it is: should the server be stopped before its
+    -- entry is in the audit log, this says who did it. Gone when it is known what became of it.
+    CREATE TABLE audit_pending (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        what TEXT NOT NULL CHECK (what IN ('merge', 'overtake', 'settle')),
+        namespace TEXT NOT NULL,
+        replica TEXT NOT NULL,
+        path TEXT NOT NULL,
+        key INTEGER,
+        label TEXT NOT NULL,
+        address TEXT,
+        client_id TEXT NOT NULL,
+        host TEXT NOT NULL,
+        local_path TEXT NOT NULL,
+        -- The latest version at the time; what comes of it has a higher number.
+        latest INTEGER NOT NULL,
+        -- What tells it from everything else in the repository.
+        candidate BLOB CHECK (length(candidate) = 16),
+        kept INTEGER NOT NULL CHECK (kept IN (0, 1)),
+        conflict INTEGER,
+        root TEXT NOT NULL,
+        pushed TEXT NOT NULL,
+        -- A JSON object.
+        details TEXT NOT NULL
+    ) STRICT;
+
+    CREATE INDEX audit_pending_by_replica ON audit_pending (replica);
+",
 ];
 
 /// Brings the catalog up to date, in one transaction: two programs that open a new catalog at the

@@ -11,6 +11,7 @@
 //! - Nothing is guessed: where it is not known what a push was made from, and it matters, it is a conflict.
 
 mod agree;
+mod audited;
 mod bases;
 mod conflicts;
 mod json;
@@ -35,6 +36,7 @@ use sqlrsync_repository::Replica;
 use super::Backend;
 use crate::refused::{Refused, Why};
 
+pub(super) use audited::Deed;
 pub(super) use bases::note_pulled;
 pub use conflicts::{ConflictInfo, ConflictsPage, RowsPage};
 pub use look::{DiffFormat, DiffStat, Difference, QueryAnswer, Question, error_line};
@@ -81,6 +83,9 @@ pub enum Error {
     /// The merge.
     #[error(transparent)]
     Merge(#[from] merge::Error),
+    /// What is to be done could not be noted down, and was not done.
+    #[error("what is to be done cannot be noted for the audit log: {0}")]
+    Audit(#[from] crate::catalog::Error),
     /// The policy.
     #[error(transparent)]
     Rejected(#[from] Rejected),
@@ -141,7 +146,7 @@ impl Fault for Error {
             error if error.has_no_room() => Refusal::TryLater,
             Error::Rejected(_) | Error::LeftToChoose(_) => Refusal::Conflict,
             Error::NoSuchRow(_) | Error::TooManyRows(_) | Error::SchemasDiffer => Refusal::Invalid,
-            Error::Rows(_) | Error::Merge(_) => Refusal::Failed,
+            Error::Rows(_) | Error::Merge(_) | Error::Audit(_) => Refusal::Failed,
         }
     }
 
@@ -162,6 +167,7 @@ impl Fault for Error {
             | Error::TooManyRows(_)
             | Error::SchemasDiffer
             | Error::LeftToChoose(_) => self.to_string(),
+            Error::Audit(_) => "the server cannot write its audit log".to_owned(),
             Error::Rows(_) | Error::Merge(_) => "the server could not compare the versions".to_owned(),
         }
     }

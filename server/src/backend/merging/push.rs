@@ -10,20 +10,19 @@ use sqlrsync_database::merge::{MergeOptions, Resolutions, Side, Summary};
 use sqlrsync_database::version::Written;
 use sqlrsync_protocol::content::ContentError;
 use sqlrsync_protocol::exchange::Committed;
-use sqlrsync_protocol::page::VersionNumber;
 use sqlrsync_repository::{
     Candidate, Conflict, Described, KeepOptions, Manifest, MergeBase, MergePages, Permission, Received,
     Replica,
 };
 
+use super::audited::{Deed, base_json, kept_json};
 use super::bases::{self, Ground};
-use super::json::hex;
 use super::maps::Maps;
 use super::overlap::{self, Found};
 use super::versions::{Outcome, Three};
 use super::{Error, Rejected};
 use crate::backend::{Backend, ClientSays};
-use crate::catalog::{Actor, Audit, Policy, ReplicaRecord, Rule, Subject};
+use crate::catalog::{Actor, Audit, Intent, Pending, Policy, ReplicaRecord, Rule, Subject};
 
 /// How many others may be first before a push gives up.
 const ATTEMPTS_MAX: u32 = 64;
@@ -44,12 +43,19 @@ pub(in crate::backend) struct Push<'a> {
     pub permission: Permission,
     /// What arrived.
     pub received: Received,
+    /// What was done so far, for the audit log.
+    pub deed: Deed,
 }
 
 impl Push<'_> {
     /// Decides what becomes of it, and notes what its pusher has now.
     pub fn run(mut self) -> Result<Committed, Error> {
-        let committed = self.decide()?;
+        // What an earlier one has left has nobody at work on it: this one has the turn.
+        self.backend.conclude_pending(Some(&self.record.id))?;
+        let decided = self.decide();
+        // Of what failed it is not known yet whether it was done all the same.
+        std::mem::take(&mut self.deed).conclude(self.backend, decided.is_ok());
+        let committed = decided?;
         let replica = self.replica();
         let content = match (self.received.kept(), committed.version) {
             (Some(candidate), _) => Some(candidate.content.clone()),
@@ -84,9 +90,31 @@ impl Push<'_> {
         self.received.replica().clone()
     }
 
-    /// Into the audit log.
-    fn note(&self, action: &'static str, subject: Subject, details: serde_json::Value) {
-        self.backend.note(&Audit { actor: self.actor.clone(), action, subject, details });
+    /// For the audit log: before anything of it can be in the repository.
+    fn announce(&mut self, what: Intent, latest: &Manifest) -> Result<(), Error> {
+        let Push { backend, record, actor, force, received, deed, .. } = self;
+        let latest = latest.number.get();
+        let details = match what {
+            Intent::Overtake => json!({"latest": latest, "force": force}),
+            Intent::Merge | Intent::Settle => json!({}),
+        };
+        let kept = received.kept().map(|kept| kept.id);
+        let pending = || Pending {
+            what,
+            actor: actor.clone(),
+            subject: Subject::replica(record),
+            latest,
+            candidate: kept.or(received.push_id()).map(|id| id.0),
+            kept: kept.is_some(),
+            root: received.root().to_string(),
+            pushed: received.content().time.to_string(),
+            details,
+        };
+        Ok(deed.announce(backend, pending)?)
+    }
+
+    fn entry(&self, action: &'static str, subject: Subject, details: serde_json::Value) -> Audit {
+        Audit { actor: self.actor.clone(), action, subject, details }
     }
 
     fn policy(&self) -> Policy {
@@ -98,16 +126,21 @@ impl Push<'_> {
         let rule = if self.force { Rule::LatestWins } else { self.policy().rule };
         let Some(latest) = latest else { return Ok(self.received.commit_after(None)?) };
         if latest.root == self.received.root() || rule == Rule::LatestWins {
+            if latest.root != self.received.root() && self.received.overtakes(Some(latest)) {
+                self.announce(Intent::Overtake, latest)?;
+            }
             let done = self.received.commit_after(Some(latest))?;
             if let Some(Committed { version: Some(version), overtook: true, .. }) = &done {
                 let subject = Subject::replica(self.record).version(version.get());
-                self.note("overtook", subject, json!({"latest": latest.number.get(), "force": self.force}));
+                let details = json!({"latest": latest.number.get(), "force": self.force});
+                self.deed.came_to(self.entry("overtook", subject, details));
             }
             return Ok(done);
         }
         if self.received.kept().is_some() {
             // An earlier attempt got so far. What becomes of its changes does not depend on the policy now.
             // It may have ended before the candidate could be found by its content, as the next push needs it.
+            self.announce(Intent::Merge, latest)?;
             let kept = self.received.keep(KeepOptions::default())?;
             return self.merge(&kept, latest);
         }
@@ -122,7 +155,8 @@ impl Push<'_> {
             })),
             (_, Rule::Reject) => {
                 let subject = Subject::replica(self.record).version(latest.number.get());
-                self.note("push-rejected", subject, json!({"latest": latest.number.get()}));
+                let details = json!({"latest": latest.number.get()});
+                self.backend.note(&self.entry("push-rejected", subject, details));
                 Err(Error::Rejected(Rejected { latest: latest.number }))
             }
             (Ground::Older(options), _) => self.keep_and_merge(options, latest),
@@ -135,14 +169,10 @@ impl Push<'_> {
         options: KeepOptions,
         latest: &Manifest,
     ) -> Result<Option<Committed>, Error> {
+        self.announce(Intent::Merge, latest)?;
         let candidate = self.received.keep(options)?;
-        let details = json!({
-            "push": hex(&candidate.id.0),
-            "latest": latest.number.get(),
-            "base": base_json(candidate.merge_base.as_ref()),
-        });
-        let (actor, subject) = (self.actor.clone(), Subject::replica(self.record));
-        self.backend.note(&Audit { actor, action: "candidate-kept", subject, details });
+        let details = kept_json(&candidate, latest.number.get());
+        self.deed.kept(self.entry("candidate-kept", Subject::replica(self.record), details));
         self.merge(&candidate, latest)
     }
 
@@ -179,7 +209,7 @@ impl Push<'_> {
     }
 
     fn commit(
-        &self,
+        &mut self,
         candidate: &Candidate,
         ends: Option<&Conflict>,
         latest: &Manifest,
@@ -206,7 +236,6 @@ impl Push<'_> {
         let mut subject = Subject::replica(self.record).version(version.number.get());
         if let Some(conflict) = ends {
             subject = subject.conflict(conflict.number.get());
-            replica.end_conflict(conflict, &version, String::new(), Described::of(candidate))?;
         }
         let Summary { inserted, updated, deleted, .. } = summary;
         let details = json!({
@@ -214,13 +243,16 @@ impl Push<'_> {
             "base": base_json(candidate.merge_base.as_ref()),
             "inserted": inserted, "updated": updated, "deleted": deleted,
         });
-        self.note("merged", subject, details);
+        self.deed.came_to(self.entry("merged", subject, details));
+        if let Some(conflict) = ends {
+            replica.end_conflict(conflict, &version, String::new(), Described::of(candidate))?;
+        }
         let merged = version.root != candidate.content.root;
         Ok(Some(Committed { version: Some(version.number), merged, ..Committed::default() }))
     }
 
     fn keep_as_conflict(
-        &self,
+        &mut self,
         (candidate, merge_base): (&Candidate, Option<MergeBase>),
         open: Option<Conflict>,
         latest: &Manifest,
@@ -248,7 +280,7 @@ impl Push<'_> {
             "base": base_json(merge_base.as_ref()),
             "rows": found.row_count, "reasons": found.reasons,
         });
-        self.note(action, subject, details);
+        self.deed.came_to(self.entry(action, subject, details));
         Ok(Some(Committed { conflict: Some(number), ..Committed::default() }))
     }
 }
@@ -259,12 +291,5 @@ fn another_way(error: sqlrsync_repository::Error) -> Result<Option<Committed>, E
     match error {
         Error::InConflict(_) | Error::ConflictIsOver { .. } | Error::MergedMeanwhile(_) => Ok(None),
         error => Err(error.into()),
-    }
-}
-
-fn base_json(base: Option<&MergeBase>) -> serde_json::Value {
-    match base {
-        None => serde_json::Value::Null,
-        Some(base) => json!({"version": base.version.map(VersionNumber::get), "root": base.root.to_string()}),
     }
 }

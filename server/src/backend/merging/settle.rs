@@ -24,12 +24,13 @@ use sqlrsync_repository::{
 };
 use utoipa::ToSchema;
 
+use super::audited::Deed;
 use super::conflicts::{Found, candidate_of};
 use super::versions::{Outcome, Three, Versions};
 use super::{Error, json, overlap};
 use crate::access::Caller;
 use crate::backend::{Backend, ClientSays, Pusher, rules};
-use crate::catalog::{Audit, Subject};
+use crate::catalog::{Audit, Intent, Pending, Subject};
 use crate::refused::{Refused, Why};
 use crate::sessions::Ground;
 
@@ -130,6 +131,7 @@ impl Backend {
         for _ in 0..ATTEMPTS_MAX {
             let found = self.find_conflict(caller, name, number)?;
             caller.may_settle(&found.record)?;
+            self.conclude_pending(Some(&found.record.id))?;
             if let Some(version) = found.ended {
                 let text = format!("conflict {number} of {name} is over: it ended with version {version}");
                 return Err(Refused::new(Why::Conflict, text));
@@ -337,23 +339,48 @@ impl Settling<'_> {
         if self.cancel.load(Ordering::Relaxed) {
             return Err(Error::from(VersionError::Cancelled).into());
         }
+        let mut deed = Deed::default();
+        deed.announce(self.backend, || self.pending(latest))?;
         let version = match replica.commit_merge(&merge, pages) {
             Ok(Some(version)) => version,
             // Looked at again, it says what has become of it.
-            Ok(None) | Err(Repository::InConflict(_) | Repository::ConflictIsOver { .. }) => return Ok(None),
+            Ok(None) | Err(Repository::InConflict(_) | Repository::ConflictIsOver { .. }) => {
+                deed.conclude(self.backend, true);
+                return Ok(None);
+            }
+            // It may have been made all the same.
             Err(error) => return Err(error.into()),
         };
+        let Pending { actor, subject, details, .. } = self.pending(latest);
+        let subject = subject.version(version.number.get());
+        deed.came_to(Audit { actor, action: "conflict-settled", subject, details });
+        deed.conclude(self.backend, true);
         let choices = serde_json::to_string(self.wanted).unwrap_or_default();
         let choices = if choices.len() > CHOICES_BYTES_MAX { String::new() } else { choices };
         replica.end_conflict(conflict, &version, choices, described)?;
-        let subject = Subject::replica(record).version(version.number.get()).conflict(conflict.number.get());
-        let details = json!({
-            "keep": self.wanted.keep, "rows": self.wanted.rows.len(), "onto": latest.number.get(),
-        });
-        let actor = rules::actor(self.caller, self.address, &ClientSays::default());
-        self.backend.note(&Audit { actor, action: "conflict-settled", subject, details });
         self.backend.notices.announce(&record.name(), version.number, Pusher::default());
         Ok(Some(version.number))
+    }
+}
+
+impl Settling<'_> {
+    /// For the audit log, before it is done.
+    fn pending(&self, latest: &Manifest) -> Pending {
+        let Found { record, conflict, .. } = self.found;
+        let content = &self.candidate.content;
+        Pending {
+            what: Intent::Settle,
+            actor: rules::actor(self.caller, self.address, &ClientSays::default()),
+            subject: Subject::replica(record).conflict(conflict.number.get()),
+            latest: latest.number.get(),
+            candidate: Some(self.candidate.id.0),
+            kept: true,
+            root: content.root.to_string(),
+            pushed: content.time.to_string(),
+            details: json!({
+                "keep": self.wanted.keep, "rows": self.wanted.rows.len(), "onto": latest.number.get(),
+            }),
+        }
     }
 }
 

@@ -183,7 +183,7 @@ fn a_catalog_of_an_earlier_release_gets_the_tables() {
     // What later steps made goes with it: the steps are taken again from there.
     connection
         .execute_batch(
-            "DROP TABLE client_report; DROP TABLE client; DROP TABLE audit;
+            "DROP TABLE client_report; DROP TABLE client; DROP TABLE audit; DROP TABLE audit_pending;
              ALTER TABLE replica DROP COLUMN policy;
              ALTER TABLE replica DROP COLUMN merge_cells;
              ALTER TABLE replica DROP COLUMN merge_renumber;

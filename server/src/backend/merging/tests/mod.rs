@@ -1,5 +1,6 @@
 //! Servers without sockets, and what merging does when it is cut, cancelled, or raced.
 
+mod audited;
 mod cancelled;
 mod races;
 mod too_long;
@@ -64,11 +65,16 @@ impl Bench {
 
     /// Pushes; `base`: what it was made from.
     fn push(&self, client: &str, content: &Content, base: Option<&Content>) -> Committed {
-        self.try_push(client, content, base).unwrap()
+        let says = ClientSays { client_id: client.to_owned(), ..ClientSays::default() };
+        self.push_saying(says, content, base).unwrap()
     }
 
-    fn try_push(&self, client: &str, content: &Content, base: Option<&Content>) -> Result<Committed, String> {
-        let says = ClientSays { client_id: client.to_owned(), ..ClientSays::default() };
+    fn push_saying(
+        &self,
+        says: ClientSays,
+        content: &Content,
+        base: Option<&Content>,
+    ) -> Result<Committed, String> {
         let plan = self.backend.plan_push(self.caller(), Some(name()), says).unwrap();
         let wait = std::time::Duration::from_secs(60);
         let turn = self.runtime.block_on(self.backend.begin_push(&plan, None, wait));
