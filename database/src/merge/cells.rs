@@ -6,6 +6,7 @@
 
 use crate::rows::Row;
 
+use super::counterpart::same_column;
 use super::store::{STORED, Store, Stored};
 use super::{Context, Error};
 
@@ -28,7 +29,8 @@ pub(super) fn combine(context: &Context<'_>, store: &Store) -> Result<u64, Error
         last = row.id;
         let new: Vec<bool> = match base.table(&row.table.name) {
             Some(table) => {
-                row.table.columns.iter().map(|column| table.column(&column.name).is_none()).collect()
+                let is_new = |name| same_column(&row.table, name, table).is_none();
+                row.table.columns.iter().map(|column| is_new(&column.name)).collect()
             }
             None => continue,
         };

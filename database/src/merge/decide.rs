@@ -22,11 +22,14 @@ pub(super) const fn taking(side: Side) -> i64 {
 pub(super) fn decide(context: &Context<'_>, store: &mut Store) -> Result<Summary, Error> {
     let mut summary = Summary::default();
     // `decision` is set already where a virtual table is taken from one side as a whole.
+    // A row in which a side changed nothing but what a migration on both sides calls its columns is as in the base.
     store.run(
         "UPDATE row SET decision = CASE
              WHEN sides = 1 THEN 1
              WHEN sides = 2 THEN 2
-             WHEN theirs_hash IS mine_hash THEN 1 END
+             WHEN theirs_hash IS mine_hash THEN 1
+             WHEN theirs_hash IS base_hash THEN 2
+             WHEN mine_hash IS base_hash THEN 1 END
          WHERE decision IS NULL",
         [],
     )?;

@@ -125,6 +125,39 @@ fn the_same_migration_on_both_sides_merges_with_rows_of_both() {
 }
 
 #[test]
+fn the_same_renamed_column_on_both_sides_changes_no_row() {
+    let migration = "ALTER TABLE t RENAME COLUMN a TO b; ";
+    let three = Three::new(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, a, n); INSERT INTO t VALUES (1, 'x', 0), (2, 'y', 0), (3, 'z', 0), (4, 'w', 0)",
+        &format!("{migration} DELETE FROM t WHERE id = 1; UPDATE t SET b = 'Y' WHERE id = 2"),
+        &format!("{migration} DELETE FROM t WHERE id = 3; INSERT INTO t VALUES (5, 'v', 0)"),
+    );
+    for three in [three.swapped(), three] {
+        let merged = three.merged();
+        assert_eq!(merged.rows("SELECT id, b FROM t"), ["2|Y", "4|w", "5|v"]);
+    }
+    // What was renamed and changed on both sides is in conflict, and so is what is changed here and deleted there.
+    let three = Three::new(
+        BASE,
+        &format!("{migration} UPDATE t SET b = 'theirs'"),
+        &format!("{migration} UPDATE t SET b = 'mine' WHERE id = 1; DELETE FROM t WHERE id = 2"),
+    );
+    for three in [three.swapped(), three] {
+        assert_eq!(three.conflict().row_count, 2);
+    }
+    // A column that is dropped, and another one in its place, is no renamed one, and is NULL on both sides.
+    let replaced = "DROP VIEW v; ALTER TABLE t DROP COLUMN a; ALTER TABLE t ADD COLUMN b; ";
+    let three = Three::new(
+        BASE,
+        &format!("{replaced} UPDATE t SET b = 'theirs' WHERE id = 1"),
+        &format!("{replaced} INSERT INTO t VALUES (3, 'mine')"),
+    );
+    for three in [three.swapped(), three] {
+        assert_eq!(three.merged().rows("SELECT id, b FROM t"), ["1|theirs", "2|NULL", "3|mine"]);
+    }
+}
+
+#[test]
 fn keeping_one_side_of_a_schema_conflict_keeps_its_schema_and_the_rows_that_fit() {
     let theirs = "ALTER TABLE t ADD COLUMN c DEFAULT 5; UPDATE u SET b = 'theirs'";
     let mine = "CREATE TABLE w(x); INSERT INTO w VALUES (1); INSERT INTO t VALUES (3, 'z'); INSERT INTO u VALUES (2, 'mine')";
