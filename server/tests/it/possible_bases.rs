@@ -116,6 +116,28 @@ fn clients_that_push_in_turns_and_never_pull_lose_nothing() {
 }
 
 #[test]
+fn a_copy_of_a_file_that_was_pushed_does_not_bring_back_what_was_undone_since() {
+    let server = served();
+    let a = File::new(&server, "a", "/app.db", database(4096, 3, 1));
+    a.push();
+    let mut b = File::new(&server, "b", "/app.db", a.content.clone());
+    b.pull(None).add(10).sql("UPDATE events SET text = 'b' WHERE id = 1").push();
+    let before = text_of(&server, 2);
+    let mut copy = File::new(&server, "b", "/copy.db", b.content.clone());
+    b.sql("DELETE FROM events WHERE id = 10").sql("UPDATE events SET text = 'later' WHERE id = 1").push();
+    // All that is known of the copy is that its client has pulled version 1: row 10 seems to be its own.
+    copy.sql("UPDATE events SET text = 'later' WHERE id = 1").add(11).is_in_conflict(1);
+    assert_eq!(
+        (ids(&server), text_of(&server, 1), text_of(&server, 2)),
+        (vec![1, 2, 3], "later".into(), before)
+    );
+    // What is the same in the latest version undoes nothing.
+    let mut other = File::new(&server, "b", "/other.db", b.content.clone());
+    assert_eq!(other.add(12).push(), 4);
+    assert_eq!(ids(&server), [1, 2, 3, 12]);
+}
+
+#[test]
 fn who_pulls_edits_and_pushes_is_merged_with_what_others_did_meanwhile() {
     let server = served();
     let mut a = File::new(&server, "a", "/app.db", database(4096, 3, 1));

@@ -6,7 +6,8 @@
 //! not done by guess:
 //!
 //! - several that come to different results (an old version was pulled into another file);
-//! - one, but the push takes back what others did before it (a restored backup, a clone): see [`undone`].
+//! - one, but the push takes back what others did before it (a restored backup, a clone), or does again what was
+//!   undone after it (a copy of a file that was pushed since): see [`undone`].
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -107,7 +108,7 @@ fn guessed(push: &Push<'_>, latest: &Manifest) -> Result<Ground, Error> {
     // Of several that come to the same it is the latest, where that is among them.
     let base = bases.iter().find(|base| base.root == latest.root).unwrap_or(first);
     let own = own == Some(base.root);
-    if undone::takes_back(push, base, own)? { Ok(Ground::Unknown) } else { known(push, base, latest) }
+    if undone::takes_back(push, base, latest, own)? { Ok(Ground::Unknown) } else { known(push, base, latest) }
 }
 
 /// Contents that a push may have been made from.

@@ -8,6 +8,10 @@
 //! waits in a conflict. One of which nobody knows what it was made from is another matter: it may be a clone's,
 //! and what of it is undone would be nowhere any more.
 //!
+//! And the other way round: what becomes what it was in a version after the base, and is not in the latest one any
+//! more, was not done by this push. The file was made from something later, as a copy of another file is that was
+//! pushed, and what undid it since would be undone in turn.
+//!
 //! Not everything can be looked into. Where too much was left out, or nothing can be read, it counts as taken
 //! back as soon as others pushed: a conflict loses nothing, and a push that is let through in error does.
 
@@ -75,7 +79,12 @@ struct Found {
 
 /// Whether a push from `base` takes back what it should not without being asked. `own`: the base is what was
 /// last pushed from the same file.
-pub(super) fn takes_back(push: &Push<'_>, base: &Manifest, own: bool) -> Result<bool, Error> {
+pub(super) fn takes_back(
+    push: &Push<'_>,
+    base: &Manifest,
+    latest: &Manifest,
+    own: bool,
+) -> Result<bool, Error> {
     let replica = push.received.replica();
     let put_back = own && went_back(base.fields, push.received.fields());
     let me = ClientKey {
@@ -101,8 +110,12 @@ pub(super) fn takes_back(push: &Push<'_>, base: &Manifest, own: bool) -> Result<
     }
     let unknown = others || put_back;
     let mut look = Look { replica, versions: &versions, me, encoding, changed, bisected: 0 };
-    let taken_back = match look.through(base, &history) {
-        Ok(false) => look.further_back(&history),
+    let since = since(replica, base, latest)?;
+    let taken_back = match look.does_again(latest, &since) {
+        Ok(false) => match look.through(base, &history) {
+            Ok(false) => look.further_back(&history),
+            found => found,
+        },
         found => found,
     };
     match taken_back {
@@ -125,6 +138,30 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
+    /// Whether something becomes what it was in one of these versions, which are older than the latest, and is
+    /// there no more.
+    fn does_again(&self, latest: &Manifest, since: &[Manifest]) -> Result<bool, Error> {
+        if since.is_empty() {
+            return Ok(false);
+        }
+        let Some(now) = self.open(latest)? else { return Ok(false) };
+        let mut left = Vec::new();
+        for one in &self.changed {
+            if one.what.in_version(&now, self.encoding)?.is_some_and(|is| is != one.becomes) {
+                left.push(one);
+            }
+        }
+        for version in since {
+            let Some(opened) = self.open(version)?.filter(|_| !left.is_empty()) else { continue };
+            for one in &left {
+                if one.what.in_version(&opened, self.encoding)?.is_some_and(|was| was == one.becomes) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
     /// Whether what others did in these versions, or in the base after them, is undone.
     fn through(&mut self, base: &Manifest, history: &[Manifest]) -> Result<bool, Error> {
         let mut by_others = ClientKey::of(base) != self.me;
@@ -216,6 +253,15 @@ impl Look<'_> {
             Err(error) => Err(error),
         }
     }
+}
+
+/// The versions between a base and the latest, newest first; of many the last ones.
+fn since(replica: &Replica, base: &Manifest, latest: &Manifest) -> Result<Vec<Manifest>, Error> {
+    let mut versions = replica.history(Some(latest.number), VERSIONS_MAX)?;
+    // A candidate came after the version of its number less one.
+    let oldest = base.number.get() + u64::from(!base.is_candidate());
+    versions.retain(|version| version.number.get() >= oldest);
+    Ok(versions)
 }
 
 /// Whether what is undone of a candidate that waits would be nowhere any more, and may be another's.
