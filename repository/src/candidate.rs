@@ -122,6 +122,8 @@ struct StoredPointer {
     candidate: String,
     marked: Option<Timestamp>,
     merged_from: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    conflict: Option<u64>,
 }
 
 impl StoredMergeBase {
@@ -204,6 +206,9 @@ pub(crate) struct Pointer {
     pub(crate) marked: Option<Timestamp>,
     /// The version from which on its merge is to be looked for, where that was not made soon after it.
     pub(crate) merged_from: Option<VersionNumber>,
+    /// The conflict that it opened. A hint: that conflict's first step says whether it is so, and where there is
+    /// none the conflicts are looked through.
+    pub(crate) conflict: Option<ConflictNumber>,
 }
 
 impl Pointer {
@@ -214,6 +219,7 @@ impl Pointer {
             candidate: hex(&self.candidate.0),
             marked: self.marked,
             merged_from: self.merged_from.map(VersionNumber::get),
+            conflict: self.conflict.map(ConflictNumber::get),
         };
         envelope::encode("candidate-root", &stored).map_err(|_| Error::OutOfOrder("candidate root"))
     }
@@ -228,7 +234,11 @@ impl Pointer {
             None => None,
             Some(number) => Some(VersionNumber::new(number).ok_or(Damage::Structure)?),
         };
-        Ok(Pointer { candidate, marked: stored.marked, merged_from })
+        let conflict = match stored.conflict {
+            None => None,
+            Some(number) => Some(ConflictNumber::new(number).ok_or(Damage::Structure)?),
+        };
+        Ok(Pointer { candidate, marked: stored.marked, merged_from, conflict })
     }
 }
 
@@ -277,7 +287,7 @@ impl Replica {
             Err(error) if !error.is_damage() => return Err(error),
             _ => {}
         }
-        let pointer = Pointer { candidate: candidate.id, marked: None, merged_from: None };
+        let pointer = Pointer { candidate: candidate.id, marked: None, merged_from: None, conflict: None };
         self.put_pointer(candidate.content.root, pointer)
     }
 
@@ -294,7 +304,8 @@ impl Replica {
             return Ok(());
         }
         let merged_from = number.back(LATE_MERGE / 2);
-        let pointer = Pointer { candidate: candidate.id, marked: None, merged_from };
+        let conflict = self.opened_hint(candidate);
+        let pointer = Pointer { candidate: candidate.id, marked: None, merged_from, conflict };
         self.put_pointer(candidate.content.root, pointer)
     }
 
@@ -306,11 +317,34 @@ impl Replica {
             .and_then(|pointer| pointer.merged_from))
     }
 
+    /// The conflict that a candidate is said to have opened.
+    pub(crate) fn opened_hint(&self, candidate: &Candidate) -> Option<ConflictNumber> {
+        // Where it cannot be read nothing is lost.
+        let pointer = self.pointer(candidate.content.root).ok().flatten()?;
+        pointer.conflict.filter(|_| pointer.candidate == candidate.id)
+    }
+
+    /// Says which conflict a candidate opened, so that it is found without looking through all of them.
+    pub(crate) fn hint_opened(&self, candidate: &Candidate, conflict: ConflictNumber) {
+        let root = candidate.content.root;
+        let hint = || match self.pointer(root)? {
+            Some(pointer) if pointer.candidate == candidate.id => {
+                self.put_pointer(root, Pointer { conflict: Some(conflict), ..pointer })
+            }
+            _ => Ok(()),
+        };
+        if let Err(error) = hint() {
+            let error: &Error = &error;
+            tracing::warn!(%error, "which conflict a candidate opened has to be looked for");
+        }
+    }
+
     /// Says that a candidate is about to be removed.
     pub(crate) fn mark(&self, candidate: PushId, root: Root, now: Timestamp) -> Result<(), Error> {
         let before = self.pointer(root)?.filter(|pointer| pointer.candidate == candidate);
-        let merged_from = before.and_then(|pointer| pointer.merged_from);
-        self.put_pointer(root, Pointer { candidate, marked: Some(now), merged_from })
+        let (merged_from, conflict) =
+            before.map(|pointer| (pointer.merged_from, pointer.conflict)).unwrap_or_default();
+        self.put_pointer(root, Pointer { candidate, marked: Some(now), merged_from, conflict })
     }
 
     /// Takes that back.

@@ -61,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) conflicts: Cache<ReplicaId, u64>,
     /// Conflicts that are over, and so do not change any more.
     pub(crate) conflicts_over: Cache<(ReplicaId, ConflictNumber), Arc<Conflict>>,
+    /// The candidates that opened conflicts.
+    pub(crate) openers: Cache<(ReplicaId, ConflictNumber), PushId>,
     /// Conflicts that were open, with the candidate in them, as of a version.
     pub(crate) conflicts_open: Cache<(ReplicaId, ConflictNumber), (PushId, VersionNumber)>,
     pub(crate) pins: Pins,
@@ -118,6 +120,7 @@ impl Repository {
             candidates: Cache::new(LATEST_CACHE_BYTES_MAX),
             conflicts: Cache::new(LATEST_CACHE_BYTES_MAX),
             conflicts_over: Cache::new(CONFLICT_CACHE_BYTES_MAX),
+            openers: Cache::new(LATEST_CACHE_BYTES_MAX),
             conflicts_open: Cache::new(LATEST_CACHE_BYTES_MAX),
             pins: Pins::default(),
             segment_bytes_full: SEGMENT_BYTES_FULL,
@@ -182,6 +185,7 @@ impl Repository {
             candidates: Cache::new(LATEST_CACHE_BYTES_MAX),
             conflicts: Cache::new(LATEST_CACHE_BYTES_MAX),
             conflicts_over: Cache::new(CONFLICT_CACHE_BYTES_MAX),
+            openers: Cache::new(LATEST_CACHE_BYTES_MAX),
             conflicts_open: Cache::new(LATEST_CACHE_BYTES_MAX),
             pins: Pins::default(),
             segment_bytes_full: shared.segment_bytes_full,

@@ -26,9 +26,9 @@ pub enum Standing {
 impl Replica {
     /// What became of a candidate.
     pub fn standing(&self, candidate: &Candidate) -> Result<Standing, Error> {
-        let conflict = self.conflict_of_candidate(candidate)?;
+        let at_hand = self.conflict_at_hand(candidate)?;
         let in_it = |conflict: &&Conflict| conflict.overlap.candidate == candidate.id;
-        if let Some(conflict) = conflict.as_ref().filter(in_it) {
+        if let Some(conflict) = at_hand.as_ref().filter(in_it) {
             return self.standing_in(conflict);
         }
         // A version that ended a conflict is a merge too: its manifest says so, though the conflict's last
@@ -40,6 +40,11 @@ impl Replica {
                 None => Standing::Merged(version),
             });
         }
+        // Last, since there may be thousands of conflicts that were settled long ago.
+        let conflict = match at_hand {
+            Some(conflict) => Some(conflict),
+            None => self.conflict_opened_by(candidate)?,
+        };
         match conflict {
             Some(conflict) => self.standing_in(&conflict),
             None => Ok(Standing::Kept),

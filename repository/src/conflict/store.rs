@@ -62,6 +62,7 @@ impl Replica {
             let number = count.checked_add(1).and_then(ConflictNumber::new);
             let number = number.ok_or(Error::OutOfOrder("the last conflict number"))?;
             if self.create_step(number, &step)? {
+                self.hint_opened(candidate, number);
                 return self.conflict(number)?.ok_or(Error::OutOfOrder("a conflict that was opened"));
             }
         }
@@ -221,14 +222,22 @@ impl Replica {
 
     /// The conflict that a candidate is in, or was.
     pub fn conflict_of_candidate(&self, candidate: &Candidate) -> Result<Option<Conflict>, Error> {
-        let number = match candidate.adds_to {
-            Some(to) if self.conflict_names(to.conflict, candidate.id)? => Some(to.conflict),
-            // One that it opened is newer than itself.
-            _ => self.opened_by(candidate)?,
-        };
-        match number {
-            Some(number) => self.conflict(number),
-            None => Ok(None),
+        match self.conflict_at_hand(candidate)? {
+            Some(conflict) => Ok(Some(conflict)),
+            None => self.conflict_opened_by(candidate),
+        }
+    }
+
+    /// The conflict that a candidate is in, or was, where that is said somewhere and true.
+    pub(crate) fn conflict_at_hand(&self, candidate: &Candidate) -> Result<Option<Conflict>, Error> {
+        if let Some(to) = candidate.adds_to
+            && self.conflict_names(to.conflict, candidate.id)?
+        {
+            return self.conflict(to.conflict);
+        }
+        match self.opened_hint(candidate) {
+            Some(number) if self.opener(number)? == Some(candidate.id) => self.conflict(number),
+            _ => Ok(None),
         }
     }
 
@@ -269,15 +278,31 @@ impl Replica {
         Ok(false)
     }
 
-    fn opened_by(&self, candidate: &Candidate) -> Result<Option<ConflictNumber>, Error> {
+    /// The conflict that a candidate opened, looked for among all that are newer than itself.
+    pub(crate) fn conflict_opened_by(&self, candidate: &Candidate) -> Result<Option<Conflict>, Error> {
         for number in candidate.conflicts_before + 1..=self.conflict_count()? {
             let Some(number) = ConflictNumber::new(number) else { continue };
-            let step = self.step_that_is(number, 1)?;
-            if step.kind.overlap().is_some_and(|overlap| overlap.candidate == candidate.id) {
-                return Ok(Some(number));
+            match self.opener(number)? {
+                Some(opener) if opener == candidate.id => return self.conflict(number),
+                Some(_) => {}
+                None => drop(self.step_that_is(number, 1)?),
             }
         }
         Ok(None)
+    }
+
+    /// The candidate that opened a conflict; `None` where there is none of this number. It never changes.
+    fn opener(&self, number: ConflictNumber) -> Result<Option<PushId>, Error> {
+        let key = (self.id(), number);
+        if let Some(known) = self.shared().openers.get(&key) {
+            return Ok(Some(known));
+        }
+        let Some(step) = self.read_step(number, 1)? else { return Ok(None) };
+        let opener = step.kind.overlap().map(|overlap| overlap.candidate);
+        if let Some(opener) = opener {
+            self.shared().openers.put(key, opener, size_of_val(&key) + 32);
+        }
+        Ok(opener)
     }
 
     fn overlap_with_rows(&self, mut overlap: Overlap, rows: &[u8]) -> Result<Overlap, Error> {

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures_util::TryStreamExt;
-use object_store::ObjectStore;
 use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt};
 use sqlrsync_protocol::content::{ChangedPages, Content};
 use sqlrsync_protocol::exchange::{Form, OriginPages, Since, Wanted};
 use sqlrsync_protocol::page::PageSize;
-use sqlrsync_repository::Repository;
+use sqlrsync_repository::{Candidate, Repository, Standing};
 
-use crate::merged::Sides;
+use crate::kept::keep;
+use crate::merged::{Sides, by, conflict_number, overlap};
 use crate::support::*;
 
 /// A database of any size in little memory: its pages are one of 64.
@@ -158,4 +159,81 @@ fn a_merge_of_one_page_costs_the_same_in_a_small_and_in_a_large_database() {
     assert_eq!((small.1, large.1), (5, 5), "writes");
     // Two blocks of other pages' neighbours, whatever they compress to, and a node a level.
     assert!(large.2 <= 2 * 262_144 + 200_000, "bytes read: {} and {}", small.2, large.2);
+}
+
+/// A replica of which one candidate was merged and one waits in conflict 1, and then so many conflicts were opened
+/// and settled, and two more opened.
+struct Settled {
+    store: Arc<InMemory>,
+    merged: Candidate,
+    waits: Candidate,
+}
+
+impl Settled {
+    fn new(conflicts: u64) -> Settled {
+        let store = Arc::new(InMemory::new());
+        let sides = Sides::sized(Repository::over(store.clone(), runtime(), None), 30);
+        sides.push_both().unwrap();
+        let first = sides.version(1);
+        let keep = |seed: u64| {
+            let mut mine = sides.base.clone();
+            mine.set(20, 1000 + seed);
+            let push = Push { base: Some((&sides.base, Some(number(1)))), ..Push::of(&mine) };
+            (keep(&push, &sides.replica, &first), mine)
+        };
+        let open = |candidate: &Candidate| {
+            sides.replica.open_conflict(candidate, overlap(candidate), &[], by("ada")).unwrap()
+        };
+        let (merged, _) = keep(1);
+        sides.merge_mine(&merged).unwrap().unwrap();
+        let (waits, _) = keep(2);
+        open(&waits);
+        for seed in 3..conflicts + 3 {
+            let (candidate, mine) = keep(seed);
+            let conflict = open(&candidate);
+            let latest = sides.replica.latest().unwrap().unwrap();
+            let on = (&mine, &candidate.content);
+            let version = sides.merge(&candidate, (&latest, on), &mine, Some(&conflict)).unwrap().unwrap();
+            sides.replica.end_conflict(&conflict, &version, String::new(), by("ada")).unwrap().unwrap();
+        }
+        for seed in [conflicts + 3, conflicts + 4] {
+            open(&keep(seed).0);
+        }
+        Settled { store, merged, waits }
+    }
+
+    /// Reads of the store that it takes to know what became of a candidate, with nothing cached, and then again.
+    fn reads(&self, candidate: &Candidate) -> ([u64; 2], Standing) {
+        let (watched, counts) = Watched::new(self.store.clone());
+        let replica = Repository::over(watched, runtime(), None).replica(&id());
+        let standing = replica.standing(candidate).unwrap();
+        let first = counts.reads.load(Ordering::SeqCst);
+        assert_eq!(replica.standing(candidate).unwrap(), standing);
+        ([first, counts.reads.load(Ordering::SeqCst) - first], standing)
+    }
+}
+
+#[test]
+fn what_became_of_a_candidate_costs_the_same_however_many_conflicts_were_settled_since() {
+    let (few, many) = (Settled::new(4), Settled::new(60));
+    let waits = [few.reads(&few.waits), many.reads(&many.waits)];
+    let merged = [few.reads(&few.merged), many.reads(&many.merged)];
+    assert_eq!((waits[0].1, merged[0].1), (waits[1].1, merged[1].1));
+    // The number of the last conflict is searched by halves, and that of the last version.
+    let alike = |few: u64, many: u64| assert!(many <= few + 10, "reads: {few} and {many}");
+    alike(merged[0].0[0], merged[1].0[0]);
+    alike(merged[0].0[1], merged[1].0[1]);
+    // The first time, whether one of the versions since ended it is asked of each of them, 256 at most.
+    alike(waits[0].0[1], waits[1].0[1]);
+    assert!(waits[1].0[0] <= waits[0].0[0] + 10 + (60 - 4), "{waits:?}");
+}
+
+#[test]
+fn the_conflict_that_a_candidate_waits_in_is_found_though_nothing_says_which_it_is() {
+    let settled = Settled::new(4);
+    let path = format!("replicas/{}/candidate-roots/{}", id(), settled.waits.content.root);
+    let path = object_store::path::Path::from(path);
+    let delete = async { settled.store.delete(&path).await };
+    runtime().block_on(delete).unwrap();
+    assert_eq!(settled.reads(&settled.waits).1, Standing::InConflict(conflict_number(1)));
 }
