@@ -155,6 +155,10 @@ fn moved_on(run: &Run, rest: &mut Rest, plan: &Resolve, text: &str, seen: &Seen)
         return Ok(Finish::Conflict);
     }
     eprintln!("sqlrsync: nothing was settled: {}", text.trim_start_matches("nothing was settled: "));
+    if plan.keep.is_none() {
+        // What breaks a constraint together with the chosen rows is in no listing that could be chosen from.
+        eprintln!("hint: add --keep theirs or --keep mine for what --row does not name");
+    }
     if conflicts::one(rest, remote, number)?.is_open() {
         conflicts::show_rows(run, rest, remote, number, None, seen)?;
     }

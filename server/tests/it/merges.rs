@@ -202,6 +202,23 @@ fn all_rows_are_settled_for_one_side_and_the_rest_is_merged() {
 }
 
 #[test]
+fn rows_that_break_a_constraint_only_with_what_was_chosen_are_named() {
+    let server = TestServer::start();
+    let mut a = Own::first(&server, "a", database(4096, 5, 1));
+    a.sql("CREATE TABLE notes (event INTEGER REFERENCES events(id), n INTEGER, PRIMARY KEY (event, n))")
+        .push();
+    let mut b = a.second("b");
+    a.sql("DELETE FROM events WHERE id = 5").sql("UPDATE events SET text = 'by a' WHERE id = 1").push();
+    b.sql("INSERT INTO notes VALUES (5, 7)").sql("UPDATE events SET text = 'by b' WHERE id = 1").push();
+    let chosen = json!([{"table": "events", "key": {"id": 1}, "keep": "mine"}]);
+    let (status, text) = settle(&server, 1, &json!({"rows": chosen}));
+    let text = text.to_string();
+    assert!(status == 409 && text.contains("events:5") && text.contains("notes:5,7"), "{status} {text}");
+    assert_eq!(settle(&server, 1, &json!({"rows": chosen, "keep": "theirs"})).0, 200);
+    assert_eq!(texts(&latest(&server)), ["1=by b", "2=row 2 of 1", "3=row 3 of 1", "4=row 4 of 1"]);
+}
+
+#[test]
 fn a_settlement_is_not_done_where_there_is_something_new_to_choose() {
     let server = TestServer::start();
     let (mut a, _b) = overlapping(&server);

@@ -63,6 +63,25 @@ pub(super) fn key(table: &Table, key: &Key, encoding: Encoding) -> Json {
     }
 }
 
+/// A key as a person reads it, and as `--row` takes it: values of SQL with commas between. Of a long value there is
+/// only the beginning.
+pub(super) fn key_text(key: &Key, encoding: Encoding, len_max: usize) -> String {
+    let text = |value: &Value| match value {
+        Value::Null => "null".to_owned(),
+        Value::Integer(integer) => integer.to_string(),
+        Value::Real(real) => format!("{real:?}"),
+        Value::Blob(blob) => format!("x'{}'", hex(&blob[..blob.len().min(len_max)])),
+        Value::Text(text) => {
+            let text = encoding.decode(text).unwrap_or_else(|| "?".to_owned());
+            format!("'{}'", text.chars().take(len_max).collect::<String>().replace('\'', "''"))
+        }
+    };
+    match key {
+        Key::Rowid(rowid) => rowid.to_string(),
+        Key::Declared(values) => values.iter().map(text).collect::<Vec<_>>().join(","),
+    }
+}
+
 /// The key that an object stands for in a table.
 pub(super) fn parse_key(table: &Table, encoding: Encoding, object: &Map<String, Json>) -> Option<Key> {
     let columns = || table.key.iter().filter_map(|column| table.columns.get(*column));
@@ -97,6 +116,18 @@ fn unhex(digits: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_is_named_as_sql_has_its_values() {
+        let values = vec![
+            Value::Integer(-3),
+            Value::Text(b"it's long".to_vec()),
+            Value::Blob(vec![0, 255]),
+            Value::Null,
+        ];
+        assert_eq!(key_text(&Key::Declared(values), Encoding::Utf8, 4), "-3,'it''s',x'00ff',null");
+        assert_eq!(key_text(&Key::Rowid(17), Encoding::Utf8, 4), "17");
+    }
 
     #[test]
     fn every_value_comes_back_from_its_json() {

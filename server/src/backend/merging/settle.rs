@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 use sqlrsync_database::merge::{MergeOptions, Resolutions, Side};
-use sqlrsync_database::rows::{self, Change, Go, Key, Schema};
+use sqlrsync_database::rows::{self, Change, Encoding, Go, Key, Schema};
 use sqlrsync_database::version::VersionError;
 use sqlrsync_protocol::canonical::HeaderFields;
 use sqlrsync_protocol::content::ContentError;
@@ -43,6 +43,12 @@ const ATTEMPTS_MAX: u32 = 16;
 /// Said where a settlement was given up.
 const TIME_UP: &str = "nothing was settled: putting both together took longer than it may. Try again later, or \
      settle it with --keep theirs alone, which leaves the latest version as it is";
+
+/// How many rows that are left to choose are named.
+const NAMED_MAX: usize = 10;
+
+/// How many characters of each value of their keys.
+const NAMED_VALUE_LEN_MAX: usize = 60;
 
 /// Whose outcome counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
@@ -228,7 +234,7 @@ impl Settling<'_> {
             (Ok(Outcome::Conflict(conflict, _)), Some(keep)) if !conflict.can_be_settled() => {
                 self.take_whole(latest, keep)
             }
-            (Ok(Outcome::Conflict(conflict, _)), _) => Err(left_to_choose(&conflict)),
+            (Ok(Outcome::Conflict(conflict, encoding)), _) => Err(left_to_choose(&conflict, encoding)),
             // Mine would take back what others did, for no better reason than that this took long.
             (Err(error), Some(Keep::Theirs)) if error.is_time_up() => self.take_whole(latest, Keep::Theirs),
             (Err(error), _) if error.is_time_up() => Err(Refused::new(Why::TryLater, TIME_UP)),
@@ -398,8 +404,19 @@ fn key_of(schemas: &[Schema], row: &Chosen) -> Option<Key> {
     schemas.iter().find_map(|schema| json::parse_key(schema.table(&row.table)?, schema.encoding, &row.key))
 }
 
-fn left_to_choose(conflict: &sqlrsync_database::merge::Conflict) -> Refused {
+/// What is in conflict still. Rows that break a constraint together with what was chosen were in no listing, so
+/// some are named.
+fn left_to_choose(conflict: &sqlrsync_database::merge::Conflict, encoding: Encoding) -> Refused {
     let mut text = format!("nothing was settled: {} rows are left to choose", conflict.row_count);
+    let named = conflict.rows.iter().take(NAMED_MAX).map(|row| {
+        let key = json::key_text(&row.key, encoding, NAMED_VALUE_LEN_MAX);
+        format!("{}:{key}", row.table.name)
+    });
+    let named = named.collect::<Vec<_>>().join(", ");
+    if !named.is_empty() {
+        let more = if conflict.row_count > NAMED_MAX as u64 { ", ..." } else { "" };
+        text.push_str(&format!(": {named}{more}"));
+    }
     for reason in conflict.reasons.iter().take(4) {
         text.push_str("; ");
         text.push_str(&reason.to_string());
