@@ -72,9 +72,11 @@ impl Timing {
         }
         if let Some(max) = max_interval {
             if wait > max.get() {
+                // What is not given is ten seconds.
+                let wait = wait_idle.map_or_else(|| "10s".to_owned(), |wait| wait.to_string());
                 return Err(Error::usage(
                     format!(
-                        "a push would never come: --waitIdle, {wait} s, is longer than --maxInterval, {max}"
+                        "a push would never come: --waitIdle, {wait}, is longer than --maxInterval, {max}"
                     ),
                     "make --maxInterval longer, or --waitIdle shorter (10s where none is given)",
                 ));
@@ -211,8 +213,8 @@ mod tests {
         for (texts, why) in [
             (["9s", "", ""], "from 10s to 24d"),
             (["25d", "", ""], "from 10s to 24d"),
-            (["2m", "", "1m"], "--waitIdle, 120 s, is longer"),
-            (["", "", "9s"], "--waitIdle, 10 s, is longer"),
+            (["2m", "", "1m"], "--waitIdle, 2m, is longer"),
+            (["", "", "9s"], "--waitIdle, 10s, is longer"),
             (["", "2h", "1h"], "--minInterval, 2h, is longer"),
         ] {
             let error = timing(texts).unwrap_err();

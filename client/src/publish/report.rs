@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
+use sqlrsync_protocol::duration::Seconds;
 use sqlrsync_protocol::text::printable;
 
 use super::schedule::{RETRY_WAITS, Trouble};
@@ -116,14 +117,20 @@ impl Event<'_> {
 }
 
 fn when(timing: &Timing) -> String {
-    let mut text = format!("a push {} s after the last write", timing.wait_idle.as_secs());
+    let mut text = format!("a push {} after the last write", span(timing.wait_idle));
     if !timing.min_interval.is_zero() {
-        text += &format!(", {} s after the last push at the soonest", timing.min_interval.as_secs());
+        text += &format!(", {} after the last push at the soonest", span(timing.min_interval));
     }
     if let Some(max) = timing.max_interval {
-        text += &format!(", {} s after it at the latest", max.as_secs());
+        text += &format!(", {} after it at the latest", span(max));
     }
     text
+}
+
+/// As it is typed: `1h30m`.
+fn span(time: Duration) -> String {
+    let seconds = u32::try_from(time.as_secs()).ok().and_then(Seconds::new);
+    seconds.map_or_else(|| format!("{}s", time.as_secs()), |seconds| seconds.to_string())
 }
 
 /// Rounded up.
@@ -191,6 +198,16 @@ mod tests {
                 assert!(!line.contains(['\n', '\x1b']), "{line:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_watched_says_its_times_as_they_are_typed() {
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        let timing =
+            Timing { wait_idle: minutes(10), min_interval: minutes(90), max_interval: Some(minutes(1440)) };
+        let text = "a push 10m after the last write, 1h30m after the last push at the soonest, 1d after it at the \
+                    latest";
+        assert_eq!(when(&timing), text);
     }
 
     #[test]

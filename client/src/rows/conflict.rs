@@ -111,6 +111,11 @@ impl ConflictRow {
                 style.paint(colour(who, side), text)
             }));
         }
+        if !self.cut.is_empty() {
+            let names: Vec<_> = self.cut.iter().map(|name| printable(name)).collect();
+            let text = format!("  long values are cut by the server: {}", names.join(", "));
+            lines.push(style.paint(Paint::Dim, &text));
+        }
         lines
     }
 
@@ -259,6 +264,7 @@ mod tests {
         let lines = row.lines(PLAIN);
         assert_eq!(lines[1], "  UNIQUE constraint failed: t.a");
         assert!(lines[4].starts_with("* a"), "{lines:#?}");
+        assert_eq!(lines[5], "  long values are cut by the server: a");
         assert!(serde_json::to_string(&row).unwrap().contains(r#""differs":["a"]"#));
     }
 

@@ -312,7 +312,7 @@ impl<W: Write> Shower<W> {
         lines.push(if conflict.rows > 0 {
             format!("{settle} settles all of them, --row TABLE:KEY=mine one")
         } else {
-            format!("{settle} settles it: one side is taken as it is")
+            format!("{settle} settles it: where the two do not go together, that side is kept")
         });
         self.lines(&lines).map(drop)
     }
@@ -359,7 +359,10 @@ mod tests {
         shower.heading(&conflict, "a/b").unwrap();
         shower.end(&conflict, "a/b").unwrap();
         let text = String::from_utf8(shower.out).unwrap();
-        assert!(text.contains("problem: both changed the schema") && text.contains("as it is"), "{text}");
+        assert!(
+            text.contains("problem: both changed the schema") && text.contains("that side is kept"),
+            "{text}"
+        );
         assert!(!text.contains(legend()), "{text}");
     }
 
