@@ -6,7 +6,6 @@
 
 use crate::rows::Row;
 
-use super::counterpart::same_column;
 use super::store::{STORED, Store, Stored};
 use super::{Context, Error};
 
@@ -29,8 +28,7 @@ pub(super) fn combine(context: &Context<'_>, store: &Store) -> Result<u64, Error
         last = row.id;
         let new: Vec<bool> = match base.table(&row.table.name) {
             Some(table) => {
-                let is_new = |name| same_column(&row.table, name, table).is_none();
-                row.table.columns.iter().map(|column| is_new(&column.name)).collect()
+                row.table.columns.iter().map(|column| table.column(&column.name).is_none()).collect()
             }
             None => continue,
         };

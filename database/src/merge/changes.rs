@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use crate::rows::{Change, Go, Row, RowChange, Table, diff_of};
 
-use super::counterpart::same_column;
 use super::lookup::Statements;
 use super::store::{BY_MINE, BY_THEIRS, Store};
 use super::{Context, Error, Side};
@@ -128,13 +127,9 @@ fn is_statistics(table: &str) -> bool {
     table.get(..11).is_some_and(|start| start.eq_ignore_ascii_case("sqlite_stat"))
 }
 
-/// A row of the base in the columns that both sides gave its table, by their new names; what the base does not
-/// have is NULL.
+/// A row of the base in the columns that both sides gave its table; what the base does not have is NULL.
 fn projected(row: &Row, from: &Table, to: &Table) -> Row {
-    let value = |name: &str| {
-        let column = from.column(same_column(to, name, from)?)?;
-        row.values.get(column).cloned()
-    };
+    let value = |name: &str| from.column(name).and_then(|column| row.values.get(column).cloned());
     let values = to.columns.iter().map(|column| value(&column.name).unwrap_or(crate::rows::Value::Null));
     Row { rowid: row.rowid, values: values.collect() }
 }

@@ -22,14 +22,11 @@ pub(super) const fn taking(side: Side) -> i64 {
 pub(super) fn decide(context: &Context<'_>, store: &mut Store) -> Result<Summary, Error> {
     let mut summary = Summary::default();
     // `decision` is set already where a virtual table is taken from one side as a whole.
-    // A row in which a side changed nothing but what a migration on both sides calls its columns is as in the base.
     store.run(
         "UPDATE row SET decision = CASE
              WHEN sides = 1 THEN 1
              WHEN sides = 2 THEN 2
-             WHEN theirs_hash IS mine_hash THEN 1
-             WHEN theirs_hash IS base_hash THEN 2
-             WHEN mine_hash IS base_hash THEN 1 END
+             WHEN theirs_hash IS mine_hash THEN 1 END
          WHERE decision IS NULL",
         [],
     )?;
@@ -78,17 +75,19 @@ pub(super) fn find_or_fetch(
     if let Some(id) = store.find(table, key)? {
         return Ok(Some(id));
     }
-    // A row that was read by other columns is not the same one.
     let Some(table) = definition(context, table) else { return Ok(None) };
-    let of_base = context.schemas.base.table(&table.name);
-    if table.is_virtual() || of_base.is_some_and(|base| base.columns != table.columns) {
+    if table.is_virtual() {
         return Ok(None);
     }
     // What no merge decides by rows can be chosen by none.
     if table.is_internal() || context.shadows.owner(&table.name).is_some() || !names_a_row(table, key) {
         return Ok(None);
     }
-    let base = fetch(context, None, table, key)?;
+    // All is in the store that the side did that is applied: it has the row as the base does. Where both gave
+    // the table other columns, that is the base's row by those.
+    let of_base = context.schemas.base.table(&table.name);
+    let migrated = of_base.is_some_and(|base| base.columns != table.columns);
+    let base = fetch(context, migrated.then_some(context.on.other()), table, key)?;
     for side in [Side::Theirs, Side::Mine] {
         let row = fetch(context, Some(side), table, key)?;
         if row != base {

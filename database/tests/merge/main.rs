@@ -6,11 +6,13 @@
 //! - `virtual_tables`: FTS5, FTS4, R-tree and their shadow tables
 //! - `settle`: choosing, by row and for all
 //! - `options`: `cells` and `renumber`
+//! - `migrations`: the same migration on both sides of random histories
 //! - `property`: random histories, by `random`, judged by `oracle`
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod constraints;
+mod migrations;
 mod options;
 mod oracle;
 mod property;

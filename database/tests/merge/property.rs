@@ -37,21 +37,22 @@ const REGRESSIONS: &[u64] = &[
     1_099_511_660_689,
     1_099_511_660_875,
     1_099_511_707_315,
+    4_099_511_650_617,
 ];
 
-fn copy(from: &Connection) -> Connection {
+pub fn copy(from: &Connection) -> Connection {
     let mut to = Connection::open_in_memory().unwrap();
     Backup::new(from, &mut to).unwrap().step(-1).unwrap();
     to
 }
 
 /// What a merge came to, with the database that was written.
-enum Done {
+pub enum Done {
     Merged(Box<Connection>),
     Conflict(Conflict),
 }
 
-fn run(
+pub fn run(
     base: &Connection,
     theirs: &Connection,
     mine: &Connection,
@@ -83,15 +84,16 @@ fn run_with(
     }
 }
 
-struct Case {
-    base: Connection,
-    theirs: Connection,
-    mine: Connection,
-    encoding: Encoding,
+/// A base and what two sides made of it.
+pub struct Case {
+    pub base: Connection,
+    pub theirs: Connection,
+    pub mine: Connection,
+    pub encoding: Encoding,
 }
 
 impl Case {
-    fn new(seed: u64, log: &mut Vec<String>) -> Case {
+    pub fn new(seed: u64, log: &mut Vec<String>) -> Case {
         let mut random = Random::new(seed);
         let base = Connection::open_in_memory().unwrap();
         base.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
@@ -341,7 +343,7 @@ fn named(table: &str, rows: &Rows) -> Vec<(RowKey, Vec<Cell>)> {
 }
 
 /// All that is merged by rows.
-fn content(whole: &Whole) -> BTreeMap<&String, Vec<(RowKey, Vec<Cell>)>> {
+pub fn content(whole: &Whole) -> BTreeMap<&String, Vec<(RowKey, Vec<Cell>)>> {
     let tables = whole.tables.iter().filter(|(table, _)| oracle::by_rows(table));
     tables.map(|(table, rows)| (table, named(table, rows))).collect()
 }
@@ -352,7 +354,7 @@ fn all(whole: &Whole) -> (&BTreeMap<String, Rows>, &Objects) {
 }
 
 /// The rows of a conflict as the oracle names them.
-fn keys(conflict: &Conflict, encoding: Encoding) -> BTreeSet<(String, RowKey)> {
+pub fn keys(conflict: &Conflict, encoding: Encoding) -> BTreeSet<(String, RowKey)> {
     assert_eq!(conflict.rows.len() as u64, conflict.row_count);
     conflict.rows.iter().map(|row| named_row(row, encoding)).collect()
 }
@@ -392,7 +394,7 @@ fn check(seed: u64) -> &'static str {
     case.check()
 }
 
-fn number(name: &str) -> Option<u64> {
+pub fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())
 }
 

@@ -43,7 +43,7 @@ pub(super) struct Plan {
     pub same_reading: bool,
     /// Columns that both have.
     common: Vec<(usize, usize)>,
-    /// Columns that only the new one has, each with its default where that is known.
+    /// Columns that only the new one has, each with what rows have there that nobody wrote, where that is known.
     added: Vec<(usize, Option<Value>)>,
 }
 
@@ -51,9 +51,13 @@ impl Plan {
     pub fn of(old: &Arc<Table>, new: &Arc<Table>, defaults: &mut Defaults) -> Result<Plan, Error> {
         let mut common = Vec::new();
         let mut added = Vec::new();
+        // Where a column is gone another one may have its values, by a new name: a NULL there is somebody's then, and
+        // not what ALTER TABLE ADD COLUMN leaves.
+        let may_be_renamed = old.columns.iter().any(|column| new.column(&column.name).is_none());
         for (index, column) in new.columns.iter().enumerate() {
             match old.column(&column.name) {
                 Some(before) => common.push((before, index)),
+                None if may_be_renamed => added.push((index, None)),
                 None => added.push((index, defaults.of(column, new.strict)?)),
             }
         }
