@@ -125,6 +125,7 @@ impl OriginPages for VersionOrigin {
             return Ok(true);
         }
         match self.replica.find_base(base)? {
+            Some(known) if self.replica.is_nowhere_else(&known)? => Ok(false),
             Some(known) => Ok(!self.replica.is_expired(&known)?),
             None => Ok(false),
         }

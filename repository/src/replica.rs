@@ -193,7 +193,7 @@ impl Replica {
         Ok(self.manifest(number)?.filter(|found| found.root == base.root))
     }
 
-    fn find_root(&self, root: Root) -> Result<Option<Manifest>, Error> {
+    pub(crate) fn find_root(&self, root: Root) -> Result<Option<Manifest>, Error> {
         self.search(None, |manifest| manifest.root == root)
     }
 

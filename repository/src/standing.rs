@@ -51,6 +51,14 @@ impl Replica {
         }
     }
 
+    /// Whether what somebody has is in no version and in no conflict: a candidate whose push was cut off before it
+    /// was merged. A file that has it is the only place where its changes count, until its next push.
+    pub(crate) fn is_nowhere_else(&self, content: &Manifest) -> Result<bool, Error> {
+        let candidate = content.candidate.map(|id| self.candidate(id)).transpose()?.flatten();
+        let Some(candidate) = candidate else { return Ok(false) };
+        Ok(self.standing(&candidate)? == Standing::Kept && self.find_root(content.root)?.is_none())
+    }
+
     fn standing_in(&self, conflict: &Conflict) -> Result<Standing, Error> {
         Ok(match self.ended_by(conflict)? {
             Some(version) => Standing::Settled(conflict.number, version.number),

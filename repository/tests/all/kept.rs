@@ -2,7 +2,7 @@
 //! as candidates, and being recognised when they come again.
 
 use sqlrsync_protocol::content::{ChangedPages, Content};
-use sqlrsync_protocol::exchange::{Base, End, Ground, OriginPages, PushId, ReplicaPages, Since};
+use sqlrsync_protocol::exchange::{Base, End, Ground, PushId, ReplicaPages};
 use sqlrsync_protocol::page::PageSize;
 use sqlrsync_repository::{Error, KeepOptions, Manifest, MergeBase, Permission, Received, Replica, Standing};
 
@@ -203,21 +203,6 @@ fn a_kept_push_may_still_be_committed_as_it_is_and_is_then_no_candidate_that_wai
     assert_eq!(replica.standing(&candidate).unwrap(), Standing::Merged(number(3)));
     assert_holds(&replica, 3, &mine);
     assert_sound(&repository);
-}
-
-#[test]
-fn a_pull_by_who_sent_a_candidate_brings_what_differs_from_it() {
-    let (base, theirs, mine) = three();
-    let replica = replica_of(&base, &theirs);
-    let first = replica.manifest(number(1)).unwrap().unwrap();
-    keep(&Push::of(&mine).on(&base, 1).id(3), &replica, &first);
-    let sent = Base { version: None, root: mine.root() };
-    let latest = replica.latest().unwrap().unwrap();
-    assert!(replica.origin(&latest).unwrap().knows(&sent).unwrap());
-    let pages = pull_blocks(&replica, &latest, Since::Base(sent)).unwrap();
-    assert_eq!(pages.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [7, 200]);
-    let unknown = Base { version: None, root: Database::new(PageSize::MIN, 3, 77).root() };
-    assert!(!replica.origin(&latest).unwrap().knows(&unknown).unwrap());
 }
 
 #[test]
