@@ -199,6 +199,26 @@ fn a_difference_that_could_not_be_finished_is_no_success() {
 }
 
 #[test]
+fn the_log_with_rows_is_one_request_a_page() {
+    let page = |versions: Value, next: Value| ok(json!({"versions": versions, "next_before": next}));
+    let rows = json!({"t": {"insert": 2, "update": 0, "delete": 1}});
+    let server = Server::new(move |line, _| match line {
+        // It had no time for more than one.
+        _ if !line.contains("before=") => page(json!([{"version": 3, "rows": rows}]), 3.into()),
+        _ => page(json!([{"version": 2, "rows": null}, {"version": 1, "rows": null}]), Value::Null),
+    });
+    let (code, out, _) = server.said(&["log", "team/a.db", "--stat"]);
+    let lines: Vec<_> = out.lines().map(str::trim).collect();
+    assert_eq!((code, lines[2], lines[6]), (0, "t  +2 -1", "the first version"), "{out}");
+    let asked: Vec<_> = server.asked().into_iter().map(|(line, _)| line).collect();
+    let path = "GET /api/v1/replicas/team/a.db/versions";
+    assert_eq!(
+        asked,
+        [format!("{path}?limit=100&stat=true"), format!("{path}?limit=100&before=3&stat=true")]
+    );
+}
+
+#[test]
 fn versions_counted_from_the_latest_are_asked_for_by_number() {
     let server = Server::new(|line, _| match line {
         _ if line.contains("/status") => ok(json!({"latest": 9})),

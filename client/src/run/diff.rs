@@ -114,7 +114,7 @@ impl Run {
 }
 
 /// How two versions differ, in numbers.
-pub fn stat(
+fn stat(
     rest: &mut Rest,
     remote: &RemoteName,
     (from, to): (VersionNumber, VersionNumber),

@@ -6,13 +6,10 @@ use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlrsync_protocol::exchange::Refusal;
-use sqlrsync_protocol::page::VersionNumber;
-use sqlrsync_protocol::remote::RemoteName;
 use sqlrsync_protocol::text::printable;
 
+use super::Run;
 use super::rest::Rest;
-use super::{Run, diff};
 use crate::error::Error;
 use crate::outcome::{bytes_text, json_text};
 use crate::plan::Log;
@@ -22,8 +19,8 @@ use crate::rows::selector::table_text;
 /// How many versions are asked for at once.
 const PAGE_MAX: u32 = 500;
 
-/// And how many whose rows are to be counted, which takes the server longer.
-const STAT_PAGE_MAX: u32 = 20;
+/// And how many whose rows are to be counted: the server gives as many of them as it has counted soon.
+const STAT_PAGE_MAX: u32 = 100;
 
 /// How many tables of a version are shown.
 const TABLES_MAX: usize = 20;
@@ -49,21 +46,6 @@ impl Version {
 
     fn number(&self, name: &str) -> Option<u64> {
         self.more.get(name).and_then(Value::as_u64)
-    }
-
-    /// Asks for the rows that it changed since the version before it. Of the first there is none before.
-    fn count(&mut self, rest: &mut Rest, remote: &RemoteName) -> Result<(), Error> {
-        let before = self.version.checked_sub(1).and_then(VersionNumber::new);
-        let versions = before.zip(VersionNumber::new(self.version));
-        let counted = match versions.map(|versions| diff::stat(rest, remote, versions)) {
-            Some(Ok(stat)) => serde_json::to_value(stat.rows).unwrap_or_default(),
-            None | Some(Err(Error::Refused { refusal: Refusal::NotFound | Refusal::Failed, .. })) => {
-                Value::Null
-            }
-            Some(Err(error)) => return Err(error),
-        };
-        self.more.insert("rows".to_owned(), counted);
-        Ok(())
     }
 
     /// The rows that it changed, a line a table.
@@ -122,12 +104,12 @@ pub fn list(run: &Run, plan: &Log) -> Result<(), Error> {
         }
         let mut query = vec![("limit", count.to_string())];
         query.extend(before.map(|before| ("before", before.to_string())));
-        let Answer { mut versions } = rest.get(&plan.remote, "versions", &query)?;
-        if plan.stat {
-            for version in &mut versions {
-                version.count(&mut rest, &plan.remote)?;
-            }
-        }
+        let Answer { versions } = if plan.stat {
+            query.push(("stat", "true".to_owned()));
+            rest.get_patiently(&plan.remote, "versions", &query)?
+        } else {
+            rest.get(&plan.remote, "versions", &query)?
+        };
         if !printer.print(&versions)? {
             return Ok(());
         }

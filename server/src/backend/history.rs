@@ -125,7 +125,7 @@ impl Backend {
 }
 
 impl VersionInfo {
-    fn of(version: &Manifest, whole: bool) -> VersionInfo {
+    pub(super) fn of(version: &Manifest, whole: bool) -> VersionInfo {
         let shown = |text: &str| if whole { text.to_owned() } else { String::new() };
         VersionInfo {
             version: version.number.get(),

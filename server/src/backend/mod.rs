@@ -37,10 +37,10 @@ pub use activity::{Activity, Doing, Present};
 pub use given_keys::GivenKeys;
 pub use history::{HISTORY_MAX, HistoryPage, ListedReplica, VersionInfo};
 pub use merging::{
-    Chosen, ConflictInfo, ConflictsPage, DiffFormat, DiffStat, Difference, Error as MergingError, Keep,
-    QueryAnswer, Question, RowsPage, Settlement, error_line,
+    Chosen, ConflictInfo, ConflictsPage, CountedPage, CountedVersion, DiffFormat, DiffStat, Difference,
+    Error as MergingError, Keep, QueryAnswer, Question, RowCounts, RowsPage, Settlement, error_line,
 };
-use merging::{MERGE_TIME, Maps, Recent};
+use merging::{Counted, MERGE_TIME, Maps, Recent};
 pub use notices::{Notice, Notices, Pusher, Subscription};
 pub use pull::PullPlan;
 pub use push::{PushPlan, PushTurn};
@@ -138,6 +138,7 @@ pub struct Backend {
     pub rooms: Arc<Rooms>,
     maps: Maps,
     recent: Recent,
+    counted: Counted,
     /// How long a merge may take.
     merge_time: Duration,
     turns: Arc<Turns>,
@@ -164,6 +165,7 @@ impl Backend {
             rooms: Rooms::new(settings.transfers_max, settings.transfers_per_address_max),
             maps: Maps::default(),
             recent: Recent::default(),
+            counted: Counted::default(),
             merge_time: MERGE_TIME,
             turns: Arc::default(),
             blocking: Semaphore::new(BLOCKING_CALLS_MAX),

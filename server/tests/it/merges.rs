@@ -331,6 +331,13 @@ fn differences_and_queries_of_versions_are_answered() {
     assert_eq!((&lines[1]["op"], &lines[1]["after"]), (&"delete".into(), &Value::Null));
     let stat = get(&server, "diff?from=1&to=2&stat=1");
     assert_eq!(stat["rows"]["events"], json!({"insert": 0, "update": 1, "delete": 1}));
+    let counted = get(&server, "versions?stat=true");
+    let found: Vec<_> = counted["versions"].as_array().unwrap().iter().collect();
+    assert_eq!((&found[0]["version"], &found[0]["rows"]), (&2.into(), &stat["rows"]), "{counted}");
+    assert_eq!((&found[1]["version"], &found[1]["rows"]), (&1.into(), &Value::Null));
+    assert_eq!((&found[0]["message"], &counted["next_before"]), (&"".into(), &Value::Null));
+    assert_eq!(get(&server, "versions")["versions"][0].get("rows"), None);
+    assert_ne!(api(&server, "", "GET", "versions?stat=true", "").0, 200, "rows are for keys of the replica");
     let sql = get(&server, "diff?from=1&to=2&format=sql");
     assert!(sql.as_str().unwrap().contains("UPDATE"), "{sql}");
     assert_eq!(api(&server, &server.admin, "GET", "diff?from=1&to=3", "").0, 404);

@@ -114,8 +114,7 @@ impl Backend {
         let replica = self.repository_replica(&record)?;
         let (from, to) = (version_of(&replica, name, from)?, version_of(&replica, name, to)?);
         let versions = Versions::new(&replica, &self.maps, DIFF_TIME).cancelled_by(cancel);
-        let (old, new, touched) = versions.compare(&from, &to)?;
-        Ok(Difference { old, new, touched })
+        Ok(Difference::between(&versions, &from, &to)?)
     }
 
     /// What a query of a version gives.
@@ -149,6 +148,16 @@ impl Backend {
 }
 
 impl Difference {
+    /// Opens two contents to be compared.
+    pub(super) fn between(
+        versions: &Versions<'_>,
+        from: &Manifest,
+        to: &Manifest,
+    ) -> Result<Difference, Error> {
+        let (old, new, touched) = versions.compare(from, to)?;
+        Ok(Difference { old, new, touched })
+    }
+
     /// Writes how they differ.
     ///
     /// # Errors

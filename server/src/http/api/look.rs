@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use utoipa::IntoParams;
 
 use super::super::answer;
-use super::{Asked, Cancel, version};
+use super::{Asked, Cancel, is_set, version};
 use crate::backend::{DiffFormat, DiffStat, Difference, QueryAnswer, Question, error_line};
 use crate::refused::Refused;
 
@@ -61,7 +61,7 @@ pub(super) async fn diff(asked: Asked) -> Result<Response, Refused> {
     let versions = (version(query.from)?, version(query.to)?);
     let cancel = Cancel::default();
     let flag = cancel.flag();
-    if query.stat.as_deref().is_some_and(|stat| matches!(stat, "" | "1" | "true")) {
+    if is_set(query.stat.as_deref()) {
         let stat = asked.long(move |backend, caller, name| {
             Ok(backend.open_difference(&caller, name, versions, flag)?.stat()?)
         });

@@ -247,6 +247,11 @@ impl Asked {
     }
 }
 
+/// Whether something is asked for that is asked for by name: `stat`, `stat=1`, `stat=true`.
+fn is_set(value: Option<&str>) -> bool {
+    value.is_some_and(|value| matches!(value, "" | "1" | "true"))
+}
+
 /// A version number of a query.
 fn version(number: u64) -> Result<VersionNumber, Refused> {
     VersionNumber::new(number).ok_or_else(|| Refused::new(Why::BadRequest, "versions count from 1"))

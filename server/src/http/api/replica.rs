@@ -8,8 +8,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::super::router::App;
 use super::super::{answer, request};
-use super::{Asked, LIMIT_DEFAULT, version};
-use crate::backend::{HistoryPage, ListedReplica, Status};
+use super::{Asked, Cancel, LIMIT_DEFAULT, is_set, version};
+use crate::backend::{CountedPage, HistoryPage, ListedReplica, Status};
 use crate::refused::Refused;
 
 /// What is asked for of the versions.
@@ -21,20 +21,33 @@ pub(super) struct VersionsQuery {
     before: Option<u64>,
     /// At most so many: 100 where nothing is said, and never more than 1000.
     limit: Option<usize>,
+    /// With the rows that each version changed, by table. Then there are as many versions in an answer as are
+    /// counted soon, 100 at most.
+    stat: Option<String>,
 }
 
-/// The versions of a replica, newest first.
+/// The versions of a replica, newest first. With `stat`, for keys of the replica.
 #[utoipa::path(
     get, path = "/api/v1/replicas/{name}/versions", tag = "versions",
     params(("name" = String, Path, description = "NAMESPACE/PATH"), VersionsQuery),
-    responses((status = 200, body = HistoryPage)),
+    responses(
+        (status = 200, body = HistoryPage),
+        (status = 200, description = "With stat", body = CountedPage),
+    ),
 )]
 pub(super) async fn versions(asked: Asked) -> Result<Response, Refused> {
     let query: VersionsQuery = asked.query()?;
     let before = query.before.map(version).transpose()?;
-    let page = asked.call(move |backend, caller, name| {
-        backend.history(&caller, name, before, query.limit.unwrap_or(LIMIT_DEFAULT))
-    });
+    let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
+    if is_set(query.stat.as_deref()) {
+        let cancel = Cancel::default();
+        let flag = cancel.flag();
+        let page = asked.long(move |backend, caller, name| {
+            backend.counted_history(&caller, name, (before, limit), &flag)
+        });
+        return Ok(answer::json(&page.await?));
+    }
+    let page = asked.call(move |backend, caller, name| backend.history(&caller, name, before, limit));
     Ok(answer::json(&page.await?))
 }
 

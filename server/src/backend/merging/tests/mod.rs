@@ -2,6 +2,7 @@
 
 mod audited;
 mod cancelled;
+mod counted;
 mod races;
 mod too_long;
 
