@@ -31,27 +31,29 @@ pub(super) struct Counterpart {
     pub orphan: String,
 }
 
-/// The foreign keys of the other side.
+/// The foreign keys of the other side. What one may be there is worked out when it is asked for: of all of a hostile
+/// schema it would be gigabytes.
 pub(super) struct Counterparts<'a> {
     connection: &'a Connection,
-    names: &'a Names,
+    names: Names,
     /// By child, and then by parent.
     keys: HashMap<String, HashMap<String, Vec<ForeignKey>>>,
 }
 
 impl<'a> Counterparts<'a> {
     /// With nothing read yet.
-    pub fn new(connection: &'a Connection, names: &'a Names) -> Counterparts<'a> {
+    pub fn new(connection: &'a Connection, names: Names) -> Counterparts<'a> {
         Counterparts { connection, names, keys: HashMap::new() }
     }
 
     /// What a foreign key may be there; `joined` is its parent on its own side.
     pub fn of(&mut self, key: &ForeignKey, joined: Option<&Joined>) -> Result<Vec<Counterpart>, Error> {
-        let names = self.names;
-        let Some(table) = names.table(&key.child.name) else { return Ok(Vec::new()) };
-        if !names_rows_alike(&key.child, table) {
+        let Some(table) = self.names.table(&key.child.name).cloned() else { return Ok(Vec::new()) };
+        if !names_rows_alike(&key.child, &table) {
             return Ok(Vec::new());
         }
+        self.read(&table)?;
+        let names = &self.names;
         let counterpart = |held: &ForeignKey| {
             if held.columns.len() != key.columns.len() {
                 return None;
@@ -63,12 +65,14 @@ impl<'a> Counterparts<'a> {
             };
             Some(Counterpart { table: table.clone(), columns, orphan: names.orphan(held)? })
         };
-        let held = self.between(table, &key.parent)?;
-        Ok(held.iter().take(FOREIGN_KEYS_BETWEEN_MAX).filter_map(counterpart).collect())
+        let by_parent = self.keys.get(&lower(&table.name));
+        let held = by_parent.and_then(|by_parent| by_parent.get(&lower(&key.parent)));
+        let held = held.map_or(&[][..], Vec::as_slice).iter();
+        Ok(held.take(FOREIGN_KEYS_BETWEEN_MAX).filter_map(counterpart).collect())
     }
 
-    /// The foreign keys of a child to a parent.
-    fn between(&mut self, child: &Arc<Table>, parent: &str) -> Result<&[ForeignKey], Error> {
+    /// Reads the foreign keys of a child, once.
+    fn read(&mut self, child: &Arc<Table>) -> Result<(), Error> {
         let name = lower(&child.name);
         if !self.keys.contains_key(&name) {
             let mut keys = Vec::new();
@@ -77,10 +81,9 @@ impl<'a> Counterparts<'a> {
             for key in keys {
                 by_parent.entry(lower(&key.parent)).or_default().push(key);
             }
-            self.keys.insert(name.clone(), by_parent);
+            self.keys.insert(name, by_parent);
         }
-        let held = self.keys.get(&name).and_then(|by_parent| by_parent.get(&lower(parent)));
-        Ok(held.map_or(&[], Vec::as_slice))
+        Ok(())
     }
 }
 

@@ -41,27 +41,19 @@ struct Link {
     joined: [Option<Joined>; 3],
     /// The condition for an orphan on the side that is written.
     orphan: Option<String>,
-    /// What it is on the other side.
-    others: Vec<Counterpart>,
     /// How many parents are gone.
     gone: usize,
 }
 
 impl Link {
-    fn new(
-        on: Side,
-        names: &[Names; 3],
-        others: &mut Counterparts<'_>,
-        key: ForeignKey,
-    ) -> Result<Link, Error> {
+    fn new(on: Side, names: &[Names; 3], key: ForeignKey) -> Link {
         let names_there = &names[1 + on as usize];
         let there = names_there.joined(&key);
         let joined = match &there {
             Some(there) => [0, 1, 2].map(|schema| names[schema].joined_like(there)),
             None => [None, None, None],
         };
-        let others = others.of(&key, there.as_ref())?;
-        Ok(Link { joined, orphan: names_there.orphan(&key), others, key, gone: 0 })
+        Link { joined, orphan: names_there.orphan(&key), key, gone: 0 }
     }
 
     fn joined(&self, side: Option<Side>) -> Option<&Joined> {
@@ -81,6 +73,7 @@ struct Checker<'c, 'k> {
     theirs: Statements<'c>,
     mine: Statements<'c>,
     links: Vec<Link>,
+    others: Counterparts<'c>,
     /// Positions in `links`, by table.
     of_child: HashMap<String, Vec<usize>>,
     of_parent: HashMap<String, Vec<usize>>,
@@ -102,8 +95,6 @@ impl<'c, 'k> Checker<'c, 'k> {
             of_child.insert(table.clone(), Vec::new());
             of_parent.insert(table.clone(), Vec::new());
         }
-        let other = context.on.other();
-        let mut others = Counterparts::new(context.sides.of(other), &names[1 + other as usize]);
         let mut links = Vec::new();
         for key in keys {
             let mut concerns = false;
@@ -115,12 +106,16 @@ impl<'c, 'k> Checker<'c, 'k> {
             }
             if concerns {
                 context.check_time()?;
-                links.push(Link::new(context.on, &names, &mut others, key)?);
+                links.push(Link::new(context.on, &names, key));
             }
         }
         let encoding = schemas.base.encoding;
+        let other = context.on.other();
+        let [_, theirs, mine] = names;
+        let names_of_other = if other == Side::Theirs { theirs } else { mine };
         Ok(Checker {
             context,
+            others: Counterparts::new(context.sides.of(other), names_of_other),
             on: context.on,
             store,
             base: Statements::new(context.sides.base, encoding),
@@ -284,7 +279,9 @@ impl<'c, 'k> Checker<'c, 'k> {
             Side::Theirs => &mut self.theirs,
             Side::Mine => &mut self.mine,
         };
-        for Counterpart { table, columns, orphan } in &self.links[number].others {
+        let link = &self.links[number];
+        let others = self.others.of(&link.key, link.joined[1 + self.on as usize].as_ref())?;
+        for Counterpart { table, columns, orphan } in &others {
             let (condition, values) = by_key(table, row, "c.")?;
             let mut conditions = vec![condition, orphan.clone()];
             for (index, column) in columns.iter().enumerate() {
