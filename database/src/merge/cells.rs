@@ -61,7 +61,11 @@ fn together(row: Stored, new: &[bool], both_may: bool) -> Option<Row> {
     let mut values = Vec::with_capacity(new.len());
     for (((base, theirs), mine), &new) in columns {
         values.push(match () {
-            () if theirs == mine => theirs,
+            () if theirs == mine => {
+                let changed = !new && theirs != base;
+                (by_theirs, by_mine) = (by_theirs || changed, by_mine || changed);
+                theirs
+            }
             () if new => return None,
             () if theirs == base => {
                 by_mine = true;

@@ -116,6 +116,16 @@ fn the_same_migration_on_both_sides_merges_with_rows_of_both() {
     for three in [three.swapped(), three] {
         assert_eq!(three.merged().rows("SELECT * FROM t"), ["1|x|x!", "2|Y|y!"]);
     }
+    // One old column changed alike on both sides, and another one on one side: two changes of one row.
+    let base = "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b); INSERT INTO t VALUES (1, 'x', 'p')";
+    let three = Three::new(
+        base,
+        &format!("{migration}; UPDATE t SET a = 'y'"),
+        &format!("{migration}; UPDATE t SET a = 'y', b = 'q'"),
+    );
+    for three in [three.swapped(), three] {
+        assert_eq!(three.conflict().row_count, 1);
+    }
     let three = Three::new(
         BASE,
         &format!("{migration}; UPDATE t SET c = 1"),
