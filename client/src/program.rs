@@ -30,6 +30,11 @@ const HURRY_MAX: Duration = Duration::from_millis(100);
 /// The exit code of an error where 1 says that something differs, as `diff` and `cmp` have it.
 const TROUBLE: u8 = 2;
 
+/// What all of SQLite may have in memory in one run, in bytes. A file that was pulled, or is compared, may come from
+/// anybody: its caches and statements are bounded, and each value and row by 256 MiB, but not how many of them one
+/// statement holds. This is room for a row of that length on both sides, twice.
+const SQLITE_MEMORY_MAX: u64 = 1 << 30;
+
 /// Does what the arguments say (the program's name is the first) and returns the exit code.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let typed = match Typed::parse(arguments) {
@@ -63,6 +68,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
 
 fn start(typed: Typed) -> Result<Finish, Error> {
     sqlrsync_database::check_library()?;
+    sqlrsync_database::version::limit_heap(SQLITE_MEMORY_MAX);
     let environment = |name: &str| std::env::var_os(name);
     let resolved = plan::resolve(typed, &environment, Folders::of_process()?)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

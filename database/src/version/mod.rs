@@ -199,7 +199,7 @@ fn explain(shared: &Shared, error: rusqlite::Error) -> VersionError {
 }
 
 /// Bounds the memory of all of SQLite in this process, in bytes: beyond it a statement fails, of whatever
-/// connection. Page caches are bounded for each; what a statement has in its registers is not. A server calls
+/// connection. Page caches are bounded for each; what a statement has in its registers is not. A program calls
 /// this once, as it starts, with much more than it needs.
 pub fn limit_heap(bytes: u64) {
     let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
