@@ -190,10 +190,7 @@ fn wire_failed(error: WireError, who: &str) -> Error {
     let who = who.to_owned();
     match error {
         WireError::Cancelled => Error::Cancelled,
-        WireError::Aborted(text) => {
-            let refusal = Refusal::Failed;
-            Error::Refused { who, refusal, text, retry_after: None }
-        }
+        WireError::Aborted(refusal, text) => Error::Refused { who, refusal, text, retry_after: None },
         WireError::Malformed(why) => Error::Protocol { who, why },
         WireError::Closed | WireError::Silent(_) | WireError::Io(_) => {
             Error::Cut { who, why: error.to_string() }

@@ -13,6 +13,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use sqlrsync_protocol::exchange::Refusal;
+
 /// Why a wire gave up.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
@@ -23,8 +25,8 @@ pub enum WireError {
     #[error("nothing was heard for {0}")]
     Silent(String),
     /// The server ended it, and said why.
-    #[error("{0}")]
-    Aborted(String),
+    #[error("{1}")]
+    Aborted(Refusal, String),
     /// A message that cannot be, at the level of the wire.
     #[error("{0}")]
     Malformed(String),

@@ -1,8 +1,12 @@
 //! What scripts rely on: exit codes, `--json`, what is printed where.
 
 use sqlrsync_tests::client::Client;
+use sqlrsync_tests::raw::RawSocket;
 use sqlrsync_tests::sample;
 use sqlrsync_tests::server::Server;
+use sqlrsync_tests::subscriber::wait_until;
+use sqlrsync_tests::team::{Team, push, write};
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::REMOTE;
 
@@ -90,6 +94,37 @@ fn files_that_cannot_be_pushed_are_named_with_the_reason() {
     }
     client.run(&["log", "team/odd.db"]).code(10);
     assert!(!client.path("missing.db").exists());
+}
+
+#[test]
+fn a_refusal_has_its_exit_code_in_every_version_of_the_protocol() {
+    let team = Team::on(Server::with_flags(&["--busy-wait", "1s"]), 2);
+    let [a, b] = &team.machines[..] else { panic!() };
+    write(a, "UPDATE customers SET name = 'of a' WHERE id = 3");
+    push(a, "pushed");
+    write(b, "UPDATE customers SET name = 'of b' WHERE id = 3");
+    let key = team.server.admin_key();
+    for protocol in ["1", "2", "3"] {
+        let with = |words: &[&str]| b.run(&[words, &["--protocol", protocol]].concat());
+        // Before the stream begins.
+        with(&["app.db", REMOTE, "--pushKey", "wrong"]).code(4);
+        with(&[REMOTE, "x.db", "--pullKey", "wrong"]).code(4);
+        with(&["team/none.db", "x.db"]).code(10);
+        with(&["team/app.db@9", "x.db"]).code(10);
+        // In it: somebody else is pushing, and does not go on.
+        let mut first = RawSocket::connect(team.server.url(), "push/team/app.db", &key).unwrap();
+        assert!(first.send(&[0x41, 2, 12, 0, 0, 1, 0]));
+        while !matches!(first.receive(), Some(Message::Binary(_))) {}
+        with(&["app.db", REMOTE]).code(5).says("another push");
+        drop(first);
+        // What overlaps is a conflict, however it was pushed.
+        wait_until("the turn is free", || with(&["app.db", REMOTE]).code == 3);
+    }
+    team.policy(&["reject"]);
+    write(b, "UPDATE customers SET name = 'of b again' WHERE id = 3");
+    for protocol in ["1", "2", "3"] {
+        b.run(&["app.db", REMOTE, "--protocol", protocol]).code(3);
+    }
 }
 
 #[test]

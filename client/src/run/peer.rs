@@ -7,7 +7,7 @@
 use std::io;
 
 use sqlrsync_protocol::conversation::{OriginOptions, Quiet, ReplicaOptions, Wire, run_origin, run_replica};
-use sqlrsync_protocol::exchange::{Fault, Refusal};
+use sqlrsync_protocol::exchange::Fault;
 use sqlrsync_protocol::message::{Side, error_bytes};
 
 use super::{Run, failed, pages};
@@ -57,13 +57,14 @@ fn be_replica(run: &Run, plan: &Peer, wire: &mut Pipes) -> Result<(), Error> {
 
 /// Tells the peer what went wrong before there was a conversation.
 fn tell(wire: &mut Pipes, side: Side, error: Error) -> Error {
-    let (refusal, text) = match &error {
-        Error::Database(error) => (error.refusal(), error.public_text()),
-        Error::InUse { .. } => (Refusal::TryLater, "another sqlrsync is at work on the file".to_owned()),
-        Error::NotWal { .. } => (Refusal::Failed, "the database is not in WAL mode".to_owned()),
-        _ => (Refusal::Failed, "cannot start".to_owned()),
+    let text = match &error {
+        Error::Database(error) => error.public_text(),
+        Error::InUse { .. } => "another sqlrsync is at work on the file".to_owned(),
+        Error::NotWal { .. } => "the database is not in WAL mode".to_owned(),
+        _ => "cannot start".to_owned(),
     };
-    let _ = wire.send(error_bytes(side, None, refusal, &text));
+    // It may be sqlite3_rsync that has started this.
+    let _ = wire.send(error_bytes(side, None, &text));
     error
 }
 

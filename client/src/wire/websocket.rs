@@ -15,6 +15,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use sqlrsync_protocol::control::{self, ClientSide, FromServer};
 use sqlrsync_protocol::conversation::Wire;
+use sqlrsync_protocol::exchange::Refusal;
 use sqlrsync_protocol::text::{self, Abort, Config, ServerText, TextError};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -311,9 +312,12 @@ impl Reader {
             Ok(ServerText::Config(config)) => said.config.merge(config),
             Ok(ServerText::Message(text)) if said.messages.len() < QUEUE_MAX => said.messages.push(text),
             Ok(ServerText::Message(_)) => {}
-            Ok(ServerText::Abort(Abort::Text(text))) => return Err(WireError::Aborted(text)),
+            Ok(ServerText::Abort(Abort::Text(text))) => {
+                return Err(WireError::Aborted(Refusal::Failed, text));
+            }
             Ok(ServerText::Abort(Abort::VersionConflict(latest))) => {
-                return Err(WireError::Aborted(format!("version {latest} is there already")));
+                let text = format!("version {latest} is there already");
+                return Err(WireError::Aborted(Refusal::Conflict, text));
             }
             Err(TextError::Unknown) => tracing::debug!("a text message of an unknown kind"),
             Err(error) => return Err(WireError::Malformed(error.to_string())),

@@ -256,9 +256,9 @@ impl<M: Sort, R> Io<M, R> {
         None
     }
 
-    pub(super) fn farewell(&self, side: Side, refusal: Refusal, text: &str) -> Bytes {
-        let version = (self.counts.version > 0).then_some(self.counts.version);
-        message::error_bytes(side, version, refusal, text)
+    pub(super) fn farewell(&self, side: Side, knows_refusals: bool, refusal: Refusal, text: &str) -> Bytes {
+        let refusal = (knows_refusals || self.counts.version >= 3).then_some(refusal);
+        message::error_bytes(side, refusal, text)
     }
 }
 

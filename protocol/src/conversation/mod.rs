@@ -89,11 +89,19 @@ pub struct OriginOptions {
     pub await_close: bool,
     /// See [`Fidelity`].
     pub fidelity: Fidelity,
+    /// The other side knows a refusal in whatever version, and before one is agreed on: it said that it is our
+    /// own program.
+    pub knows_refusals: bool,
 }
 
 impl Default for OriginOptions {
     fn default() -> Self {
-        OriginOptions { version_max: VERSION_MAX, await_close: true, fidelity: Fidelity::Whole }
+        OriginOptions {
+            version_max: VERSION_MAX,
+            await_close: true,
+            fidelity: Fidelity::Whole,
+            knows_refusals: false,
+        }
     }
 }
 
@@ -104,10 +112,12 @@ pub struct ReplicaOptions {
     pub version_max: u8,
     /// See [`Fidelity`].
     pub fidelity: Fidelity,
+    /// See [`OriginOptions::knows_refusals`].
+    pub knows_refusals: bool,
 }
 
 impl Default for ReplicaOptions {
     fn default() -> Self {
-        ReplicaOptions { version_max: VERSION_MAX, fidelity: Fidelity::Whole }
+        ReplicaOptions { version_max: VERSION_MAX, fidelity: Fidelity::Whole, knows_refusals: false }
     }
 }

@@ -9,6 +9,7 @@ use super::{
     ReplicaRequest, Violation,
 };
 use crate::exchange::{Committed, Fault, Form, OriginPages, Refusal, ReplicaPages};
+use crate::message::{Side, error_bytes};
 
 /// How many bytes are looked through for the peer's error once the wire takes nothing any more.
 const LAST_WORDS_LEN_MAX: usize = 1 << 20;
@@ -124,7 +125,8 @@ pub fn run_origin<P: OriginPages, W: Wire>(
     let facts = match facts(pages) {
         Ok(facts) => facts,
         Err(error) => {
-            let _ = wire.send(farewell(&error));
+            let refusal = options.knows_refusals.then(|| error.refusal());
+            let _ = wire.send(error_bytes(Side::Origin, refusal, &error.public_text()));
             return Err(ExchangeError::Local(error));
         }
     };
@@ -140,11 +142,6 @@ pub fn run_origin<P: OriginPages, W: Wire>(
 
 fn facts<P: OriginPages>(pages: &mut P) -> Result<Facts, P::Error> {
     Ok(Facts { geometry: pages.geometry()?, base: pages.base()?, push_id: pages.push_id()? })
-}
-
-/// An error before there is a conversation.
-fn farewell(error: &impl Fault) -> Bytes {
-    crate::message::error_bytes(crate::message::Side::Origin, None, error.refusal(), &error.public_text())
 }
 
 /// Has the pages do it and hands on the answer. Returns how many pages go out with it.

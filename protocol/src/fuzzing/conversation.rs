@@ -93,6 +93,7 @@ pub fn origin_conversation(data: &[u8]) {
         version_max: input.u8() % 3 + 1,
         await_close: input.flag(),
         fidelity: if input.flag() { Fidelity::AsRecorded } else { Fidelity::Whole },
+        knows_refusals: false,
     };
     let mut origin = Origin::new(options, facts);
     let mut sent = Decoder::<OriginMessage>::new();
@@ -162,6 +163,7 @@ pub fn replica_conversation(data: &[u8]) {
     let options = ReplicaOptions {
         version_max: input.u8() % 3 + 1,
         fidelity: if input.flag() { Fidelity::AsRecorded } else { Fidelity::Whole },
+        knows_refusals: false,
     };
     let mut replica = Replica::new(options);
     let mut sent = Decoder::<ReplicaMessage>::new();

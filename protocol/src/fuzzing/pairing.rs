@@ -11,8 +11,8 @@ use super::input::Input;
 use crate::block::{Block, BlockBuilder, Effort};
 use crate::canonical::HeaderFields;
 use crate::conversation::{
-    Conversation, Facts, Fidelity, Origin, OriginAnswer, OriginOptions, OriginRequest, Replica,
-    ReplicaAnswer, ReplicaOptions, ReplicaRequest, Step,
+    Conversation, Facts, Origin, OriginAnswer, OriginOptions, OriginRequest, Replica, ReplicaAnswer,
+    ReplicaOptions, ReplicaRequest, Step,
 };
 use crate::exchange::{Base, Committed, End, Ground, Held, Proof, Since, StagedBlock, Wanted, staged_hash};
 use crate::page::PageNumber;
@@ -102,7 +102,7 @@ impl OriginSide {
         });
         let facts = Facts { geometry: database.geometry(), base: proposed, push_id: None };
         let options =
-            OriginOptions { version_max: input.u8() % 3 + 1, await_close: false, fidelity: Fidelity::Whole };
+            OriginOptions { version_max: input.u8() % 3 + 1, await_close: false, ..OriginOptions::default() };
         OriginSide {
             origin: Origin::new(options, facts),
             database,
@@ -210,7 +210,7 @@ struct ReplicaSide {
 
 impl ReplicaSide {
     fn new(database: Database, base: Database, origin: &Database, input: &mut Input<'_>) -> Self {
-        let options = ReplicaOptions { version_max: input.u8() % 3 + 1, fidelity: Fidelity::Whole };
+        let options = ReplicaOptions { version_max: input.u8() % 3 + 1, ..ReplicaOptions::default() };
         let base = input.flag().then_some(base);
         let mut staged = Vec::new();
         for _ in 0..input.u8() % 4 {

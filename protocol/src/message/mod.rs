@@ -241,7 +241,7 @@ impl Fields {
         printable(&String::from_utf8_lossy(&self.rest()))
     }
 
-    /// An error's text, with the refusal in front of it where the peer speaks version 3. Text never
+    /// An error's text, with the refusal in front of it where the peer sent one. Text never
     /// begins with a control character, so the two cannot be taken for each other.
     fn error(&mut self) -> (Refusal, String) {
         match self.bytes.first() {
@@ -254,15 +254,16 @@ impl Fields {
     }
 }
 
-/// The bytes with which a side gives up. `version` is the one agreed on, `None` before that.
-pub fn error_bytes(side: Side, version: Option<u8>, refusal: Refusal, text: &str) -> Bytes {
+/// The bytes with which a side gives up. The refusal is for whoever can tell it from a text: where version 3 is
+/// agreed on, or the other side is known to be our own program.
+pub fn error_bytes(side: Side, refusal: Option<Refusal>, text: &str) -> Bytes {
     let code = match side {
         Side::Origin => ORIGIN_ERROR,
         Side::Replica => REPLICA_ERROR,
     };
     let mut out = BytesMut::new();
     put_long(&mut out, code, |out| {
-        if version == Some(3) {
+        if let Some(refusal) = refusal {
             out.put_u8(refusal as u8);
         }
         put_text(out, text);
@@ -311,10 +312,8 @@ mod tests {
 
     #[test]
     fn an_error_is_read_with_and_without_a_refusal() {
-        for (version, refusal) in
-            [(None, Refusal::Failed), (Some(2), Refusal::Failed), (Some(3), Refusal::NotFound)]
-        {
-            let bytes = error_bytes(Side::Replica, version, Refusal::NotFound, "no such version");
+        for (told, refusal) in [(None, Refusal::Failed), (Some(Refusal::NotFound), Refusal::NotFound)] {
+            let bytes = error_bytes(Side::Replica, told, "no such version");
             let mut decoder = Decoder::<ReplicaMessage>::new();
             decoder.feed(bytes);
             let expected = ReplicaMessage::Error { refusal, text: "no such version".into() };
@@ -324,7 +323,7 @@ mod tests {
 
     #[test]
     fn a_long_error_is_cut_between_characters() {
-        let bytes = error_bytes(Side::Origin, Some(3), Refusal::Failed, &"é".repeat(5000));
+        let bytes = error_bytes(Side::Origin, Some(Refusal::Failed), &"é".repeat(5000));
         assert!(bytes.len() <= 6 + limits::TEXT_SENT_LEN_MAX);
         assert!(std::str::from_utf8(&bytes[6..]).is_ok());
     }

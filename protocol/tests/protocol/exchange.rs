@@ -169,7 +169,7 @@ fn to_the_letter_of_sqlite3_rsync_a_grown_database_loses_a_page_and_by_default_i
         (Fidelity::AsRecorded, Fidelity::Whole, true),
     ] {
         let origin_options = OriginOptions { version_max: 2, fidelity: near, ..OriginOptions::default() };
-        let replica_options = ReplicaOptions { version_max: 2, fidelity: far };
+        let replica_options = ReplicaOptions { version_max: 2, fidelity: far, ..ReplicaOptions::default() };
         let mut replica = MemoryReplica::of([old.clone()]);
         let mut origin = MemoryOrigin::new(new.clone());
         let outcome =

@@ -25,7 +25,7 @@ fn play_origin(case: &Case, fidelity: Fidelity, script: &mut Script) -> Result<(
 }
 
 fn play_replica(case: &Case, fidelity: Fidelity, script: &mut Script) -> (MemoryReplica, Result<(), String>) {
-    let options = ReplicaOptions { version_max: 2, fidelity };
+    let options = ReplicaOptions { version_max: 2, fidelity, ..ReplicaOptions::default() };
     let mut pages = MemoryReplica::of(case.replica_before.clone());
     let outcome = run_replica(options, &mut pages, script, &mut Quiet);
     (pages, outcome.map(drop).map_err(|error| error.to_string()))

@@ -53,9 +53,9 @@ pub fn failed<P: Fault>(
         WireError::Uncuttable(error) => error.to_string(),
         _ => end.reason().to_owned(),
     };
-    let version = Some(wire.version()).filter(|version| *version > 0);
+    let refusal = wire.knows_refusals().then_some(refusal);
     // What the wire refused was never begun, so the stream stands between two messages.
-    let _ = wire.put(Outgoing::Binary(error_bytes(side, version, refusal, &text)));
+    let _ = wire.put(Outgoing::Binary(error_bytes(side, refusal, &text)));
     Failure { end, cut }
 }
 

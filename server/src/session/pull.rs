@@ -92,13 +92,14 @@ impl Pull {
         let started = Instant::now();
         let name = self.plan.record.name();
         let said = Cell::new(Said::default());
-        let mut wire = SocketWire::new(&self.parts, outbox, inbox);
+        let own_client = self.plan.own_client;
+        let mut wire = SocketWire::new(&self.parts, outbox, inbox, own_client);
         let mut origin = match self.plan.replica.origin(&self.plan.version) {
             Ok(origin) => origin,
             Err(error) => {
                 tracing::error!(replica = name, %error, "a version cannot be read");
-                let text = error.public_text();
-                let bytes = error_bytes(Side::Origin, None, error.refusal(), &text);
+                let refusal = own_client.then(|| error.refusal());
+                let bytes = error_bytes(Side::Origin, refusal, &error.public_text());
                 let _ = wire.put(Outgoing::Binary(bytes));
                 return End::Done;
             }
@@ -107,7 +108,8 @@ impl Pull {
         self.parts.backend.note_pull_begins(&self.plan, &self.client.client_id);
         wire.notes(|place| self.note(place, &said));
         // The client waits for the close: versions 1 and 2 have no answer to ORIGIN_END.
-        let options = OriginOptions { await_close: false, ..OriginOptions::default() };
+        let options =
+            OriginOptions { await_close: false, knows_refusals: own_client, ..OriginOptions::default() };
         match run_origin(options, &mut origin, &mut wire, &mut Quiet) {
             Ok(summary) => {
                 if let Some(text) = self.note(Place::Anywhere, &said).filter(|_| summary.version >= 3) {

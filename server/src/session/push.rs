@@ -111,7 +111,8 @@ impl PushSession {
                 Read::Alive => {}
                 Read::Gone => return Before::End(End::Done),
                 Read::Invalid(error) => {
-                    let bytes = error_bytes(Side::Replica, None, Refusal::Invalid, &error.to_string());
+                    let refusal = self.plan.says.own_client.then_some(Refusal::Invalid);
+                    let bytes = error_bytes(Side::Replica, refusal, &error.to_string());
                     let len = bytes.len();
                     outbox.try_send(Outgoing::Binary(bytes), len);
                     return Before::End(End::Invalid);
@@ -164,8 +165,10 @@ impl Push {
             backend.activity.enter(&replica, self.plan.says.name(), Doing::Pushing)
         });
         let mut pages = backend.push_pages(&self.plan, self.message.clone(), turn);
-        let mut wire = SocketWire::new(&self.common, outbox, inbox);
-        match run_replica(ReplicaOptions::default(), &mut pages, &mut wire, &mut Quiet) {
+        let own_client = self.plan.says.own_client;
+        let mut wire = SocketWire::new(&self.common, outbox, inbox, own_client);
+        let options = ReplicaOptions { knows_refusals: own_client, ..ReplicaOptions::default() };
+        match run_replica(options, &mut pages, &mut wire, &mut Quiet) {
             Ok(summary) => {
                 let record = pages.record().cloned();
                 // The turn ends here: the next push need not wait until this client has read its answer.

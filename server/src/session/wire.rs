@@ -62,13 +62,15 @@ pub struct SocketWire<'a> {
     cutter: Cutter,
     notes: Option<Notes<'a>>,
     version: u8,
+    /// At the other end is our own client.
+    own_client: bool,
     /// This side has given up: nothing more is awaited from the peer.
     failed: Option<WireError>,
 }
 
 impl<'a> SocketWire<'a> {
     /// The wire of a transfer of this session.
-    pub fn new(parts: &Parts, outbox: Outbox, inbox: Receiver<Bytes>) -> SocketWire<'a> {
+    pub fn new(parts: &Parts, outbox: Outbox, inbox: Receiver<Bytes>, own_client: bool) -> SocketWire<'a> {
         SocketWire {
             runtime: parts.runtime.clone(),
             outbox,
@@ -79,6 +81,7 @@ impl<'a> SocketWire<'a> {
             cutter: Cutter::to_client(),
             notes: None,
             version: 0,
+            own_client,
             failed: None,
         }
     }
@@ -91,6 +94,11 @@ impl<'a> SocketWire<'a> {
     /// The version agreed on; 0 before that.
     pub fn version(&self) -> u8 {
         self.version
+    }
+
+    /// Whether the peer can tell a refusal from the text of an error.
+    pub fn knows_refusals(&self) -> bool {
+        self.own_client || self.version >= 3
     }
 
     /// Why the wire took nothing more of the stream, if that is so.
@@ -215,6 +223,7 @@ mod tests {
             cutter: Cutter::to_client(),
             notes: None,
             version: 0,
+            own_client: false,
             failed: None,
         };
         (wire, Bench { peer, written, _signal: sender })

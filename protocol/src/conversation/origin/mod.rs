@@ -300,7 +300,7 @@ impl Conversation for Origin {
     }
 
     fn farewell(&self, refusal: Refusal, text: &str) -> Bytes {
-        self.io.farewell(Side::Origin, refusal, text)
+        self.io.farewell(Side::Origin, self.options.knows_refusals, refusal, text)
     }
 
     fn last_words(&mut self) -> Option<Stop> {

@@ -267,7 +267,7 @@ impl Conversation for Replica {
     }
 
     fn farewell(&self, refusal: Refusal, text: &str) -> Bytes {
-        self.io.farewell(Side::Replica, refusal, text)
+        self.io.farewell(Side::Replica, self.options.knows_refusals, refusal, text)
     }
 
     fn last_words(&mut self) -> Option<Stop> {
