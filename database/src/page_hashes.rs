@@ -15,6 +15,8 @@
 //! - A node is believed only if it hashes to what its parent says. A group's hash of zeros is not known.
 //! - Memory is one node a level, whatever the database's size.
 
+mod layout;
+
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileExt;
@@ -23,95 +25,15 @@ use std::sync::Arc;
 
 use sqlrsync_protocol::canonical::HeaderFields;
 use sqlrsync_protocol::hash::{PageHash, Root, node_hash};
-use sqlrsync_protocol::page::{Geometry, PageCount, PageSize};
+use sqlrsync_protocol::page::{Geometry, PageCount};
 use sqlrsync_protocol::tree::{
     self, FANOUT, MAX_HEIGHT, NodeId, ReadTree, TreeUpdate, UpdateError, WriteTree,
 };
 
 use crate::delta::{Change, Delta};
 use crate::error::{Error, io_error};
-
-/// Pages in a scan group.
-pub(crate) const GROUP: u32 = 16;
-
-/// What a scan compares: the hash of a group's canonical pages, one after the other.
-pub(crate) fn group_hash(canonical_pages: &[u8]) -> PageHash {
-    PageHash(*blake3::hash(canonical_pages).as_bytes())
-}
-
-/// The hash of a group that is not known.
-pub(crate) const UNKNOWN: PageHash = PageHash([0; PageHash::LEN]);
-
-const MAGIC: &[u8; 16] = b"sqlrsync hashes\0";
-const FORMAT: u8 = 1;
-const CLEAN: u8 = 0;
-const DIRTY: u8 = 1;
-const HEADER_LEN: usize = 92;
-const CHECK_AT: usize = HEADER_LEN - 16;
-/// Where the first node begins.
-const NODES_AT: u64 = 4096;
-
-const NODE_LEN: u64 = FANOUT as u64 * PageHash::LEN as u64;
-const GROUPS_LEN: u64 = (FANOUT / GROUP) as u64 * PageHash::LEN as u64;
-
-/// Length of a node's block: its hashes and all that is below it.
-const fn block_len(level: u8) -> u64 {
-    if level == 1 { NODE_LEN + GROUPS_LEN } else { NODE_LEN + FANOUT as u64 * block_len(level - 1) }
-}
-
-/// Where a node's hashes stand in the file.
-fn node_offset(node: NodeId) -> u64 {
-    if node.level >= MAX_HEIGHT {
-        return NODES_AT + u64::from(node.index) * block_len(MAX_HEIGHT);
-    }
-    let slot = u64::from(node.index % FANOUT);
-    node_offset(node.parent()) + NODE_LEN + slot * block_len(node.level)
-}
-
-/// Where the hash of a scan group stands in the file.
-fn group_offset(group: u32) -> u64 {
-    let groups = FANOUT / GROUP;
-    let node = NodeId { level: 1, index: group / groups };
-    node_offset(node) + NODE_LEN + u64::from(group % groups) * PageHash::LEN as u64
-}
-
-/// What stands in the header.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Header {
-    state: u8,
-    geometry: Geometry,
-    root: Root,
-    fields: HeaderFields,
-}
-
-impl Header {
-    fn encode(&self) -> [u8; HEADER_LEN] {
-        let mut bytes = [0; HEADER_LEN];
-        bytes[..16].copy_from_slice(MAGIC);
-        bytes[16..19].copy_from_slice(&[FORMAT, self.state, self.geometry.page_size.log2()]);
-        bytes[20..24].copy_from_slice(&self.geometry.page_count.get().to_be_bytes());
-        bytes[24..56].copy_from_slice(&self.root.0);
-        bytes[56..74].copy_from_slice(&self.fields.to_bytes());
-        let check = blake3::hash(&bytes[..CHECK_AT]);
-        bytes[CHECK_AT..].copy_from_slice(&check.as_bytes()[..16]);
-        bytes
-    }
-
-    fn decode(bytes: &[u8; HEADER_LEN]) -> Option<Header> {
-        let check = blake3::hash(&bytes[..CHECK_AT]);
-        if bytes[..16] != *MAGIC || bytes[16] != FORMAT || bytes[CHECK_AT..] != check.as_bytes()[..16] {
-            return None;
-        }
-        let mut root = Root([0; Root::LEN]);
-        root.0.copy_from_slice(&bytes[24..56]);
-        let mut fields = [0; HeaderFields::LEN];
-        fields.copy_from_slice(&bytes[56..74]);
-        let page_size = PageSize::from_log2(bytes[18])?;
-        let page_count = PageCount(u32::from_be_bytes([bytes[20], bytes[21], bytes[22], bytes[23]]));
-        let geometry = Geometry { page_size, page_count };
-        Some(Header { state: bytes[17], geometry, root, fields: HeaderFields::from_bytes(fields) })
-    }
-}
+use layout::{CLEAN, DIRTY, HEADER_LEN, Header, NODE_LEN, group_offset, node_offset};
+pub(crate) use layout::{GROUP, UNKNOWN, group_hash};
 
 /// The page tree of a file as it was at some point, read from a file of its own.
 #[derive(Debug)]
@@ -406,7 +328,7 @@ fn read_hashes(file: &File, offset: u64, len: u32) -> std::io::Result<Vec<PageHa
 
 #[cfg(test)]
 mod tests {
-    use sqlrsync_protocol::page::PageNumber;
+    use sqlrsync_protocol::page::{PageNumber, PageSize};
     use sqlrsync_protocol::tree::MemoryTree;
 
     use super::*;
