@@ -4,6 +4,7 @@
 //! the job before it, with the same programs.
 
 mod by_wal;
+mod series;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -18,9 +19,10 @@ use sqlrsync_tests::random::Random;
 use sqlrsync_tests::server::Server;
 
 use crate::limits::Limits;
-use crate::rivals::{self, Took};
+use crate::rivals;
 use crate::sparse;
 use crate::table::{Check, Row, bytes, median, seconds};
+use series::Series;
 
 /// How many versions the job `versions` makes.
 const VERSIONS: usize = 100;
@@ -33,63 +35,6 @@ pub struct Lab {
     limits: Limits,
     runs: usize,
     missed: usize,
-}
-
-/// The runs of one job.
-#[derive(Default)]
-struct Series {
-    times: Vec<Duration>,
-    rsync: Vec<Duration>,
-    sqlite3_rsync: Vec<Duration>,
-    wire: Vec<u64>,
-    loopback: Vec<u64>,
-    rsync_wire: Vec<u64>,
-    client_bytes_max: u64,
-    server_bytes_max: u64,
-    client_read_max: u64,
-    server_read_max: u64,
-    /// Bytes of the pages that travelled.
-    page_bytes: Vec<u64>,
-}
-
-impl Series {
-    fn rsync(&mut self, took: Took) {
-        self.rsync.push(took.time);
-        self.rsync_wire.push(took.wire_bytes);
-    }
-
-    fn sqlite3_rsync(&mut self, took: Option<Took>) {
-        self.sqlite3_rsync.extend(took.map(|took| took.time));
-    }
-
-    fn row(&self, job: &str, rsync_most: Option<f64>) -> Row {
-        let time = median(&self.times);
-        let mut checks = Vec::new();
-        if !self.rsync.is_empty() {
-            checks.push(Check::ratio(time, "rsync", median(&self.rsync), rsync_most));
-        }
-        if !self.sqlite3_rsync.is_empty() {
-            checks.push(Check::ratio(time, "sqlite3_rsync", median(&self.sqlite3_rsync), None));
-        }
-        checks.push(Check::note(format!(
-            "{} over the loopback interface in all",
-            bytes(median(&self.loopback))
-        )));
-        Row {
-            job: job.to_owned(),
-            time,
-            wire_bytes: median(&self.wire),
-            client_bytes_max: self.client_bytes_max,
-            server_bytes_max: self.server_bytes_max,
-            checks,
-            limit: None,
-        }
-    }
-
-    fn wire_check(&self, most: u64) -> Check {
-        let wire = median(&self.wire);
-        Check::at_most(format!("{} on the wire", bytes(wire)), wire as f64, most as f64, &bytes(most))
-    }
 }
 
 impl Lab {

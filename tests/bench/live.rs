@@ -11,7 +11,7 @@
 //! if none is named. With `--tls`, `idle` and `follow` go over TLS. The programs are the release programs on loopback. Everything is bounded in count and
 //! time.
 //!
-//! What belongs where: `live_load` has the jobs with many subscribers, `live_latency` those with one
+//! What belongs where: `arguments` is what is typed, `live_load` has the jobs with many subscribers, `live_latency` those with one
 //! replica that follows, `live_publish` those with a database that is published.
 
 #![allow(
@@ -20,6 +20,7 @@
     reason = "a benchmark that cannot run stops and says where"
 )]
 
+mod arguments;
 mod live_latency;
 mod live_load;
 mod live_publish;
@@ -29,6 +30,8 @@ use std::time::Duration;
 use sqlrsync_tests::events::{LARGE, SMALL};
 use sqlrsync_tests::table;
 use sqlrsync_tests::tls::Certificate;
+
+use crate::arguments::Jobs;
 
 const JOBS: [&str; 4] = ["idle", "stalled", "follow", "publish"];
 
@@ -45,41 +48,28 @@ struct Plan {
     latencies: u32,
     /// What the server has, where it speaks TLS.
     tls: Option<Certificate>,
-    jobs: Vec<String>,
-}
-
-impl Plan {
-    fn wants(&self, job: &str) -> bool {
-        self.jobs.is_empty() || self.jobs.iter().any(|wanted| wanted == job)
-    }
+    jobs: Jobs,
 }
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
-    let plan = match parse(&arguments) {
-        Ok(plan) => plan,
-        Err(message) => {
-            eprintln!("{message}");
-            std::process::exit(2);
-        }
-    };
+    let plan = parse(&arguments::typed());
     let mut reached = true;
     let mut report = |row: table::Row| {
         print!("{}", row.text());
         reached &= row.reached();
     };
-    if plan.wants("idle") {
+    if plan.jobs.wants("idle") {
         report(live_load::idle(plan.subscribers, plan.rest, plan.tls.as_ref()));
     }
-    if plan.wants("stalled") {
+    if plan.jobs.wants("stalled") {
         report(live_load::stalled(plan.versions));
     }
-    if plan.wants("follow") {
+    if plan.jobs.wants("follow") {
         for events in [SMALL, LARGE] {
             report(live_latency::follow(&events, plan.latencies, plan.rest, plan.tls.as_ref()));
         }
     }
-    if plan.wants("publish") {
+    if plan.jobs.wants("publish") {
         live_publish::publish(&[SMALL, LARGE], PUBLISHED, plan.rest).into_iter().for_each(&mut report);
     }
     if !reached {
@@ -87,34 +77,27 @@ fn main() {
     }
 }
 
-fn parse(arguments: &[String]) -> Result<Plan, String> {
+fn parse(words: &[String]) -> Plan {
     let mut plan = Plan {
         subscribers: 10_000,
         rest: Duration::from_secs(20),
         versions: 50,
         latencies: 100,
         tls: None,
-        jobs: Vec::new(),
+        jobs: Jobs::default(),
     };
-    let mut words = arguments.iter();
-    while let Some(word) = words.next() {
-        let mut number = |most: u64| {
-            let number = words.next().and_then(|text| text.parse().ok());
-            number
-                .filter(|number| (1..=most).contains(number))
-                .ok_or(format!("{word} needs a number up to {most}"))
-        };
-        match word.as_str() {
-            "--subscribers" => plan.subscribers = number(50_000)? as usize,
-            "--seconds" => plan.rest = Duration::from_secs(number(600)?),
+    plan.jobs = arguments::parse(words, &JOBS, |flag, next| {
+        match flag {
+            "--subscribers" => plan.subscribers = next.number(50_000)? as usize,
+            "--seconds" => plan.rest = Duration::from_secs(next.number(600)?),
             "--versions" => {
-                plan.versions = number(1000)?;
+                plan.versions = next.number(1000)?;
                 plan.latencies = plan.versions as u32;
             }
             "--tls" => plan.tls = Some(Certificate::new()),
-            job if JOBS.contains(&job) => plan.jobs.push(job.to_owned()),
-            other => return Err(format!("no such job: {other}; there are {}", JOBS.join(", "))),
+            _ => return Ok(false),
         }
-    }
-    Ok(plan)
+        Ok(true)
+    });
+    plan
 }

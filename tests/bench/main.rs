@@ -9,7 +9,7 @@
 //! them if none is named. `--small` takes the 100 MB database instead of the gigabyte, to see that
 //! everything works. The databases are made once, from a seed, and kept in `target/bench`.
 //!
-//! What belongs where: `jobs` and `sparse` do what is measured, `rivals` runs the programs to compare with,
+//! What belongs where: `arguments` is what is typed, `jobs` and `sparse` do what is measured, `rivals` runs the programs to compare with,
 //! `limits` measures what the machine can do.
 
 #![allow(
@@ -18,6 +18,7 @@
     reason = "a benchmark that cannot run stops and says where"
 )]
 
+mod arguments;
 mod jobs;
 mod limits;
 mod rivals;
@@ -29,6 +30,8 @@ use std::process::Command;
 use sqlrsync_tests::events::{Events, LARGE, SMALL};
 use sqlrsync_tests::programs::{on_path, workspace};
 use sqlrsync_tests::table;
+
+use crate::arguments::Jobs;
 
 /// 4 GB, for the memory that it must not take.
 const HUGE: Events = Events { name: "XL", bytes: 4_000_000_000, seed: 3 };
@@ -44,29 +47,17 @@ struct Plan {
     database: Events,
     memory: Events,
     runs: usize,
-    jobs: Vec<String>,
-}
-
-impl Plan {
-    fn wants(&self, job: &str) -> bool {
-        self.jobs.is_empty() || self.jobs.iter().any(|wanted| wanted == job)
-    }
+    jobs: Jobs,
 }
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let arguments = arguments::typed();
     if let [word, name, folder] = arguments.as_slice()
         && word == "--generate"
     {
         return generate(name, Path::new(folder));
     }
-    let plan = match parse(&arguments) {
-        Ok(plan) => plan,
-        Err(message) => {
-            eprintln!("{message}");
-            std::process::exit(2);
-        }
-    };
+    let plan = parse(&arguments);
     if on_path("rsync").is_none() {
         eprintln!("The benchmark compares with rsync: install it, so that it is on the PATH.");
         std::process::exit(1);
@@ -74,21 +65,17 @@ fn main() {
     run(&plan);
 }
 
-fn parse(arguments: &[String]) -> Result<Plan, String> {
-    let mut plan = Plan { database: LARGE, memory: HUGE, runs: 5, jobs: Vec::new() };
-    let mut words = arguments.iter();
-    while let Some(word) = words.next() {
-        match word.as_str() {
+fn parse(words: &[String]) -> Plan {
+    let mut plan = Plan { database: LARGE, memory: HUGE, runs: 5, jobs: Jobs::default() };
+    plan.jobs = arguments::parse(words, &JOBS, |flag, next| {
+        match flag {
             "--small" => (plan.database, plan.memory) = (SMALL, LARGE),
-            "--runs" => {
-                let runs = words.next().and_then(|runs| runs.parse().ok()).filter(|runs| *runs > 0);
-                plan.runs = runs.ok_or("--runs needs a number")?;
-            }
-            job if JOBS.contains(&job) => plan.jobs.push(job.to_owned()),
-            other => return Err(format!("no such job: {other}; there are {}", JOBS.join(", "))),
+            "--runs" => plan.runs = next.number(1000)? as usize,
+            _ => return Ok(false),
         }
-    }
-    Ok(plan)
+        Ok(true)
+    });
+    plan
 }
 
 fn run(plan: &Plan) {
@@ -97,16 +84,16 @@ fn run(plan: &Plan) {
     let limits = limits::measure(&database(&plan.database, &folder), &folder);
     print!("{limits}");
     let mut lab = jobs::Lab::new(&folder, limits, plan.runs);
-    if ["first", "new", "row", "wal", "percent", "unchanged", "v2"].iter().any(|job| plan.wants(job)) {
-        lab.transfers(&plan.database, &database(&plan.database, &folder), &|job| plan.wants(job));
+    if ["first", "new", "row", "wal", "percent", "unchanged", "v2"].iter().any(|job| plan.jobs.wants(job)) {
+        lab.transfers(&plan.database, &database(&plan.database, &folder), &|job| plan.jobs.wants(job));
     }
-    if plan.wants("versions") {
+    if plan.jobs.wants("versions") {
         lab.versions(&plan.database, &database(&plan.database, &folder));
     }
-    if plan.wants("memory") {
+    if plan.jobs.wants("memory") {
         lab.memory(&plan.memory, &database(&plan.memory, &folder));
     }
-    if plan.wants("sparse") {
+    if plan.jobs.wants("sparse") {
         lab.sparse(if plan.database.name == LARGE.name { SPARSE_PAGES } else { SPARSE_PAGES / 20 });
     }
     lab.finish();

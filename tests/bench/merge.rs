@@ -9,7 +9,7 @@
 //! and the programs as this one was built (`cargo bench --profile dev`), to see that everything works; its
 //! figures say nothing. The databases are made once, from a seed, and kept in `target/bench`.
 //!
-//! What belongs where: `merge_lab` has the machines and the wire whose waits are timed.
+//! What belongs where: `arguments` is what is typed, `merge_lab` has the machines and the wire whose waits are timed.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,6 +17,7 @@
     reason = "a benchmark that cannot run stops and says where"
 )]
 
+mod arguments;
 mod merge_lab;
 
 use std::path::Path;
@@ -29,6 +30,7 @@ use sqlrsync_tests::programs::on_path;
 use sqlrsync_tests::random::Random;
 use sqlrsync_tests::table::{Check, Row, median, seconds};
 
+use crate::arguments::Jobs;
 use crate::merge_lab::{Lab, REMOTE, Two};
 
 const JOBS: [&str; 3] = ["merge", "diff", "conflict"];
@@ -56,45 +58,33 @@ struct Plan {
     databases: [Events; 2],
     release: bool,
     runs: u32,
-    jobs: Vec<String>,
-}
-
-impl Plan {
-    fn wants(&self, job: &str) -> bool {
-        self.jobs.is_empty() || self.jobs.iter().any(|wanted| wanted == job)
-    }
+    jobs: Jobs,
 }
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let arguments = arguments::typed();
     if let [word, name, folder] = arguments.as_slice()
         && word == "--generate"
     {
         return generate(name, Path::new(folder));
     }
-    let plan = match parse(&arguments) {
-        Ok(plan) => plan,
-        Err(message) => {
-            eprintln!("{message}");
-            std::process::exit(2);
-        }
-    };
+    let plan = parse(&arguments);
     let mut reached = true;
     let mut report = |row: &Row| {
         print!("{}", row.text());
         reached &= row.reached();
     };
     let lab = Lab::new(plan.release);
-    if plan.wants("merge") {
+    if plan.jobs.wants("merge") {
         merges(&lab, &plan).iter().for_each(&mut report);
     }
-    if plan.wants("diff") {
+    if plan.jobs.wants("diff") {
         plan.databases
             .iter()
             .flat_map(|events| differences(&lab, events, plan.runs))
             .for_each(|row| report(&row));
     }
-    if plan.wants("conflict") {
+    if plan.jobs.wants("conflict") {
         report(&conflict(&lab, &plan.databases[if plan.release { 0 } else { 1 }]));
     }
     if !reached {
@@ -102,21 +92,17 @@ fn main() {
     }
 }
 
-fn parse(arguments: &[String]) -> Result<Plan, String> {
-    let mut plan = Plan { databases: [SMALL, LARGE], release: true, runs: 9, jobs: Vec::new() };
-    let mut words = arguments.iter();
-    while let Some(word) = words.next() {
-        match word.as_str() {
+fn parse(words: &[String]) -> Plan {
+    let mut plan = Plan { databases: [SMALL, LARGE], release: true, runs: 9, jobs: Jobs::default() };
+    plan.jobs = arguments::parse(words, &JOBS, |flag, next| {
+        match flag {
             "--small" => (plan.databases, plan.release) = (TINY, false),
-            "--runs" => {
-                let runs = words.next().and_then(|runs| runs.parse().ok()).filter(|runs| *runs > 0);
-                plan.runs = runs.ok_or("--runs needs a number")?;
-            }
-            job if JOBS.contains(&job) => plan.jobs.push(job.to_owned()),
-            other => return Err(format!("no such job: {other}; there are {}", JOBS.join(", "))),
+            "--runs" => plan.runs = next.number(1000)? as u32,
+            _ => return Ok(false),
         }
-    }
-    Ok(plan)
+        Ok(true)
+    });
+    plan
 }
 
 /// Makes the file of a database: in a process of its own, whose memory is not that of what is measured.
@@ -171,64 +157,97 @@ fn merges(lab: &Lab, plan: &Plan) -> Vec<Row> {
     rows
 }
 
-/// Two versions that differ in a row, and two that differ in a hundredth of them.
+/// Two versions that differ in a row, and two that differ in a hundredth of them; and the same of files.
 fn differences(lab: &Lab, events: &Events, runs: u32) -> Vec<Row> {
     let two = Two::new(lab, events);
-    let (before, after) = (two.file(1), two.file(0));
     two.change(0, "id = 77", 1);
     two.push(0, "pushed");
-    let one = difference(&two, (1, 2), [&before, &after], runs);
+    let one = Difference::measure(&two, (1, 2), runs);
     let mut random = Random::new(7);
     let few = events.rows() / 100;
-    events::change_rows(&after, &mut random, few).expect("rows can be changed");
+    events::change_rows(&two.file(0), &mut random, few).expect("rows can be changed");
     two.push(0, "pushed");
-    let percent = difference(&two, (1, 3), [&before, &after], runs.min(3));
-    let row = |what: &str,
-               (time, rows, sqldiff): (Duration, usize, Option<Duration>),
-               most: Option<Duration>,
-               share| {
-        let mut checks = vec![Check::note(format!("{rows} rows differ"))];
-        if let Some(most) = most {
-            let found = format!("{} in the server", seconds(time));
-            checks.push(Check::at_most(found, time.as_secs_f64(), most.as_secs_f64(), &seconds(most)));
-        }
-        checks.push(match sqldiff {
-            Some(rival) => Check::ratio(time, "sqldiff", rival, Some(share)),
-            None => Check::note("sqldiff is not on the PATH: it comes with sqlite3-tools".to_owned()),
-        });
-        let server_bytes_max = two.server_memory();
-        Row {
-            job: format!("{}: diff of two versions, {what}", events.name),
-            time,
-            server_bytes_max,
-            checks,
-            ..Row::default()
-        }
+    let percent = Difference::measure(&two, (1, 3), runs.min(3));
+    let server_bytes_max = two.server_memory();
+    let row = |of: &str, time: Duration, checks: Vec<Check>, server_bytes_max: u64| Row {
+        job: format!("{}: diff of two {of}", events.name),
+        time,
+        server_bytes_max,
+        checks,
+        ..Row::default()
     };
-    vec![row("one row", one, Some(DIFF_MAX), 0.02), row("1 % of the rows", percent, None, 0.5)]
+    let in_server = format!("{} in the server", seconds(one.server));
+    let soon =
+        Check::at_most(in_server, one.server.as_secs_f64(), DIFF_MAX.as_secs_f64(), &seconds(DIFF_MAX));
+    vec![
+        row(
+            "versions, one row",
+            one.server,
+            vec![soon, one.beside(one.server, Some(0.02))],
+            server_bytes_max,
+        ),
+        row("files, one row", one.files, vec![one.beside(one.files, None)], 0),
+        row(
+            "versions, 1 % of the rows",
+            percent.server,
+            vec![percent.count(), percent.beside(percent.server, Some(0.5))],
+            server_bytes_max,
+        ),
+        row(
+            "files, 1 % of the rows",
+            percent.files,
+            vec![percent.count(), percent.beside(percent.files, None)],
+            0,
+        ),
+    ]
 }
 
-/// How long the server takes to compare two versions, how many rows differ, and how long `sqldiff` takes for
-/// the same on files.
-fn difference(
-    two: &Two<'_>,
-    (from, to): (u64, u64),
-    files: [&Path; 2],
-    runs: u32,
-) -> (Duration, usize, Option<Duration>) {
-    let (mut times, mut rivals, mut rows) = (Vec::new(), Vec::new(), 0);
-    for _ in 0..runs {
-        let begin = Instant::now();
-        let text = two.get(&format!("diff?from={from}&to={to}&format=json"));
-        times.push(begin.elapsed());
-        rows = text.lines().count();
-        if let Some(sqldiff) = on_path("sqldiff") {
-            let run = measure::run(Command::new(sqldiff).args(files)).expect("sqldiff can be started");
-            assert!(run.status.success(), "sqldiff: {}", run.stderr);
-            rivals.push(run.time);
+/// What a comparison took.
+struct Difference {
+    /// Of two versions, in the server.
+    server: Duration,
+    /// Of the same as files, by the client.
+    files: Duration,
+    /// Of the files by `sqldiff`, where there is one.
+    sqldiff: Option<Duration>,
+    /// How many rows differ.
+    rows: usize,
+}
+
+impl Difference {
+    fn measure(two: &Two<'_>, (from, to): (u64, u64), runs: u32) -> Difference {
+        let files = [two.file(1), two.file(0)];
+        let [before, after] = files.each_ref().map(|file| file.to_str().expect("a path in UTF-8"));
+        let (mut server, mut ours, mut rivals, mut rows) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        for _ in 0..runs {
+            let begin = Instant::now();
+            let text = two.get(&format!("diff?from={from}&to={to}&format=json"));
+            server.push(begin.elapsed());
+            rows = text.lines().count();
+            let begin = Instant::now();
+            let found = two.machines[0].run(&["diff", before, after, "--json"]).ok();
+            ours.push(begin.elapsed());
+            assert_eq!(found.stdout.lines().count(), rows, "both find the same");
+            if let Some(sqldiff) = on_path("sqldiff") {
+                let run = measure::run(Command::new(sqldiff).args(&files)).expect("sqldiff can be started");
+                assert!(run.status.success(), "sqldiff: {}", run.stderr);
+                rivals.push(run.time);
+            }
+        }
+        let sqldiff = (!rivals.is_empty()).then(|| median(&rivals));
+        Difference { server: median(&server), files: median(&ours), sqldiff, rows }
+    }
+
+    fn count(&self) -> Check {
+        Check::note(format!("{} rows differ", self.rows))
+    }
+
+    fn beside(&self, time: Duration, most: Option<f64>) -> Check {
+        match self.sqldiff {
+            Some(rival) => Check::ratio(time, "sqldiff", rival, most),
+            None => Check::note("sqldiff is not on the PATH: it comes with sqlite3-tools".to_owned()),
         }
     }
-    (median(&times), rows, (!rivals.is_empty()).then(|| median(&rivals)))
 }
 
 /// A conflict of ten thousand rows is listed.
