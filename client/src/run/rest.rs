@@ -156,10 +156,7 @@ impl Rest {
         what: &str,
         query: &[(&str, String)],
     ) -> Result<T, Error> {
-        let body = self.asking(remote, "pull", |rest| {
-            rest.whole(rest.got(remote, what, query, ANSWER_MAX)?, ANSWER_LEN_MAX)
-        })?;
-        self.parsed(&body)
+        self.get_within(remote, what, query, (ANSWER_MAX, ANSWER_LEN_MAX))
     }
 
     /// As [`Rest::get`], for what takes the server long to find out.
@@ -172,9 +169,18 @@ impl Rest {
         what: &str,
         query: &[(&str, String)],
     ) -> Result<T, Error> {
-        let body = self.asking(remote, "pull", |rest| {
-            rest.whole(rest.got(remote, what, query, DONE_MAX)?, ROWS_LEN_MAX)
-        })?;
+        self.get_within(remote, what, query, (DONE_MAX, ROWS_LEN_MAX))
+    }
+
+    fn get_within<T: DeserializeOwned>(
+        &mut self,
+        remote: &RemoteName,
+        what: &str,
+        query: &[(&str, String)],
+        (time, len_max): (Duration, u64),
+    ) -> Result<T, Error> {
+        let body =
+            self.asking(remote, "pull", |rest| rest.whole(rest.got(remote, what, query, time)?, len_max))?;
         self.parsed(&body)
     }
 
