@@ -12,12 +12,12 @@ use super::record;
 use super::touched::Ranges;
 use crate::rows::Value;
 
-/// Ranges with no more rowids than this between them are one: to pass over a few rows is less than to look
-/// for where the next range begins.
-const GAP: u64 = 64;
+/// Ranges no further apart than this are one. To pass over a row or two is less than to look for where the next
+/// range begins; but rows may be large, and a page that is read for nothing costs more than ten that are looked for.
+const GAP: u64 = 2;
 
-/// A table has no more ranges than this.
-const RANGES_MAX: usize = 65_536;
+/// A table has no more ranges than this. (4 MB.)
+const RANGES_MAX: usize = 1 << 18;
 
 /// All tables together have no more ranges than this while they are looked for. (16 MB.)
 const ALL_RANGES_MAX: usize = 1 << 20;
@@ -181,15 +181,21 @@ mod tests {
 
     #[test]
     fn ranges_that_touch_overlap_or_are_close_are_one() {
-        assert_eq!(joined(vec![(10, 20), (1, 5)]), [(1, 20)]);
-        assert_eq!(joined(vec![(1, 500), (3, 4), (1000, 1001)]), [(1, 500), (1000, 1001)]);
+        assert_eq!(joined(vec![(7, 20), (1, 5)]), [(1, 20)]);
+        assert_eq!(joined(vec![(1, 500), (3, 4), (502, 503), (1000, 1001)]), [(1, 503), (1000, 1001)]);
         let ends = vec![(i64::MIN, i64::MIN), (i64::MAX, i64::MAX)];
         assert_eq!(joined(ends.clone()), ends);
     }
 
     #[test]
+    fn ranges_that_are_rows_apart_stay_apart() {
+        let ranges = vec![(1, 7), (15, 21), (100, 106)];
+        assert_eq!(joined(ranges.clone()), ranges);
+    }
+
+    #[test]
     fn too_many_ranges_become_fewer_and_lose_no_rowid() {
-        let ranges: Vec<(i64, i64)> = (0..200_000).map(|n| (n * 1000, n * 1000 + 1)).collect();
+        let ranges: Vec<(i64, i64)> = (0..400_000).map(|n| (n * 1000, n * 1000 + 1)).collect();
         let joined = joined(ranges.clone());
         assert!(joined.len() <= RANGES_MAX);
         for (first, last) in ranges {

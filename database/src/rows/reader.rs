@@ -121,7 +121,8 @@ impl<'c> Reader<'c> {
 
     /// Goes to the next row; whether there is one. Not to be called again after that: SQLite would begin anew.
     pub fn step(&mut self) -> Result<bool, Error> {
-        if !self.statement.step()? {
+        // Behind the last row of the range is nothing to look for, and to look would read the next page.
+        if self.last == Some(self.end) || !self.statement.step()? {
             return Ok(false);
         }
         let rowid = self.rowid();
