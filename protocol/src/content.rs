@@ -27,6 +27,12 @@ pub trait Content: Send {
     /// # Errors
     /// Where it cannot be read, or is not what it was.
     fn read(&mut self, page: PageNumber, into: &mut [u8]) -> Result<(), ContentError>;
+
+    /// Says that these pages are read next, in ascending order. It is a hint: what can fetch pages ahead may,
+    /// and what is read after all is for the reader to say.
+    fn expect(&mut self, pages: &RoaringBitmap) {
+        let _ = pages;
+    }
 }
 
 impl<C: Content + ?Sized> Content for Box<C> {
@@ -40,6 +46,10 @@ impl<C: Content + ?Sized> Content for Box<C> {
 
     fn read(&mut self, page: PageNumber, into: &mut [u8]) -> Result<(), ContentError> {
         (**self).read(page, into)
+    }
+
+    fn expect(&mut self, pages: &RoaringBitmap) {
+        (**self).expect(pages);
     }
 }
 

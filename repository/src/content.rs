@@ -1,6 +1,8 @@
 //! A stored content as something to look into, and what two of them do not have in common. Both take
 //! versions and candidates alike.
 
+mod ahead;
+
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
@@ -15,12 +17,19 @@ use crate::error::{Damage, Error};
 use crate::id::SegmentId;
 use crate::manifest::Manifest;
 use crate::replica::Replica;
+use crate::segment::format::PartEntry;
+use crate::segment::node::StoredEntry;
 use crate::segment::{BlockReader, block_damage};
 use crate::tree::StoredTree;
 
+use ahead::Ahead;
+
+/// Which block: its segment, and the first page in it.
+type BlockKey = (SegmentId, u32);
+
 /// Decoded blocks that all contents of a process share: those that are merged have most of theirs in common,
 /// and who looks into a database comes back to the same pages again and again.
-pub(crate) type DecodedBlocks = Cache<(SegmentId, u32), Arc<Decoded>>;
+pub(crate) type DecodedBlocks = Cache<BlockKey, Arc<Decoded>>;
 
 /// A decoded block. (Not the block itself: that may be a small part of what was read ahead.)
 #[derive(Debug)]
@@ -41,28 +50,75 @@ impl Decoded {
     }
 }
 
+/// The blocks in which the pages of a content are.
+#[derive(Debug)]
+struct Blocks {
+    tree: StoredTree,
+    reader: BlockReader,
+    decoded: Arc<DecodedBlocks>,
+}
+
+impl Blocks {
+    fn new(tree: StoredTree, decoded: Arc<DecodedBlocks>) -> Blocks {
+        Blocks { reader: BlockReader::new(tree.segments().clone()), tree, decoded }
+    }
+
+    /// What the tree says of a page, and the block with it; `None` for the lock page, which is in none.
+    fn find(&mut self, page: PageNumber) -> Result<Option<(StoredEntry, PartEntry)>, Error> {
+        let Geometry { page_size, page_count } = self.tree.geometry();
+        if !page_count.contains(page) {
+            return Err(Error::OutOfOrder("read of a page"));
+        }
+        if page == page_size.lock_page() {
+            return Ok(None);
+        }
+        let entry = self.tree.page(page)?;
+        let place = self.reader.find(entry.segment, page)?;
+        Ok(Some((entry, place)))
+    }
+
+    fn is_decoded(&self, key: &BlockKey) -> bool {
+        self.decoded.get(key).is_some()
+    }
+
+    /// Reads and decodes a block.
+    fn decode(&mut self, entry: &StoredEntry, place: &PartEntry) -> Result<Arc<Decoded>, Error> {
+        let id = entry.segment;
+        let block = self.reader.block(id, place)?;
+        let damaged = |damage| self.damaged(entry, damage);
+        if block.page_size() != self.tree.geometry().page_size {
+            return Err(damaged(Damage::Structure));
+        }
+        let mut raw = Vec::new();
+        block.decode(&mut raw).map_err(|error| damaged(block_damage(error)))?;
+        Ok(Arc::new(Decoded { pages: block.pages().collect(), raw }))
+    }
+
+    fn damaged(&self, entry: &StoredEntry, damage: Damage) -> Error {
+        self.reader.segments().damaged(entry.segment, damage)
+    }
+}
+
 /// A stored content, read page by page. Every page is verified before it is given out.
 #[derive(Debug)]
 pub struct VersionContent {
     fields: HeaderFields,
-    tree: StoredTree,
-    blocks: BlockReader,
-    decoded: Arc<DecodedBlocks>,
+    blocks: Blocks,
+    ahead: Option<Ahead>,
 }
 
 impl VersionContent {
     fn page(&mut self, page: PageNumber, into: &mut [u8]) -> Result<(), Error> {
-        let size = self.tree.geometry().page_size;
-        if !self.tree.geometry().page_count.contains(page) || into.len() != size.bytes() {
+        let size = self.blocks.tree.geometry().page_size;
+        if into.len() != size.bytes() {
             return Err(Error::OutOfOrder("read of a page"));
         }
-        if page == size.lock_page() {
+        let Some((entry, place)) = self.blocks.find(page)? else {
             into.fill(0);
             return Ok(());
-        }
-        let entry = self.tree.page(page)?;
-        let block = self.block(entry.segment, page)?;
-        let damaged = |damage| self.blocks.segments().damaged(entry.segment, damage);
+        };
+        let block = self.block(&entry, &place, page)?;
+        let damaged = |damage| self.blocks.damaged(&entry, damage);
         let bytes = block.page(page, size).ok_or_else(|| damaged(Damage::PageMissing(page)))?;
         if PageHash::of(bytes) != entry.hash {
             return Err(damaged(Damage::Page(page)));
@@ -72,28 +128,29 @@ impl VersionContent {
     }
 
     /// The block with this page, decoded.
-    fn block(&mut self, id: SegmentId, page: PageNumber) -> Result<Arc<Decoded>, Error> {
-        let place = self.blocks.find(id, page)?;
-        let key = (id, place.first);
-        if let Some(found) = self.decoded.get(&key) {
+    fn block(
+        &mut self,
+        entry: &StoredEntry,
+        place: &PartEntry,
+        page: PageNumber,
+    ) -> Result<Arc<Decoded>, Error> {
+        let key = (entry.segment, place.first);
+        if let Some(found) = self.blocks.decoded.get(&key) {
             return Ok(found);
         }
-        let block = self.blocks.block(id, &place)?;
-        let damaged = |damage| self.blocks.segments().damaged(id, damage);
-        if block.page_size() != self.tree.geometry().page_size {
-            return Err(damaged(Damage::Structure));
-        }
-        let mut raw = Vec::new();
-        block.decode(&mut raw).map_err(|error| damaged(block_damage(error)))?;
-        let decoded = Arc::new(Decoded { pages: block.pages().collect(), raw });
-        self.decoded.put(key, decoded.clone(), decoded.bytes());
+        let ahead = self.ahead.as_mut().and_then(|ahead| ahead.block(page, key));
+        let decoded = match ahead {
+            Some(decoded) => decoded,
+            None => self.blocks.decode(entry, place)?,
+        };
+        self.blocks.decoded.put(key, decoded.clone(), decoded.bytes());
         Ok(decoded)
     }
 }
 
 impl Content for VersionContent {
     fn geometry(&self) -> Geometry {
-        self.tree.geometry()
+        self.blocks.tree.geometry()
     }
 
     fn fields(&self) -> HeaderFields {
@@ -102,6 +159,11 @@ impl Content for VersionContent {
 
     fn read(&mut self, page: PageNumber, into: &mut [u8]) -> Result<(), ContentError> {
         self.page(page, into).map_err(|error| Box::new(error) as ContentError)
+    }
+
+    fn expect(&mut self, pages: &RoaringBitmap) {
+        let Blocks { tree, decoded, .. } = &self.blocks;
+        self.ahead = Ahead::new(pages, || Blocks::new(tree.clone(), decoded.clone()));
     }
 }
 
@@ -114,8 +176,8 @@ impl Replica {
         self.not_expired(of)?;
         let mut tree = self.tree(of);
         tree.prove_top()?;
-        let blocks = BlockReader::new(tree.segments().clone());
-        Ok(VersionContent { fields: of.fields, tree, blocks, decoded: self.shared().decoded.clone() })
+        let blocks = Blocks::new(tree, self.shared().decoded.clone());
+        Ok(VersionContent { fields: of.fields, blocks, ahead: None })
     }
 
     /// The pages that two contents do not have in common: those that differ, and those that one of the two

@@ -38,6 +38,11 @@ impl<'c> Pages<'c> {
         }
     }
 
+    /// Says that these pages are read next, in this order.
+    pub(crate) fn expect(&mut self, pages: &RoaringBitmap) {
+        self.content.expect(pages);
+    }
+
     /// The pages that the list of free pages names: its trunks and their leaves. Where the list is broken,
     /// those up to there.
     pub(crate) fn free(&mut self) -> Result<RoaringBitmap, ContentError> {

@@ -92,6 +92,7 @@ impl ParentMap {
         ask -= free;
         let layout = to.layout;
         let mut page = Vec::new();
+        to.expect(&ask);
         for number in ask.iter().filter(|&number| layout.is_data(number)) {
             to.read(number, &mut page)?;
             self.learn(number, &page, layout);
@@ -105,11 +106,13 @@ impl ParentMap {
         let mut map = ParentMap::unknown();
         let free = pages.free()?;
         let mut page = Vec::new();
-        for number in 1..=pages.layout.page_count {
-            if pages.layout.is_data(number) && !free.contains(number) {
-                pages.read(number, &mut page)?;
-                map.learn(number, &page, pages.layout);
-            }
+        let layout = pages.layout;
+        let mut ask = RoaringBitmap::from_iter(1..=layout.page_count);
+        ask -= free;
+        pages.expect(&ask);
+        for number in ask.iter().filter(|&number| layout.is_data(number)) {
+            pages.read(number, &mut page)?;
+            map.learn(number, &page, layout);
         }
         map.resize(pages.layout.page_count);
         Ok(map)

@@ -105,6 +105,7 @@ impl<'w> Walk<'w> {
         // Level by level and in order of page numbers: that is how they lie in a file and in a repository.
         for depth in 0..DEPTH_MAX {
             let mut next = RoaringBitmap::new();
+            self.pages.expect(&level);
             for number in &level {
                 if !self.seen.insert(number) {
                     return Err(Trouble::Malformed);

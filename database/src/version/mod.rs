@@ -11,6 +11,7 @@
 mod error;
 mod file;
 mod harden;
+mod kept;
 mod live;
 mod overlaid;
 mod overlay;
@@ -36,6 +37,7 @@ use sqlrsync_protocol::page::{PageCount, PageSize};
 
 pub use error::VersionError;
 pub use harden::VALUE_MAX;
+pub use kept::KeptContent;
 pub use live::LiveContent;
 pub use query::{QueryLimits, QueryOutcome, QueryRow, query};
 pub use written::Written;

@@ -2,8 +2,8 @@
 //! database cost one row.
 //!
 //! A map is a hint that is proved wherever it is used, so one that is old, lost or wrong costs time and nothing
-//! else. The newest of each replica is kept in memory, within a budget; that of a large database also beside a
-//! version from time to time, for the next start. A large database gets its first one in the background.
+//! else. Those of each replica that were used last are kept in memory, within a budget; that of a large database also
+//! beside a version from time to time, for the next start. A large database gets its first one in the background.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,8 +17,11 @@ use sqlrsync_repository::{Manifest, Replica, ReplicaId};
 use super::Error;
 use crate::backend::Backend;
 
-/// How many pages all maps in memory are of, at most; each takes four bytes.
+/// How many pages all maps in memory are of, at most; each takes four bytes, where no other map has the same.
 const PAGES_MAX: u64 = 8 << 20;
+
+/// How many maps of one replica are kept: who compares two versions, or merges, comes back to both.
+const OF_A_REPLICA_MAX: usize = 4;
 
 /// A database of no more pages gets its map when it is needed, and none is stored.
 const SMALL_PAGES_MAX: u32 = 2048;
@@ -30,7 +33,7 @@ const STORED_BEHIND_MAX: u64 = 64;
 #[cfg(target_os = "linux")]
 const BEHIND_OTHERS: i32 = 10;
 
-/// The newest map of each replica.
+/// Some maps of each replica.
 #[derive(Default)]
 pub(in crate::backend) struct Maps {
     kept: Mutex<Kept>,
@@ -40,8 +43,17 @@ pub(in crate::backend) struct Maps {
 
 #[derive(Default)]
 struct Kept {
-    by_replica: HashMap<ReplicaId, Map>,
+    by_replica: HashMap<ReplicaId, OfReplica>,
     uses: u64,
+}
+
+#[derive(Default)]
+struct OfReplica {
+    /// Used last: last.
+    maps: Vec<Map>,
+    /// The version beside which one is stored.
+    stored: Option<VersionNumber>,
+    used: u64,
 }
 
 /// A map and what it is of.
@@ -49,19 +61,16 @@ struct Kept {
 struct Map {
     of: Manifest,
     map: ParentMap,
-    /// The version beside which one is stored.
-    stored: Option<VersionNumber>,
-    used: u64,
 }
 
 impl Maps {
     /// The map of a content: the one at hand, brought to it, or a new one.
     pub fn of(&self, replica: &Replica, content: &Manifest) -> Result<ParentMap, Error> {
-        let at_hand = match self.take(replica) {
+        let at_hand = match self.lock().nearest(replica.id(), content) {
             None if is_large(content) => stored(replica, content)?,
-            found => found.map(|Map { of, map, .. }| (of, map)),
+            found => found,
         };
-        if let Some((of, mut map)) = at_hand {
+        if let Some(Map { of, mut map }) = at_hand {
             if of.root == content.root {
                 return Ok(map);
             }
@@ -77,23 +86,19 @@ impl Maps {
         ParentMap::build(&mut replica.content(content)?).map_err(Error::Pages)
     }
 
-    /// Keeps the map of a version in place of that of an older one.
+    /// Keeps the map of a version.
     pub fn keep(&self, replica: &Replica, of: &Manifest, map: ParentMap) {
         // What comes of two contents whose pages have nothing to do with each other.
         if map.is_unknown() {
             return;
         }
-        let before = self.take(replica).and_then(|map| map.stored);
+        let before = self.lock().by_replica.get(&replica.id()).and_then(|known| known.stored);
         let stored = self.store(replica, of, &map, before).unwrap_or_else(|error| {
             // It is made again after the next start.
             tracing::warn!(%error, "a map of pages was not stored");
             before
         });
-        let mut kept = self.lock();
-        kept.uses += 1;
-        let used = kept.uses;
-        kept.by_replica.insert(replica.id(), Map { of: of.clone(), map, stored, used });
-        kept.shrink();
+        self.lock().put(replica.id(), Map { of: of.clone(), map }, stored);
     }
 
     /// Stores the map of a large database, where the one that is stored is old.
@@ -148,15 +153,6 @@ impl Maps {
         }
     }
 
-    fn take(&self, replica: &Replica) -> Option<Map> {
-        let mut kept = self.lock();
-        kept.uses += 1;
-        let used = kept.uses;
-        let found = kept.by_replica.get_mut(&replica.id())?;
-        found.used = used;
-        Some(found.clone())
-    }
-
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -183,24 +179,52 @@ fn is_large(content: &Manifest) -> bool {
     content.geometry.page_count.get() > SMALL_PAGES_MAX
 }
 
-/// The stored map that is nearest to a content, and what it is of.
-fn stored(replica: &Replica, content: &Manifest) -> Result<Option<(Manifest, ParentMap)>, Error> {
+/// The stored map that is nearest to a content.
+fn stored(replica: &Replica, content: &Manifest) -> Result<Option<Map>, Error> {
     let numbers = replica.with_parents()?;
     let nearest = numbers.into_iter().min_by_key(|number| number.get().abs_diff(content.number.get()));
-    let Some(version) = nearest.map(|number| replica.manifest(number)).transpose()?.flatten() else {
+    let Some(of) = nearest.map(|number| replica.manifest(number)).transpose()?.flatten() else {
         return Ok(None);
     };
-    let map = replica.parents(&version)?.and_then(|bytes| ParentMap::decode(&bytes));
-    Ok(map.map(|map| (version, map)))
+    let map = replica.parents(&of)?.and_then(|bytes| ParentMap::decode(&bytes));
+    Ok(map.map(|map| Map { of, map }))
 }
 
 impl Kept {
-    /// Forgets those that were used longest ago, until the rest is within the budget.
+    /// The map of a content, or of one that is near to it.
+    fn nearest(&mut self, replica: ReplicaId, content: &Manifest) -> Option<Map> {
+        self.uses += 1;
+        let of_replica = self.by_replica.get_mut(&replica)?;
+        of_replica.used = self.uses;
+        let behind = |map: &Map| map.of.number.get().abs_diff(content.number.get());
+        let maps = &mut of_replica.maps;
+        let nearest =
+            (0..maps.len()).min_by_key(|&at| (maps[at].of.root != content.root, behind(&maps[at])))?;
+        let found = maps.remove(nearest);
+        maps.push(found.clone());
+        Some(found)
+    }
+
+    fn put(&mut self, replica: ReplicaId, map: Map, stored: Option<VersionNumber>) {
+        self.uses += 1;
+        let of_replica = self.by_replica.entry(replica).or_default();
+        of_replica.maps.retain(|known| known.of.root != map.of.root);
+        if of_replica.maps.len() >= OF_A_REPLICA_MAX {
+            of_replica.maps.remove(0);
+        }
+        of_replica.maps.push(map);
+        (of_replica.stored, of_replica.used) = (stored, self.uses);
+        self.shrink();
+    }
+
+    /// Forgets those of the replicas that were used longest ago, until the rest is within the budget.
     fn shrink(&mut self) {
-        let pages = |map: &Map| u64::from(map.of.geometry.page_count.get());
+        let pages = |maps: &OfReplica| {
+            maps.maps.iter().map(|map| u64::from(map.of.geometry.page_count.get())).sum::<u64>()
+        };
         let mut all: u64 = self.by_replica.values().map(pages).sum();
         while all > PAGES_MAX {
-            let oldest = self.by_replica.iter().min_by_key(|(_, map)| map.used).map(|(id, _)| *id);
+            let oldest = self.by_replica.iter().min_by_key(|(_, maps)| maps.used).map(|(id, _)| *id);
             let Some(gone) = oldest.and_then(|id| self.by_replica.remove(&id)) else { return };
             all -= pages(&gone);
         }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use sqlrsync_database::btree::{ParentMap, Roots, Touched, touched};
 use sqlrsync_database::merge::{self, Conflict, Merge, MergeOptions, Resolutions, Side, Sides, Summary};
 use sqlrsync_database::rows::{Encoding, Schema};
-use sqlrsync_database::version::{Limits, VersionDatabase, Written};
+use sqlrsync_database::version::{KeptContent, Limits, VersionDatabase, Written};
 use sqlrsync_protocol::content::Content;
 use sqlrsync_repository::{Manifest, Replica};
 
@@ -36,6 +36,8 @@ pub(in crate::backend) struct Opened {
     /// Its schema.
     pub schema: Schema,
     roots: Roots,
+    /// What is read of it to find out what may differ need not be read again by the database.
+    content: KeptContent,
 }
 
 /// What a merge came to.
@@ -77,13 +79,14 @@ impl<'a> Versions<'a> {
 
     /// Opens a content.
     pub fn open(&self, content: &Manifest) -> Result<Opened, Error> {
-        let database = self.open_content(Box::new(self.replica.content(content)?))?;
+        let content = KeptContent::new(Box::new(self.replica.content(content)?), None);
+        let database = self.open_content(Box::new(content.reader()))?;
         let schema = Schema::read(database.connection());
         // A page that could not be read, or time that is over, is not the schema's fault.
         database.check()?;
         let schema = schema?;
         let roots = Roots { tables: schema.table_roots(), indexes: schema.index_roots() };
-        Ok(Opened { database, schema, roots })
+        Ok(Opened { database, schema, roots, content })
     }
 
     /// Opens something that may be stored nowhere.
@@ -99,21 +102,22 @@ impl<'a> Versions<'a> {
     /// Which rows may differ between two contents; `map` is that of the old one, and then of the new one.
     fn touched(
         &self,
-        (old, old_open): (&Manifest, &Opened),
-        (new, new_open): (&Manifest, &Opened),
+        (old, old_open): (&Manifest, &mut Opened),
+        (new, new_open): (&Manifest, &mut Opened),
         map: &mut ParentMap,
     ) -> Result<Touched, Error> {
         let changed = self.replica.changed_pages(old, new)?;
-        let (mut from, mut to) = (self.replica.content(old)?, self.replica.content(new)?);
-        touched(&mut from, &mut to, &changed, map, (&old_open.roots, &new_open.roots)).map_err(Error::Pages)
+        let roots = (&old_open.roots, &new_open.roots);
+        touched(&mut old_open.content, &mut new_open.content, &changed, map, roots).map_err(Error::Pages)
     }
 
     /// Opens two contents and says which rows of them may differ.
     pub fn compare(&self, old: &Manifest, new: &Manifest) -> Result<(Opened, Opened, Touched), Error> {
-        let (old_open, new_open) = (self.open(old)?, self.open(new)?);
+        let (mut old_open, mut new_open) = (self.open(old)?, self.open(new)?);
         let mut map = self.maps.of(self.replica, old)?;
-        let touched = self.touched((old, &old_open), (new, &new_open), &mut map)?;
-        // Who looks at one difference often looks at the next.
+        // Who looks at one difference often looks at another of the same version, or at the next.
+        self.maps.keep(self.replica, old, map.clone());
+        let touched = self.touched((old, &mut old_open), (new, &mut new_open), &mut map)?;
         self.maps.keep(self.replica, new, map);
         Ok((old_open, new_open, touched))
     }
@@ -126,10 +130,12 @@ impl<'a> Versions<'a> {
         resolve: &Resolutions,
     ) -> Result<Outcome, Error> {
         let Three { base, theirs, mine } = three;
-        let (base_open, theirs_open, mine_open) = (self.open(base)?, self.open(theirs)?, self.open(mine)?);
+        let mut base_open = self.open(base)?;
+        let (mut theirs_open, mut mine_open) = (self.open(theirs)?, self.open(mine)?);
         let mut map = self.maps.of(self.replica, base)?;
-        let base_mine = self.touched((base, &base_open), (mine, &mine_open), &mut map.clone())?;
-        let base_theirs = self.touched((base, &base_open), (theirs, &theirs_open), &mut map)?;
+        self.maps.keep(self.replica, base, map.clone());
+        let base_mine = self.touched((base, &mut base_open), (mine, &mut mine_open), &mut map.clone())?;
+        let base_theirs = self.touched((base, &mut base_open), (theirs, &mut theirs_open), &mut map)?;
         // The next push is most likely made from about here.
         self.maps.keep(self.replica, theirs, map);
         let sides = Sides {
