@@ -4,7 +4,9 @@
 use sqlrsync_protocol::content::{ChangedPages, Content};
 use sqlrsync_protocol::exchange::{Base, End, Ground, PushId, ReplicaPages};
 use sqlrsync_protocol::page::PageSize;
-use sqlrsync_repository::{Error, KeepOptions, Manifest, MergeBase, Permission, Received, Replica, Standing};
+use sqlrsync_repository::{
+    Error, KeepOptions, Manifest, MergeBase, Permission, Received, Replica, Repository, Standing,
+};
 
 use crate::support::*;
 use crate::versions::alone;
@@ -46,12 +48,18 @@ fn three() -> (Database, Database, Database) {
     (base, theirs, mine)
 }
 
-/// A replica with two versions; `mine` is made from the first.
-fn replica_of(base: &Database, theirs: &Database) -> Replica {
-    let replica = memory().replica(&id());
+/// A repository that has a replica with two versions; `mine` is made from the first.
+fn repository_of(base: &Database, theirs: &Database) -> (Repository, Replica) {
+    let repository = memory();
+    let replica = repository.replica(&id());
     Push::of(base).run(&replica).unwrap();
     Push::of(theirs).on(base, 1).run(&replica).unwrap();
-    replica
+    (repository, replica)
+}
+
+/// The same, where the repository does not matter.
+fn replica_of(base: &Database, theirs: &Database) -> Replica {
+    repository_of(base, theirs).1
 }
 
 fn known(changed: ChangedPages) -> Vec<u32> {
@@ -85,10 +93,7 @@ fn a_version_is_read_page_by_page_and_what_differs_is_found_both_ways() {
 #[test]
 fn what_is_received_can_be_looked_into_and_is_nobody_elses_before_it_is_committed() {
     let (base, theirs, mine) = three();
-    let repository = memory();
-    let replica = repository.replica(&id());
-    Push::of(&base).run(&replica).unwrap();
-    Push::of(&theirs).on(&base, 1).run(&replica).unwrap();
+    let (repository, replica) = repository_of(&base, &theirs);
     let mut received = receive(&Push::of(&mine).on(&base, 1).id(3), &replica).unwrap();
     assert_eq!((received.geometry(), received.root()), (mine.geometry(), mine.root()));
     assert_eq!(received.fields(), mine.fields());
@@ -114,10 +119,7 @@ fn what_is_received_can_be_looked_into_and_is_nobody_elses_before_it_is_committe
 #[test]
 fn a_candidate_is_kept_whole_and_is_found_by_id_and_by_root() {
     let (base, theirs, mine) = three();
-    let repository = memory();
-    let replica = repository.replica(&id());
-    Push::of(&base).run(&replica).unwrap();
-    Push::of(&theirs).on(&base, 1).run(&replica).unwrap();
+    let (repository, replica) = repository_of(&base, &theirs);
     let first = replica.manifest(number(1)).unwrap().unwrap();
     let candidate = keep(&Push::of(&mine).on(&base, 1).id(3), &replica, &first);
     assert_eq!(candidate.id, PushId([3; 16]));
@@ -136,10 +138,7 @@ fn a_candidate_is_kept_whole_and_is_found_by_id_and_by_root() {
 #[test]
 fn what_a_client_sent_is_its_next_base_though_it_became_no_version() {
     let (base, theirs, mut mine) = three();
-    let repository = memory();
-    let replica = repository.replica(&id());
-    Push::of(&base).run(&replica).unwrap();
-    Push::of(&theirs).on(&base, 1).run(&replica).unwrap();
+    let (repository, replica) = repository_of(&base, &theirs);
     let first = replica.manifest(number(1)).unwrap().unwrap();
     let sent = mine.clone();
     let candidate = keep(&Push::of(&mine).on(&base, 1).id(3), &replica, &first);
@@ -191,10 +190,7 @@ fn a_push_that_was_kept_is_recognised_when_it_comes_again() {
 #[test]
 fn a_kept_push_may_still_be_committed_as_it_is_and_is_then_no_candidate_that_waits() {
     let (base, theirs, mine) = three();
-    let repository = memory();
-    let replica = repository.replica(&id());
-    Push::of(&base).run(&replica).unwrap();
-    Push::of(&theirs).on(&base, 1).run(&replica).unwrap();
+    let (repository, replica) = repository_of(&base, &theirs);
     let first = replica.manifest(number(1)).unwrap().unwrap();
     let push = Push::of(&mine).on(&base, 1).id(3);
     let candidate = keep(&push, &replica, &first);
@@ -208,10 +204,7 @@ fn a_kept_push_may_still_be_committed_as_it_is_and_is_then_no_candidate_that_wai
 #[test]
 fn nothing_is_made_of_a_push_whose_permission_ended() {
     let (base, theirs, mine) = three();
-    let repository = memory();
-    let replica = repository.replica(&id());
-    Push::of(&base).run(&replica).unwrap();
-    Push::of(&theirs).on(&base, 1).run(&replica).unwrap();
+    let (repository, replica) = repository_of(&base, &theirs);
     let mut push = Push::of(&mine).on(&base, 1).id(3);
     push.options.permission = Permission::new(|| false);
     let mut received = receive(&push, &replica).unwrap();
@@ -244,10 +237,7 @@ fn a_push_that_says_nothing_of_its_base_agreed_on_nothing() {
 #[test]
 fn what_is_made_from_a_long_row_of_candidates_does_not_refer_to_all_of_them() {
     let (base, theirs, mut mine) = three();
-    let repository = memory();
-    let replica = repository.replica(&id());
-    Push::of(&base).run(&replica).unwrap();
-    Push::of(&theirs).on(&base, 1).run(&replica).unwrap();
+    let (repository, replica) = repository_of(&base, &theirs);
     let first = replica.manifest(number(1)).unwrap().unwrap();
     let mut candidate = keep(&Push::of(&mine).on(&base, 1).id(3), &replica, &first);
     let mut most = 0;
