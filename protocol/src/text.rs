@@ -28,7 +28,11 @@ const VERSION_CONFLICT: &str = "VERSION_CONFLICT:";
 /// Whether a character cannot be seen, or changes how others are shown: controls, blanks other than
 /// the space, direction marks and joiners, private use, and code points that stand for nothing.
 pub fn is_unseen(c: char) -> bool {
-    if c.is_control() || (c.is_whitespace() && c != ' ') {
+    // Most are ASCII, whose blanks but the space are controls.
+    if c.is_ascii() {
+        return c.is_ascii_control();
+    }
+    if c.is_control() || c.is_whitespace() {
         return true;
     }
     matches!(u32::from(c),
