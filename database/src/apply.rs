@@ -9,15 +9,15 @@
 //!   header that has just arrived, and finds nothing to cut off.
 //! - Page 1 keeps the replica's journal mode and change counter, which are about this file and not its
 //!   content. Its schema cookie moves on: whoever has the file open must read the schema again,
-//!   or his cached statements write into the wrong table. It moves by [`COOKIE_STEP`], so that a backup of
-//!   before is known for one. `PRAGMA schema_version` sets it at the very end; a changed cookie on page 1 would have the truncation compiled anew, against a schema of which
+//!   or his cached statements write into the wrong table. It moves far ([`next_cookie`]), so that a backup
+//!   of before is known for one. `PRAGMA schema_version` sets it at the very end; a changed cookie on page 1 would have the truncation compiled anew, against a schema of which
 //!   half is of before and half has just arrived.
 //! - A file in auto-vacuum mode would have its pages moved about as the transaction commits: it is
 //!   switched to incremental for the transaction.
 //! - The connection is closed afterwards: what it knows of the schema is of before.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::config::DbConfig;
 use rusqlite::ffi;
@@ -39,11 +39,11 @@ use crate::snapshot::{InTransaction, connect, look, settled_fingerprint, wal_of}
 /// written in between, for which readers must be kept out from the beginning (rollback mode).
 const APPLY_CACHE_LEN: u64 = 16 << 20;
 
-/// How far an apply moves the schema cookie on. Whoever writes to a database counts its change counter up with
-/// each commit, and the cookie only with each change of the schema: so a backup from before the apply, copied
-/// over the file and written to, soon has the counter that the file had and not its cookie
-/// ([`HeaderFields::is_before`]). Four million applies go once around.
-const COOKIE_STEP: u32 = 1024;
+/// How far an apply moves the schema cookie on at least.
+const COOKIE_STEP: u32 = 8;
+
+/// What the clock's part of a schema cookie counts from: 2026-01-01, in seconds after 1970.
+const COOKIE_EPOCH: u64 = 1_767_225_600;
 
 /// What the pages that arrived are a difference to.
 pub(crate) enum Held<'h> {
@@ -171,8 +171,24 @@ fn write_pages(
     if before > geometry.page_count.get() {
         insert.execute(params![i64::from(geometry.page_count.get()) + 1, Null]).map_err(sqlite)?;
     }
-    let cookie = fields.schema_cookie().wrapping_add(COOKIE_STEP).cast_signed();
+    let cookie = next_cookie(fields.schema_cookie(), SystemTime::now()).cast_signed();
     connection.pragma_update(None, "schema_version", cookie).map_err(sqlite)
+}
+
+/// The schema cookie of a file with this one that is written to at this time.
+///
+/// Whoever writes to a database counts its change counter up with each commit, and the cookie only with each change
+/// of the schema. So a backup of before an apply that is copied over the file and written to soon has the counter
+/// that the file had, and not its cookie ([`HeaderFields::is_before`]). The clock's seconds make that so for any
+/// two backups, whichever of them was put back before; where it was set back, or there are many applies, the steps do.
+fn next_cookie(cookie: u32, now: SystemTime) -> u32 {
+    let next = cookie.wrapping_add(COOKIE_STEP);
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs().saturating_sub(COOKIE_EPOCH);
+    match u32::try_from(since) {
+        // The short way round, as it is compared.
+        Ok(clock) if clock.wrapping_sub(next).cast_signed() > 0 => clock,
+        _ => next,
+    }
 }
 
 /// After our own commit on `writer`, whose data version was `version` then: the WAL goes into the file if
@@ -207,4 +223,19 @@ fn checkpoint(writer: &Connection) {
     // SAFETY: the handle is open for as long as `writer` is borrowed, the name ends with a zero, and SQLite
     // takes null for counters that nobody wants.
     let _ = unsafe { ffi::sqlite3_wal_checkpoint_v2(writer.handle(), c"main".as_ptr(), mode, none, none) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cookie_goes_on_with_the_clock_and_without_it() {
+        let at = |seconds: u64| UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(next_cookie(5, at(COOKIE_EPOCH + 90_000)), 90_000);
+        assert_eq!(next_cookie(90_000, at(COOKIE_EPOCH + 90_000)), 90_008, "within a second");
+        assert_eq!(next_cookie(90_000, at(COOKIE_EPOCH + 60)), 90_008, "the clock was set back");
+        assert_eq!(next_cookie(90_000, at(0)), 90_008, "there is none");
+        assert_eq!(next_cookie(u32::MAX, at(0)), 7);
+    }
 }

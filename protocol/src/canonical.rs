@@ -76,7 +76,7 @@ impl HeaderFields {
     ///
     /// Neither number of a file ever goes back. The change counter goes on with every commit with a rollback
     /// journal, and in WAL mode with every one that writes page 1; the schema cookie with every change of the
-    /// schema and, in large steps, with every pull, so that a backup of before the pull stays older than it
+    /// schema and, far, with every pull, so that a backup of before the pull stays older than it
     /// however often it is written to. Both start again after four billion: the counter then looks like going
     /// back, which costs a conflict at worst, and the cookie is compared the short way round.
     pub const fn is_before(self, then: HeaderFields) -> bool {
