@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use sqlrsync_tests::client::Client;
 use sqlrsync_tests::history::assert_push_ids_differ;
 use sqlrsync_tests::random::Random;
@@ -47,6 +48,22 @@ fn until_answered(client: &Client, words: &[&str]) -> i32 {
     }
 }
 
+/// What the audit log has of this action: the version or conflict of each entry, sorted.
+fn audited(server: &Server, action: &str, number: &str) -> Vec<u64> {
+    let url = format!("{}/api/v1/replicas/{REMOTE}/audit?limit=1000", server.url());
+    let key = format!("Bearer {}", server.admin_key());
+    let mut answer = ureq::get(&url).header("Authorization", key).call().unwrap();
+    let answer: Value = serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap();
+    let entries = answer["entries"].as_array().unwrap().iter().filter(|entry| entry["action"] == action);
+    let told = |entry: &Value| {
+        assert!(entry["key"].is_u64() && entry["address"].is_string(), "who, and from where: {entry}");
+        entry[number].as_u64().unwrap_or_default()
+    };
+    let mut found: Vec<u64> = entries.map(told).collect();
+    found.sort_unstable();
+    found
+}
+
 #[test]
 fn a_server_killed_while_it_merges_loses_and_doubles_nothing() {
     let mut team = Team::of(2);
@@ -77,6 +94,11 @@ fn a_server_killed_while_it_merges_loses_and_doubles_nothing() {
     // One version for each push and none twice: a merge of the same candidate again would add one.
     assert_eq!(team.versions(), 1 + expected.len() as u64);
     assert!(team.conflicts().is_empty());
+    // Each push was kept once and merged once, but for the first, which were made from the latest version.
+    let merged = audited(&team.server, "merged", "version");
+    let first = *merged.first().unwrap();
+    assert!(first <= 3 && merged.iter().copied().eq(first..=team.versions()), "{merged:?}");
+    assert_eq!(audited(&team.server, "candidate-kept", "version").len(), merged.len());
 }
 
 #[test]
@@ -120,4 +142,8 @@ fn a_server_killed_while_it_opens_or_settles_a_conflict_keeps_one_and_settles_it
         sample::assert_same(&team.machines[0].path(FILE), &team.machines[1].path(FILE));
     }
     assert_push_ids_differ(&team.server);
+    for action in ["conflict-opened", "conflict-settled"] {
+        let conflicts = audited(&team.server, action, "conflict");
+        assert!(conflicts.iter().copied().eq(1..=u64::from(kills())), "{action}: {conflicts:?}");
+    }
 }
