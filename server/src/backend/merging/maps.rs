@@ -15,6 +15,7 @@ use sqlrsync_protocol::page::VersionNumber;
 use sqlrsync_repository::{Manifest, Replica, ReplicaId};
 
 use super::Error;
+use super::until::Until;
 use crate::backend::Backend;
 
 /// How many pages all maps in memory are of, at most; each takes four bytes, where no other map has the same.
@@ -65,7 +66,12 @@ struct Map {
 
 impl Maps {
     /// The map of a content: the one at hand, brought to it, or a new one.
-    pub fn of(&self, replica: &Replica, content: &Manifest) -> Result<ParentMap, Error> {
+    pub(super) fn of(
+        &self,
+        replica: &Replica,
+        content: &Manifest,
+        until: &Until,
+    ) -> Result<ParentMap, Error> {
         let at_hand = match self.lock().nearest(replica.id(), content) {
             None if is_large(content) => stored(replica, content)?,
             found => found,
@@ -79,11 +85,13 @@ impl Maps {
                 (replica.changed_pages(&of, content), replica.content(&of))
             {
                 let mut to = replica.content(content)?;
-                map.bring(&mut from, &mut to, &changed).map_err(Error::Pages)?;
+                map.bring(&mut until.read(&mut from), &mut until.read(&mut to), &changed)
+                    .map_err(|error| until.explain(error))?;
                 return Ok(map);
             }
         }
-        ParentMap::build(&mut replica.content(content)?).map_err(Error::Pages)
+        ParentMap::build(&mut until.read(&mut replica.content(content)?))
+            .map_err(|error| until.explain(error))
     }
 
     /// Keeps the map of a version.
@@ -143,7 +151,7 @@ impl Maps {
             // Nobody waits for it, and others may need the machine. Elsewhere it would be said of the process.
             #[cfg(target_os = "linux")]
             let _ = rustix::process::nice(BEHIND_OTHERS);
-            match backend_.maps.of(&replica, &version) {
+            match backend_.maps.of(&replica, &version, &Until::done()) {
                 Ok(map) => backend_.maps.keep(&replica, &version, map),
                 Err(error) => tracing::warn!(%error, "no map of the pages of a version was made"),
             }

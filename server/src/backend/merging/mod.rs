@@ -25,6 +25,7 @@ mod shown;
 #[cfg(test)]
 mod tests;
 mod undone;
+mod until;
 mod versions;
 
 use sqlrsync_database::version::VersionError;

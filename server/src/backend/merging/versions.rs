@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sqlrsync_database::btree::{ParentMap, Roots, Touched, touched};
 use sqlrsync_database::merge::{self, Conflict, Merge, MergeOptions, Resolutions, Side, Sides, Summary};
@@ -17,6 +17,7 @@ use sqlrsync_repository::{Manifest, Replica};
 
 use super::Error;
 use super::maps::Maps;
+use super::until::Until;
 
 /// How long a merge may take.
 pub(in crate::backend) const MERGE_TIME: Duration = Duration::from_secs(300);
@@ -25,8 +26,7 @@ pub(in crate::backend) const MERGE_TIME: Duration = Duration::from_secs(300);
 pub(in crate::backend) struct Versions<'a> {
     replica: &'a Replica,
     maps: &'a Maps,
-    deadline: Instant,
-    cancel: Option<Arc<AtomicBool>>,
+    until: Until,
 }
 
 /// A content that is open as a database.
@@ -69,12 +69,12 @@ pub(super) struct Three<'a> {
 impl<'a> Versions<'a> {
     /// Contents of this replica, for so long at most.
     pub fn new(replica: &'a Replica, maps: &'a Maps, time: Duration) -> Versions<'a> {
-        Versions { replica, maps, deadline: Instant::now() + time, cancel: None }
+        Versions { replica, maps, until: Until::after(time) }
     }
 
     /// Until this becomes true as well.
     pub fn cancelled_by(self, cancel: Arc<AtomicBool>) -> Versions<'a> {
-        Versions { cancel: Some(cancel), ..self }
+        Versions { until: Until { cancel: Some(cancel), ..self.until }, ..self }
     }
 
     /// Opens a content.
@@ -91,11 +91,8 @@ impl<'a> Versions<'a> {
 
     /// Opens something that may be stored nowhere.
     pub(super) fn open_content(&self, content: Box<dyn Content>) -> Result<VersionDatabase, Error> {
-        let limits = Limits {
-            time: Some(self.deadline.saturating_duration_since(Instant::now())),
-            cancel: self.cancel.clone(),
-            ..Limits::default()
-        };
+        let limits =
+            Limits { time: self.until.left(), cancel: self.until.cancel.clone(), ..Limits::default() };
         Ok(VersionDatabase::open(content, limits)?)
     }
 
@@ -108,13 +105,15 @@ impl<'a> Versions<'a> {
     ) -> Result<Touched, Error> {
         let changed = self.replica.changed_pages(old, new)?;
         let roots = (&old_open.roots, &new_open.roots);
-        touched(&mut old_open.content, &mut new_open.content, &changed, map, roots).map_err(Error::Pages)
+        let (mut from, mut to) =
+            (self.until.read(&mut old_open.content), self.until.read(&mut new_open.content));
+        touched(&mut from, &mut to, &changed, map, roots).map_err(|error| self.until.explain(error))
     }
 
     /// Opens two contents and says which rows of them may differ.
     pub fn compare(&self, old: &Manifest, new: &Manifest) -> Result<(Opened, Opened, Touched), Error> {
         let (mut old_open, mut new_open) = (self.open(old)?, self.open(new)?);
-        let mut map = self.maps.of(self.replica, old)?;
+        let mut map = self.maps.of(self.replica, old, &self.until)?;
         // Who looks at one difference often looks at another of the same version, or at the next.
         self.maps.keep(self.replica, old, map.clone());
         let touched = self.touched((old, &mut old_open), (new, &mut new_open), &mut map)?;
@@ -132,7 +131,7 @@ impl<'a> Versions<'a> {
         let Three { base, theirs, mine } = three;
         let mut base_open = self.open(base)?;
         let (mut theirs_open, mut mine_open) = (self.open(theirs)?, self.open(mine)?);
-        let mut map = self.maps.of(self.replica, base)?;
+        let mut map = self.maps.of(self.replica, base, &self.until)?;
         self.maps.keep(self.replica, base, map.clone());
         let base_mine = self.touched((base, &mut base_open), (mine, &mut mine_open), &mut map.clone())?;
         let base_theirs = self.touched((base, &mut base_open), (theirs, &mut theirs_open), &mut map)?;
@@ -146,7 +145,7 @@ impl<'a> Versions<'a> {
             base_mine: &base_mine,
         };
         let mut options = *options;
-        options.limits.deadline = Some(self.deadline);
+        options.limits.deadline = self.until.deadline;
         let merged = merge::merge(sides, &options, resolve);
         for open in [&base_open, &theirs_open, &mine_open] {
             // What lies below SQLite says more than SQLite can.

@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
+use sqlrsync_database::version::VersionError;
+
+use super::super::until::Until;
+use super::super::{Error, Maps};
 use super::{Bench, name, one, with_sql};
 use crate::backend::{Keep, Settlement};
 
@@ -20,6 +25,21 @@ fn what_is_found_out_about_a_conflict_stops_when_whoever_asked_is_gone() {
     rows(&gone).unwrap_err();
     backend.conflict(&caller, &name(), number, &here).unwrap();
     rows(&here).unwrap();
+}
+
+#[test]
+fn what_pages_lead_to_is_not_found_out_for_somebody_who_is_gone_or_when_time_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = Bench::on(&folder);
+    bench.conflict();
+    let (replica, latest) = (bench.replica(), bench.latest());
+    let stop = |deadline, gone: bool| {
+        let until = Until { deadline, cancel: Some(Arc::new(AtomicBool::new(gone))) };
+        Maps::default().of(&replica, &latest, &until).map(drop)
+    };
+    assert!(matches!(stop(None, true), Err(Error::Version(VersionError::Cancelled))));
+    assert!(matches!(stop(Some(Instant::now()), false), Err(Error::Version(VersionError::Deadline))));
+    stop(None, false).unwrap();
 }
 
 #[test]
