@@ -34,8 +34,7 @@ pub(crate) fn schema_sql(bytes: &[u8]) {
     };
     // Only what SQLite takes into a schema comes to a script.
     let create = |rest: &str| {
-        let sql = sql.trim_start();
-        let start = sql.get(..rest.len()).is_some_and(|start| start.eq_ignore_ascii_case(rest));
+        let start = sql.trim_start().get(..rest.len()).is_some_and(|start| start.eq_ignore_ascii_case(rest));
         start && statements(sql).is_some()
     };
     let trigger = create("create trigger");
