@@ -179,7 +179,7 @@ fn write_pages(
 ///
 /// Whoever writes to a database counts its change counter up with each commit, and the cookie only with each change
 /// of the schema. So a backup of before an apply that is copied over the file and written to soon has the counter
-/// that the file had, and not its cookie ([`HeaderFields::is_before`]). The clock's seconds make that so for any
+/// that the file had, and not its cookie ([`HeaderFields::is_put_back`]). The clock's seconds make that so for any
 /// two backups, whichever of them was put back before; where it was set back, or there are many applies, the steps do.
 fn next_cookie(cookie: u32, now: SystemTime) -> u32 {
     let next = cookie.wrapping_add(COOKIE_STEP);

@@ -20,6 +20,10 @@ const FIELDS: [Range<usize>; 4] = [18..20, 24..28, 40..44, 92..100];
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct HeaderFields([u8; HeaderFields::LEN]);
 
+/// How many changes of the schema a file is believed to have seen between two pushes. A pull into a file that is
+/// there takes the cookie further, to a number of seconds of which a new file has none.
+const COOKIE_WAY_MAX: i32 = 1 << 20;
+
 impl HeaderFields {
     /// Length of the encoded fields, in bytes.
     pub const LEN: usize = 18;
@@ -71,17 +75,19 @@ impl HeaderFields {
         u32::from_be_bytes([self.0[6], self.0[7], self.0[8], self.0[9]])
     }
 
-    /// Whether a file with these fields is older than one of the same history with those, as a backup is that
-    /// was copied over it.
+    /// Whether a file with these fields did not come of one with those by being written to, as a backup that was
+    /// copied over it did not.
     ///
     /// Neither number of a file ever goes back. The change counter goes on with every commit with a rollback
     /// journal, and in WAL mode with every one that writes page 1; the schema cookie with every change of the
     /// schema and, far, with every pull, so that a backup of before the pull stays older than it
-    /// however often it is written to. Both start again after four billion: the counter then looks like going
-    /// back, which costs a conflict at worst, and the cookie is compared the short way round.
-    pub const fn is_before(self, then: HeaderFields) -> bool {
+    /// however often it is written to. A cookie that went as far on as only a pull takes it ([`COOKIE_WAY_MAX`]) is
+    /// that of a file that was there before this one was pulled anew. Both numbers start again after four billion: the
+    /// counter then looks like going back, which costs a conflict at worst, and the cookie is compared the short way
+    /// round.
+    pub const fn is_put_back(self, then: HeaderFields) -> bool {
         let cookie = self.schema_cookie().wrapping_sub(then.schema_cookie()).cast_signed();
-        self.change_counter() < then.change_counter() || cookie < 0
+        self.change_counter() < then.change_counter() || cookie < 0 || cookie > COOKIE_WAY_MAX
     }
 }
 
@@ -116,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn older_is_what_has_a_lower_counter_or_cookie() {
+    fn put_back_is_what_has_a_lower_counter_or_cookie_or_one_that_only_a_pull_gives() {
         let fields = |counter: u32, cookie: u32| {
             let mut page = [0; 100];
             page[24..28].copy_from_slice(&counter.to_be_bytes());
@@ -124,10 +130,18 @@ mod tests {
             HeaderFields::of(&page)
         };
         let then = fields(7, 1030);
-        for (now, older) in [((7, 1030), false), ((8, 1031), false), ((6, 1030), true), ((90, 1029), true)] {
-            assert_eq!(fields(now.0, now.1).is_before(then), older, "{now:?}");
+        let cases = [
+            ((7, 1030), false),
+            ((8, 1031), false),
+            ((90, 500_000), false),
+            ((6, 1030), true),
+            ((90, 1029), true),
+            ((90, 28_000_000), true),
+        ];
+        for (now, put_back) in cases {
+            assert_eq!(fields(now.0, now.1).is_put_back(then), put_back, "{now:?}");
         }
-        assert!(!fields(7, 5).is_before(fields(7, u32::MAX - 5)), "the cookie went once around");
+        assert!(!fields(7, 5).is_put_back(fields(7, u32::MAX - 5)), "the cookie went once around");
     }
 
     #[test]

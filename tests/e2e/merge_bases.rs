@@ -294,6 +294,34 @@ fn with_our_client_a_backup_copied_over_the_file_takes_no_row_away_however_often
 }
 
 #[test]
+fn with_our_client_a_backup_of_a_file_that_was_deleted_and_pulled_anew_takes_no_row_away() {
+    for commits in 0..3 {
+        let team = Team::of(2);
+        let [a, b] = [&team.machines[0], &team.machines[1]];
+        let mut ledger = Ledger::default();
+        ledger.assert_kept(&team.server, "the start");
+        for row in ["of b", "of b again"] {
+            insert(&b.path(FILE), row);
+            team::push(b, "pushed");
+            ledger.pushed(&team.server, row, true);
+            if row == "of b" {
+                pull(a);
+                std::fs::copy(a.path(FILE), a.path("backup.db")).unwrap();
+            }
+        }
+        std::fs::remove_file(a.path(FILE)).unwrap();
+        pull(a);
+        std::fs::copy(a.path("backup.db"), a.path(FILE)).unwrap();
+        let rows: Vec<String> = (0..commits).map(|commit| format!("after the backup {commit}")).collect();
+        rows.iter().for_each(|row| insert(&a.path(FILE), row));
+        let (code, said) = try_push(a, &[]);
+        assert!([0, 3].contains(&code), "{said}");
+        rows.iter().for_each(|row| ledger.pushed(&team.server, row, code == 0));
+        ledger.assert_kept(&team.server, "the backup");
+    }
+}
+
+#[test]
 fn a_client_that_lost_its_state_takes_no_row_away() {
     let team = Team::of(2);
     let [a, b] = [&team.machines[0], &team.machines[1]];

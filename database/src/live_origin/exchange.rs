@@ -24,7 +24,8 @@ impl OriginPages for LiveOrigin {
             Some(kept) if self.kept_is_current()? => kept.geometry(),
             kept => {
                 let snapshot = Snapshot::open(&self.path)?;
-                self.put_back = kept.as_ref().is_some_and(|kept| snapshot.fields().is_before(kept.fields()));
+                self.put_back =
+                    kept.as_ref().is_some_and(|kept| snapshot.fields().is_put_back(kept.fields()));
                 snapshot.geometry()
             }
         };
