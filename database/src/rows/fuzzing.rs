@@ -4,7 +4,7 @@ use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::{Batch, Connection};
 
 use super::key::{Key, Row};
-use super::sql_text::{is_literal, is_one_statement, is_strict, module_of, quoted};
+use super::sql_text::{end_of, is_literal, is_one_statement, is_strict, module_of, quoted};
 
 /// Stored keys and rows: what is accepted comes back the same.
 pub(crate) fn stored_row(bytes: &[u8]) {
@@ -39,8 +39,7 @@ pub(crate) fn schema_sql(bytes: &[u8]) {
     };
     let trigger = create("create trigger");
     if (trigger || create("create table") || create("create view")) && is_one_statement(sql, trigger) {
-        let end = if sql.trim_end().ends_with(';') { "\n" } else { "\n;\n" };
-        assert_eq!(statements(&format!("{sql}{end}SELECT 'marker'")), Some(2), "{sql}");
+        assert_eq!(statements(&format!("{sql}{}SELECT 'marker'", end_of(sql))), Some(2), "{sql}");
     }
     if is_literal(sql) {
         let table = format!("CREATE TABLE t(a DEFAULT {sql}); SELECT 'marker'");

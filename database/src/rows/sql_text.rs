@@ -180,6 +180,16 @@ pub(crate) fn is_one_statement(sql: &str, trigger: bool) -> bool {
     (ended || !trigger) && !tokens.left_open
 }
 
+/// What has to follow a statement so that another can: a semicolon, where its last token is none. SQLite keeps what
+/// stands before it; one in a comment ends nothing, and a comment at the end would take one in.
+pub(crate) fn end_of(statement: &str) -> &'static str {
+    if Tokens::of(statement).last() == Some(Token::Mark(';')) {
+        return "\n";
+    }
+    let last_line = statement.rsplit('\n').next().unwrap_or_default();
+    if last_line.contains("--") { "\n;\n" } else { ";\n" }
+}
+
 /// What stands between two quotes.
 fn inside(sql: &str, quote: char) -> Option<&str> {
     sql.strip_prefix(quote)?.strip_suffix(quote)
@@ -193,6 +203,21 @@ mod tests {
     fn a_name_is_quoted_whatever_is_in_it() {
         assert_eq!(quoted("a"), "\"a\"");
         assert_eq!(quoted("a\"; DROP TABLE b; --"), "\"a\"\"; DROP TABLE b; --\"");
+    }
+
+    #[test]
+    fn a_statement_ends_with_its_own_semicolon_and_not_with_that_of_a_comment() {
+        for ended in ["CREATE TABLE t(a);", "CREATE TABLE t(a); -- end", "CREATE TABLE t(a) ; /* end */\n"] {
+            assert_eq!(end_of(ended), "\n", "{ended}");
+        }
+        for commented in ["CREATE TABLE t(a)--; ", "CREATE TABLE t(a -- x\n) -- z;", "SELECT '--'"] {
+            assert_eq!(end_of(commented), "\n;\n", "{commented}");
+        }
+        for open in
+            ["CREATE TABLE t(a)", "CREATE TABLE t(a -- x;\n)", "CREATE TABLE t(a) /* ; */", "SELECT ';'"]
+        {
+            assert_eq!(end_of(open), ";\n", "{open}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::fmt::Write;
 use super::super::diff::{LeftOut, affinity, is_replaced};
 use super::super::error::Error;
 use super::super::schema::{Object, ObjectKind, Schema, Table, is_internal};
-use super::super::sql_text::{is_literal, is_one_statement, quoted};
+use super::super::sql_text::{end_of, is_literal, is_one_statement, quoted};
 
 /// What becomes of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,12 +257,5 @@ fn statement(object: &Object) -> Result<String, Error> {
             object.name.escape_debug()
         )));
     }
-    // SQLite keeps what stands before the semicolon; a comment at the end would take it in.
-    let last_line = sql.rsplit('\n').next().unwrap_or_default();
-    let end = match () {
-        () if last_line.contains("--") => "\n;\n",
-        () if sql.trim_end().ends_with(';') => "\n",
-        () => ";\n",
-    };
-    Ok(format!("{sql}{end}"))
+    Ok(format!("{sql}{}", end_of(sql)))
 }
