@@ -63,7 +63,11 @@ pub fn transfer(run: &Run, plan: &mut Pull, database: FileReplica) -> Result<Pul
     progress.finish();
     let end = end.map_err(|error| failed(error, &who))?;
 
-    let said = wire.hang_up();
+    let said = match &end {
+        // Whoever closed first would miss a key that the server says last.
+        Ended::Done(summary) if summary.version >= 3 => wire.last_words(),
+        _ => wire.hang_up(),
+    };
     let mut outcome = outcome(plan, &end, &said, progress.total());
     if !plan.dry {
         (outcome.bytes_sent, outcome.bytes_received) = (traffic.sent(), traffic.received());

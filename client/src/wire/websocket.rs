@@ -173,6 +173,15 @@ impl WebSocket {
         Ok(self.said())
     }
 
+    /// The conversation is over for both sides, and it is the server that closes: it may have something left to say,
+    /// as a key that it was asked for a moment before. What does not come within a while changes nothing any more.
+    pub fn last_words(mut self) -> Said {
+        if let Err(error) = self.drain(HANG_UP_MAX) {
+            tracing::debug!(%error, "the connection was not closed in order");
+        }
+        self.said()
+    }
+
     /// The conversation is over for both sides: closes, and returns all that the server said.
     pub fn hang_up(mut self) -> Said {
         self.out = None;
