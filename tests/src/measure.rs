@@ -47,11 +47,10 @@ pub fn run(command: &mut Command) -> io::Result<Run> {
     let stdout = read_all(out.as_mut());
     let stderr = reader.join().map_err(|_| io::Error::other("the reader of stderr panicked"))?;
     let ended = wait(&child, sampler)?;
-    let time = begin.elapsed();
     drop(child);
     Ok(Run {
         status: ended.status,
-        time,
+        time: ended.at.duration_since(begin),
         cpu: ended.cpu,
         memory_bytes_max: ended.memory_bytes_max,
         bytes_read: ended.bytes_read,
@@ -71,6 +70,7 @@ fn read_all(from: Option<&mut impl io::Read>) -> String {
 }
 
 struct Ended {
+    at: Instant,
     status: ExitStatus,
     cpu: Duration,
     memory_bytes_max: u64,
@@ -87,6 +87,8 @@ fn wait(child: &Child, sampler: JoinHandle<u64>) -> io::Result<Ended> {
     if unsafe { libc::waitid(libc::P_PID, pid, info.as_mut_ptr(), libc::WEXITED | libc::WNOWAIT) } != 0 {
         return Err(io::Error::last_os_error());
     }
+    // Before the sampler wakes up, which sleeps for longer than a small job takes.
+    let at = Instant::now();
     let bytes_read = counter(child.id(), "io", "rchar:");
     // Before the child is reaped: its number could be another process's after that.
     let sampled = sampler.join().unwrap_or(0);
@@ -103,7 +105,7 @@ fn wait(child: &Child, sampler: JoinHandle<u64>) -> io::Result<Ended> {
     let counted = u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024;
     let own = memory_peak(std::process::id()).unwrap_or(0);
     let memory_bytes_max = if counted > own { counted } else { sampled };
-    Ok(Ended { status: ExitStatus::from_raw(status), cpu, memory_bytes_max, bytes_read })
+    Ok(Ended { at, status: ExitStatus::from_raw(status), cpu, memory_bytes_max, bytes_read })
 }
 
 /// The highest peak that a process shows until it has ended.
