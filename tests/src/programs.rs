@@ -61,6 +61,16 @@ fn build(release: bool) -> Programs {
     if release {
         command.arg("--release");
     }
+    // What the outer cargo says of this crate is none of the inner one's business: build scripts that look
+    // at it would run again, and half of the workspace with them, each time one follows the other.
+    for (name, _) in std::env::vars_os() {
+        if name
+            .to_str()
+            .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+        {
+            command.env_remove(name);
+        }
+    }
     command.stderr(std::process::Stdio::inherit());
     let output = command.output().expect("cargo can be started");
     assert!(output.status.success(), "the programs under test do not build");
