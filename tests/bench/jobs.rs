@@ -6,6 +6,8 @@
 mod by_wal;
 mod series;
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -80,9 +82,9 @@ impl Lab {
             let file = client.path("app.db");
             std::fs::hard_link(database, &file).expect("a link can be made");
             let _ = std::fs::remove_file(&copy);
-            settle();
+            self.settle_for(events.bytes);
             series.rsync(rivals::rsync(&file, &copy));
-            settle();
+            self.settle_for(events.bytes);
             self.ours(&client, &[text(&file), format!("team/first-{run}.db")], &mut series);
         }
         let _ = std::fs::remove_file(&copy);
@@ -104,9 +106,9 @@ impl Lab {
         for _ in 0..self.runs {
             let client = self.machine();
             let _ = std::fs::remove_file(&copy);
-            settle();
+            self.settle_for(events.bytes);
             series.rsync(rivals::rsync(&pair.file, &copy));
-            settle();
+            self.settle_for(events.bytes);
             self.ours(&client, &[pair.remote.clone(), text(&client.path("new.db"))], &mut series);
         }
         let _ = std::fs::remove_file(&copy);
@@ -350,6 +352,18 @@ impl Lab {
         let server_read = measure::bytes_read(server).unwrap_or(u64::MAX) - server_read;
         series.server_read_max = series.server_read_max.max(server_read);
         said
+    }
+
+    /// Settles before a program that writes a new file of `bytes`, by writing such a file and removing it.
+    ///
+    /// The memory of a virtual machine that is free for a while goes back to its host, and who is the first
+    /// to write there again waits for every page of it. So both find memory that was in use a moment ago.
+    fn settle_for(&self, bytes: u64) {
+        let path = self.folder.join("warm.tmp");
+        let mut file = File::create(&path).expect("a file can be made");
+        std::io::copy(&mut std::io::repeat(1).take(bytes), &mut file).expect("a file can be written");
+        settle();
+        std::fs::remove_file(&path).expect("a file can be removed");
     }
 
     fn report(&mut self, row: &Row) {
