@@ -100,6 +100,11 @@ impl State {
         Ok(self.folder.join("pages"))
     }
 
+    /// The same, for who only reads it: it may not be there.
+    pub fn hashes_if_any(&self) -> PathBuf {
+        self.folder.join("pages")
+    }
+
     /// What was last agreed on, with the fingerprint that the file then had.
     pub fn known(&self) -> Option<Agreed> {
         self.kept.known.clone()

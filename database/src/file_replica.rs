@@ -1,4 +1,5 @@
-//! A file as the replica of an exchange: one that does not exist yet, or a live one.
+//! A file as the replica of an exchange: one that does not exist yet, or a live one. Or a live one that stays as it
+//! is, to be compared with what arrives ([`beside`]).
 //!
 //! - Nothing of the file changes before the exchange is to finish, and then in one rename or in one
 //!   transaction.
@@ -7,6 +8,7 @@
 //! - A file whose content is neither the base nor known to the origin is refused before the first page,
 //!   unless it is to be overwritten.
 
+mod beside;
 mod exchange;
 
 use std::path::{Path, PathBuf};
@@ -27,6 +29,8 @@ use crate::receive::{Intake, Layout, Received};
 use crate::replace::replace;
 use crate::scan::{Scanned, scan};
 use crate::snapshot::Snapshot;
+use beside::Aside;
+pub use beside::Beside;
 
 /// What becomes of a file that has content of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -68,6 +72,8 @@ pub struct FileReplica {
     ground: Option<Ground>,
     intake: Option<Target>,
     done: Option<Done>,
+    /// Where the file is left as it is.
+    aside: Option<Aside>,
 }
 
 impl std::fmt::Debug for FileReplica {
@@ -191,6 +197,7 @@ impl FileReplica {
             ground: None,
             intake: None,
             done: None,
+            aside: None,
         })
     }
 
@@ -218,7 +225,7 @@ impl FileReplica {
             return Ok(Found::Free);
         }
         if version >= 3
-            && let Some((kept, known)) = self.current()?
+            && let Some((kept, known)) = self.current(&Fingerprint::of(&self.path)?)?
             && kept.geometry().page_size == origin.page_size
         {
             let (geometry, tree) = (kept.geometry(), Some(Tree::Kept(kept, known)));
@@ -253,12 +260,11 @@ impl FileReplica {
         Ok(Found::Database(Box::new(Database { geometry, tree, legacy })))
     }
 
-    /// The kept hashes, where it is certain that the file still is what they are of.
-    fn current(&self) -> Result<Option<(PageHashes, Agreed)>, Error> {
+    /// The kept hashes, where it is certain that the file with that fingerprint still is what they are of.
+    fn current(&self, now: &Fingerprint) -> Result<Option<(PageHashes, Agreed)>, Error> {
         match (&self.kept, &self.options.known) {
             (Some(kept), Some(known))
-                if kept.root() == known.root
-                    && known.fingerprint.proves_unchanged(&Fingerprint::of(&self.path)?) =>
+                if kept.root() == known.root && known.fingerprint.proves_unchanged(now) =>
             {
                 Ok(Some((kept.reader(), known.clone())))
             }
@@ -291,7 +297,7 @@ impl FileReplica {
         if self.intake.is_none() {
             let page_size = self.origin.ok_or(Error::Stopped)?.page_size;
             let (new, file) = match &self.found {
-                Some(Found::Database(_)) => {
+                found if self.aside.is_some() || matches!(found, Some(Found::Database(_))) => {
                     let file = tempfile::tempfile_in(&self.temp_dir);
                     (None, file.map_err(io_error("creating a spool file", &self.temp_dir))?.into())
                 }
@@ -303,7 +309,7 @@ impl FileReplica {
             };
             let layout = if new.is_none() && self.version >= 3 { Layout::Row } else { Layout::Database };
             let mut received = Received::new(file, layout, page_size, &self.path, &self.temp_dir);
-            if new.is_some() && self.version < 3 {
+            if self.version < 3 && !matches!(self.found, Some(Found::Database(_))) {
                 // What does not exist counts as an empty database: its page does not come if it is the same.
                 received.put(PageNumber::FIRST, &empty_database(page_size))?;
             }

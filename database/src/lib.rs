@@ -47,7 +47,7 @@ mod wal_file;
 pub use agreed::Agreed;
 pub use content_now::{Look, NowOptions, root_now};
 pub use error::Error;
-pub use file_replica::{FileReplica, FileReplicaOptions, Overwrite};
+pub use file_replica::{Beside, FileReplica, FileReplicaOptions, Overwrite};
 pub use fingerprint::{Fingerprint, SHOWS_AFTER};
 pub use library::check_library;
 pub use live_origin::{LiveOrigin, LiveOriginOptions};

@@ -75,6 +75,17 @@ impl Snapshot {
         })
     }
 
+    /// One that leaves the file and its WAL as they are: the last to close a database would otherwise move what is
+    /// in the WAL into the file. Where nothing is in it, closing removes what opening has made.
+    pub(crate) fn open_to_look(path: &Path) -> Result<Snapshot, Error> {
+        let snapshot = Snapshot::open(path)?;
+        if snapshot.wal != Wal::Empty {
+            let set = snapshot.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+            set.map_err(|error| Error::sqlite(path, error))?;
+        }
+        Ok(snapshot)
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

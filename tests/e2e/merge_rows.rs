@@ -1,5 +1,9 @@
 //! Rows of stored versions: `diff` in its forms and between all kinds of sides, `query`, `log --stat`.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use rusqlite::Connection;
 use serde_json::{Value, json};
 use sqlrsync_tests::client::{Client, Outcome};
 use sqlrsync_tests::sample;
@@ -71,6 +75,69 @@ fn a_file_and_a_version_and_two_files_are_compared_the_same_way() {
     assert_expected(&client.run(&["diff", "./two.db", "./three.db", "--json"]).ok());
     assert_expected(&client.run(&["diff", "./two.db", "team/app.db@3", "--json"]).ok());
     assert_expected(&client.run(&["diff", "team/app.db@2", "./three.db", "--json"]).ok());
+}
+
+#[test]
+fn a_file_is_compared_with_a_version_for_what_differs_and_stays_as_it_is() {
+    let team = Team::of(1);
+    let a = &team.machines[0];
+    write(
+        a,
+        "CREATE TABLE noise (id INTEGER PRIMARY KEY, data BLOB);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
+         INSERT INTO noise SELECT i, randomblob(1000) FROM n",
+    );
+    push(a, "pushed");
+    write(a, "UPDATE noise SET data = 'another' WHERE id = 1000");
+    push(a, "pushed");
+    // What a later push is made from, and a program that has the file open, with a WAL.
+    let path = a.path(team::FILE);
+    let open = Connection::open(&path).unwrap();
+    open.execute_batch("PRAGMA journal_mode = WAL; UPDATE noise SET data = 'mine' WHERE id = 7").unwrap();
+    let beside = |suffix: &str| std::fs::read(format!("{}{suffix}", path.display())).unwrap();
+    let before = (beside(""), beside("-wal"), state(a));
+    assert!(before.0.len() + before.1.len() > 2 << 20);
+
+    for sides in [["team/app.db@2", "./app.db"], ["./app.db", "team/app.db@2"]] {
+        let diff = a.run(&[&["diff"][..], &sides, &["--json"]].concat()).ok();
+        let mut keys: Vec<_> = objects(&diff).iter().map(|row| row["key"]["id"].as_i64().unwrap()).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, [7, 1000], "{diff:?}");
+        assert!(received(&diff) < 20_000.0, "the whole version is 2 MB: {diff:?}");
+    }
+    assert!((beside(""), beside("-wal"), state(a)) == before, "the file, its WAL or its state is another");
+    drop(open);
+    let pushed = push(a, "pushed");
+    assert!(pushed["bytes_sent"].as_u64().unwrap() < 20_000, "the base is still known: {pushed}");
+}
+
+/// What the client keeps about its files.
+fn state(client: &Client) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut folders = vec![client.home().join(".local/state/sqlrsync/files")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            match entry.is_dir() {
+                true => folders.push(entry),
+                false => drop(files.insert(entry.clone(), std::fs::read(&entry).unwrap())),
+            }
+        }
+    }
+    assert!(files.len() >= 2, "{:?}", files.keys());
+    files
+}
+
+/// How many bytes the program says that it received.
+#[track_caller]
+fn received(outcome: &Outcome) -> f64 {
+    let said = outcome.stderr.lines().find_map(|line| line.strip_suffix(" received")).expect("it is said");
+    let mut words = said.rsplit(' ');
+    let unit = match words.next().unwrap() {
+        "bytes" => 1.0,
+        "KB" => 1e3,
+        _ => 1e6,
+    };
+    words.next().unwrap().parse::<f64>().unwrap() * unit
 }
 
 #[test]

@@ -51,6 +51,13 @@ pub struct Pulled {
     done: Option<(FileReplica, Option<VersionNumber>)>,
 }
 
+impl Pulled {
+    /// What took the pages; `None` for a dry run.
+    pub fn into_replica(self) -> Option<FileReplica> {
+        self.done.map(|(replica, _)| replica)
+    }
+}
+
 /// Has a version come into what takes it, and remembers nothing. A key that had to be asked for is in the
 /// plan afterwards.
 pub fn transfer(run: &Run, plan: &mut Pull, database: FileReplica) -> Result<Pulled, Error> {

@@ -13,7 +13,8 @@
 //! map.encode()                                  is the map of B: worth keeping where B is the latest version
 //! ```
 //!
-//! Where nobody knows which pages changed, of two files, [`touched_of_unknown`] reads both once and finds out.
+//! Where nobody has a map, of files, [`touched_without_map`] makes one; and where nobody knows which pages changed either,
+//! [`touched_of_unknown`] reads both once and finds out.
 //!
 //! - Every page here may come from a hostile file, and the map from anywhere: neither may cause a panic, an
 //!   endless walk or more memory than some bytes for each page, and the map must not cause a row to be missed.
@@ -37,4 +38,4 @@ pub use find::touched;
 pub use parents::ParentMap;
 pub(crate) use parents::seal;
 pub use touched::{Ranges, Roots, TableRoot, Touched};
-pub use unknown::touched_of_unknown;
+pub use unknown::{touched_of_unknown, touched_without_map};

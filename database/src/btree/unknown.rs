@@ -1,4 +1,5 @@
-//! Which rows may differ where nobody knows which pages do: both contents are read whole, and once.
+//! Which rows may differ where nobody has the map of the pages: it is made by reading the old content whole, and once.
+//! Where nobody knows which pages differ either, so is the new one.
 
 use roaring::RoaringBitmap;
 use sqlrsync_protocol::content::{ChangedPages, Content, ContentError};
@@ -20,6 +21,25 @@ pub fn touched_of_unknown(
 ) -> Result<Touched, ContentError> {
     let (changed, mut parents) = compare(old, new)?;
     touched(old, new, &ChangedPages::Known(changed), &mut parents, roots)
+}
+
+/// What [`touched()`] finds, of contents that differ in the pages `changed`, and of which no map is at hand. The old one
+/// is read once, in order; where it is not known what changed, both are.
+///
+/// # Errors
+/// Where a page cannot be read.
+pub fn touched_without_map(
+    old: &mut dyn Content,
+    new: &mut dyn Content,
+    changed: &ChangedPages,
+    roots: (&Roots, &Roots),
+) -> Result<Touched, ContentError> {
+    let mut parents = match changed {
+        ChangedPages::Unknown => return touched_of_unknown(old, new, roots),
+        ChangedPages::Known(pages) if pages.is_empty() => ParentMap::unknown(),
+        ChangedPages::Known(_) => ParentMap::build(old)?,
+    };
+    touched(old, new, changed, &mut parents, roots)
 }
 
 /// The pages that are not the same in both, and the map of the old content. Nothing is read, nor found, where pages

@@ -14,7 +14,10 @@ impl ReplicaPages for FileReplica {
     type Error = Error;
 
     fn begin(&mut self, origin: Geometry, version: u8) -> Result<Held, Error> {
-        let found = self.find(origin, version)?;
+        let found = match self.aside {
+            Some(_) => self.find_aside(origin, version)?,
+            None => self.find(origin, version)?,
+        };
         let (geometry, root) = match &found {
             Found::Database(database) => (Some(database.geometry), database.tree.as_ref().map(Tree::root)),
             _ => (None, None),
@@ -105,8 +108,12 @@ impl ReplicaPages for FileReplica {
         if proof.is_some_and(|proof| root != Some(proof.root)) {
             return Err(Error::Proof);
         }
-        let done = self.put(new, received, geometry, root, proof.map(|proof| proof.fields))?;
-        self.done = Some(done);
+        let fields = proof.map(|proof| proof.fields);
+        if self.aside.is_some() {
+            self.put_aside(received, geometry, fields)?;
+        } else {
+            self.done = Some(self.put(new, received, geometry, root, fields)?);
+        }
         Ok(Committed { unchanged: before.is_some() && before == root, ..Committed::default() })
     }
 }

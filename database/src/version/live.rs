@@ -45,7 +45,11 @@ impl LiveContent {
     /// # Errors
     /// As [`crate::LiveOrigin`] has them for a file that cannot be read, or that is empty.
     pub fn open(path: &Path) -> Result<LiveContent, Error> {
-        let snapshot = Snapshot::open(path)?;
+        LiveContent::of(Snapshot::open_to_look(path)?)
+    }
+
+    /// What a snapshot sees.
+    pub(crate) fn of(snapshot: Snapshot) -> Result<LiveContent, Error> {
         let (geometry, fields) = (snapshot.geometry(), snapshot.fields());
         let reader = Arc::new(Mutex::new(PageReader::new(snapshot)?));
         Ok(LiveContent { reader, geometry, fields, ahead: Ahead::default(), stop: None })

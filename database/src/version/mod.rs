@@ -15,6 +15,7 @@ mod kept;
 mod live;
 mod overlaid;
 mod overlay;
+mod pulled;
 mod query;
 mod scratch;
 mod shared;
@@ -39,6 +40,7 @@ pub use error::VersionError;
 pub use harden::VALUE_MAX;
 pub use kept::KeptContent;
 pub use live::LiveContent;
+pub use pulled::PulledContent;
 pub use query::{QueryLimits, QueryOutcome, QueryRow, query};
 pub use written::Written;
 

@@ -6,6 +6,7 @@
 //! - `wal`: a push reads what the WAL says, and everything where the WAL does not say it for certain
 //! - `content_now`: a write that changes nothing is known for one, without reading the file
 //! - `live`: writers and readers at work during snapshot and apply
+//! - `beside`: a version pulled beside a file, which stays as it is
 //! - `rules`: one test for each rule of applying pages
 //! - `resume`: continuing a cut push
 //! - `crash`: a process killed in the middle, a disk that fills up
@@ -13,6 +14,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod beside;
 mod content_now;
 mod crash;
 mod exchange;

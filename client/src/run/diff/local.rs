@@ -1,28 +1,24 @@
 //! Comparing files here, and a file here with a version from a server.
 //!
 //! - Both sides are read through one read transaction each, and nothing is written to either.
-//! - Which rows may differ is told by the pages that do: both sides are read once, page by page, and only rows of
-//!   pages that differ are looked at with SQL.
-//! - A version is pulled into a temporary copy beside the state, which begins as a copy of the file here: what
-//!   both have in common does not travel. It is deleted afterwards.
+//! - Which rows may differ is told by the pages that do, and only their rows are looked at with SQL. Of two files both
+//!   are read once to find those pages; of a file and a version they are known.
+//! - A version is pulled beside the file, as the difference of it: what both have in common does not travel, and is not
+//!   copied. What arrives is in a temporary file without a name.
 
-use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
 
-use sqlrsync_database::btree::{Roots, Touched, touched_of_unknown};
+use sqlrsync_database::btree::{Roots, Touched, touched_without_map};
 use sqlrsync_database::rows::{
     self, Change, Changeset, Encoding, Go, JsonLines, Key, LeftOut, RowChange, Schema, SchemaChange,
     SqlScript, Summary, Table, Value,
 };
 use sqlrsync_database::version::{Limits, LiveContent, VersionDatabase};
-use sqlrsync_database::{FileReplica, FileReplicaOptions, Overwrite};
-use sqlrsync_protocol::canonical::HeaderFields;
-use sqlrsync_protocol::content::{Content, ContentError};
-use sqlrsync_protocol::page::PageNumber;
+use sqlrsync_database::{Beside, Error as DatabaseError, FileReplica, FileReplicaOptions};
+use sqlrsync_protocol::content::{ChangedPages, Content, ContentError};
 use sqlrsync_protocol::remote::{RemoteName, VersionSelector};
 use tokio::task::JoinHandle;
 
@@ -34,18 +30,16 @@ use crate::plan::{Access, DiffForm, LocalFile, Pull};
 use crate::rows::cell::{Cell, Cells};
 use crate::rows::difference::{Op, RowDifference, SchemaDifference};
 use crate::run::{Run, pull, state_name};
-use crate::state::State;
+use crate::state::{FileLock, State};
 
-/// How the folders of temporary copies begin.
-const COPY_PREFIX: &str = "diff-";
-
-/// How old one is when nobody can be at work in it any more.
-const COPY_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often a version is pulled where somebody writes to the file meanwhile.
+const ATTEMPTS_MAX: u32 = 3;
 
 /// Compares two files. Says whether they differ.
 pub fn files(run: &Run, from: &Path, to: &Path, form: &DiffForm) -> Result<bool, Error> {
     let stop = Stop::with(run);
-    let compared = || compare(run, stop.content(from)?, stop.content(to)?, form, &stop);
+    let open = |path| -> Result<LiveContent, Error> { Ok(stop.content(LiveContent::open(path)?)) };
+    let compared = || compare(run, open(from)?, open(to)?, &ChangedPages::Unknown, form, &stop);
     stop.or_cancelled(run, compared())
 }
 
@@ -60,51 +54,64 @@ pub fn file_and_version(
 ) -> Result<bool, Error> {
     let stop = Stop::with(run);
     let compared = || {
-        let mut here = stop.content(&local.path)?;
-        let folder = copies_folder(run)?;
-        let copy = folder.path().join("version.db");
-        write_out(&mut here, &copy)?;
-        pull_over(run, local, version, access, &copy)?;
-        let there = stop.content(&copy)?;
-        let (from, to) = if file_first { (here, there) } else { (there, here) };
-        compare(run, from, to, form, &stop)
+        let Beside { file, version, changed } = pull_beside(run, local, version, access)?;
+        match file_first {
+            true => compare(run, stop.content(file), version, &changed, form, &stop),
+            false => compare(run, version, stop.content(file), &changed, form, &stop),
+        }
     };
     stop.or_cancelled(run, compared())
 }
 
-/// Makes of a copy of the file here what the version is.
-fn pull_over(
+/// Pulls a version beside a file, again where that was written to meanwhile.
+fn pull_beside(
     run: &Run,
     local: &LocalFile,
     (remote, version): (&RemoteName, VersionSelector),
     access: &Access,
-    copy: &Path,
-) -> Result<(), Error> {
-    let state = State::open(run.folders.state(), &local.path, &state_name(&access.server, Some(remote)));
-    let options = FileReplicaOptions {
-        base: state.base(),
-        // It is a copy of the file here, whatever that is.
-        overwrite: Overwrite::Force,
-        ..FileReplicaOptions::default()
-    };
+) -> Result<Beside, Error> {
     let mut plan = Pull {
         remote: remote.clone(),
         version,
         replica_id: None,
-        local: LocalFile { typed: local.typed.clone(), path: copy.to_owned() },
+        local: local.clone(),
         access: access.clone(),
         request_keys: false,
         dry: false,
         force: true,
     };
-    let pulled = pull::transfer(run, &mut plan, FileReplica::open(copy, options)?)?.outcome;
-    if !run.output.quiet {
-        let version = pulled.version.map(|version| format!("version {version} of ")).unwrap_or_default();
-        let (pages, bytes) = (pulled.pages_received, bytes_text(pulled.bytes_received));
-        let plural = if pages == 1 { "" } else { "s" };
-        eprintln!("compared with {version}{remote}: {pages} page{plural}, {bytes} received");
+    let mut attempt = 1;
+    loop {
+        match pull_once(run, &mut plan)?.beside() {
+            Err(DatabaseError::ChangedMeanwhile { .. }) if attempt < ATTEMPTS_MAX => attempt += 1,
+            beside => return Ok(beside?),
+        }
     }
-    Ok(())
+}
+
+/// Has the version come, as the difference of what the file is, and says what that took.
+fn pull_once(run: &Run, plan: &mut Pull) -> Result<FileReplica, Error> {
+    let (folder, path) = (run.folders.state(), &plan.local.path);
+    let state = State::open(folder, path, &state_name(&plan.access.server, Some(&plan.remote)));
+    // Who has the lock may be writing to the hashes.
+    let lock = FileLock::take_if_free(folder, path)?;
+    let options = FileReplicaOptions {
+        hashes: lock.as_ref().map(|_| state.hashes_if_any()),
+        known: state.known(),
+        base: state.base(),
+        temp_dir: Some(run.temp_folder()?),
+        ..FileReplicaOptions::default()
+    };
+    let replica = FileReplica::open_beside(path, options)?;
+    let pulled = pull::transfer(run, plan, replica)?;
+    if !run.output.quiet {
+        let outcome = &pulled.outcome;
+        let version = outcome.version.map(|version| format!("version {version} of ")).unwrap_or_default();
+        let (pages, bytes) = (outcome.pages_received, bytes_text(outcome.bytes_received));
+        let plural = if pages == 1 { "" } else { "s" };
+        eprintln!("compared with {version}{}: {pages} page{plural}, {bytes} received", plan.remote);
+    }
+    pulled.into_replica().ok_or(Error::Database(DatabaseError::NothingAgreed))
 }
 
 /// Becomes true when the run is cancelled.
@@ -124,9 +131,9 @@ impl Stop {
         Stop { flag, watch }
     }
 
-    /// Opens a file, which is read until the run is cancelled.
-    fn content(&self, path: &Path) -> Result<LiveContent, Error> {
-        Ok(LiveContent::open(path)?.stopped_by(Arc::clone(&self.flag)))
+    /// A file that is read until the run is cancelled.
+    fn content(&self, content: LiveContent) -> LiveContent {
+        content.stopped_by(Arc::clone(&self.flag))
     }
 
     /// What came of it: where the run was cancelled, what failed did so for that.
@@ -141,60 +148,25 @@ impl Drop for Stop {
     }
 }
 
-/// A folder of its own, deleted when it is dropped. Those that a killed run has left behind go as well.
-fn copies_folder(run: &Run) -> Result<tempfile::TempDir, Error> {
-    let folder = run.temp_folder()?;
-    for old in left_behind(&folder) {
-        let _ = fs::remove_dir_all(old);
-    }
-    let made = tempfile::Builder::new().prefix(COPY_PREFIX).tempdir_in(&folder);
-    made.map_err(Error::file("make a folder in", &folder))
-}
-
-fn left_behind(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let is_old = |path: &PathBuf| {
-        let modified = fs::metadata(path).and_then(|data| data.modified()).ok();
-        let age = modified.and_then(|modified| SystemTime::now().duration_since(modified).ok());
-        age.is_some_and(|age| age > COPY_AGE_MAX)
-    };
-    let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(COPY_PREFIX));
-    ours.map(|entry| entry.path()).filter(is_old).collect()
-}
-
-/// Writes a content into a new file, in rollback mode: nobody else will open it.
-fn write_out(content: &mut LiveContent, path: &Path) -> Result<(), Error> {
-    let geometry = content.geometry();
-    let mut fields = content.fields().to_bytes();
-    fields[..2].copy_from_slice(&[1, 1]);
-    let mut page = vec![0; geometry.page_size.bytes()];
-    let file = File::create_new(path).map_err(Error::file("make", path))?;
-    let mut out = BufWriter::with_capacity(1 << 20, file);
-    for number in 1..=geometry.page_count.get() {
-        let Some(number) = PageNumber::new(number) else { break };
-        content.read(number, &mut page).map_err(unreadable)?;
-        if number == PageNumber::FIRST {
-            HeaderFields::from_bytes(fields).put(&mut page);
-        }
-        out.write_all(&page).map_err(Error::file("write", path))?;
-    }
-    out.flush().map_err(Error::file("write", path))
-}
-
-/// Compares two files row by row.
-fn compare(
+/// Compares two contents row by row, which may differ in those pages.
+fn compare<F, T>(
     run: &Run,
-    mut from: LiveContent,
-    mut to: LiveContent,
+    mut from: F,
+    mut to: T,
+    changed: &ChangedPages,
     form: &DiffForm,
     stop: &Stop,
-) -> Result<bool, Error> {
+) -> Result<bool, Error>
+where
+    F: Content + Clone + 'static,
+    T: Content + Clone + 'static,
+{
     let temp_dir = Some(run.temp_folder()?);
     let limits = Limits { temp_dir, cancel: Some(Arc::clone(&stop.flag)), ..Limits::default() };
-    let open = |content: &LiveContent| VersionDatabase::open(Box::new(content.clone()), limits.clone());
-    let databases = (open(&from)?, open(&to)?);
+    let open = |content: Box<dyn Content>| VersionDatabase::open(content, limits.clone());
+    let databases = (open(Box::new(from.clone()))?, open(Box::new(to.clone()))?);
     let schemas = (Schema::read(databases.0.connection())?, Schema::read(databases.1.connection())?);
-    let touched = touched_of_unknown(&mut from, &mut to, (&roots(&schemas.0), &roots(&schemas.1)));
+    let touched = touched_without_map(&mut from, &mut to, changed, (&roots(&schemas.0), &roots(&schemas.1)));
     let touched = touched.map_err(unreadable)?;
     if let Some(why) = touched.read_more {
         tracing::debug!("more rows are read than those of pages that differ: {why}");
