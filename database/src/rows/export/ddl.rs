@@ -136,7 +136,7 @@ impl Ddl<'_> {
         for kind in [ObjectKind::Index, ObjectKind::View, ObjectKind::Trigger] {
             for object in made(self.new, kind) {
                 let stands = kind != ObjectKind::Trigger
-                    && made(self.old, kind).any(|old| old == object && self.stays(old));
+                    && made(self.old, kind).any(|old| is_same(old, object) && self.stays(old));
                 if !stands {
                     sql.push_str(&statement(object)?);
                 }
@@ -174,10 +174,8 @@ impl Ddl<'_> {
 
     /// Whether a view or an index is the same in both, and its table stays where it is.
     fn stays(&self, object: &Object) -> bool {
-        let same =
-            |new: &Object| new.name == object.name && new.sql == object.sql && new.table == object.table;
         let table_stays = object.kind == ObjectKind::View || self.fate(&object.table) == Fate::Stays;
-        table_stays && made(self.new, object.kind).any(same)
+        table_stays && made(self.new, object.kind).any(|new| is_same(object, new))
     }
 
     /// Makes the temporary table, with the rows of the old one.
@@ -236,6 +234,11 @@ impl Ddl<'_> {
         let _ = writeln!(sql, "DROP TABLE {aside};");
         Ok(())
     }
+}
+
+/// Whether two of one kind are alike to a script, wherever in its file each has its root page.
+fn is_same(one: &Object, other: &Object) -> bool {
+    one.name == other.name && one.sql == other.sql && one.table == other.table
 }
 
 /// What was made by a statement, of one kind, in the order of the schema.

@@ -145,6 +145,8 @@ fn the_script_changes_the_schema_too() {
         "ALTER TABLE t ADD COLUMN c DEFAULT 5; UPDATE t SET c = 6 WHERE id = 1",
         "ALTER TABLE t RENAME COLUMN b TO c",
         "DROP INDEX i; ALTER TABLE k DROP COLUMN b",
+        // The same index, with its root on another page.
+        "DROP INDEX i; CREATE TABLE elsewhere(a); CREATE INDEX i ON t(a); INSERT INTO t(a) VALUES('w')",
         "DROP VIEW v; DROP TRIGGER r; DROP TABLE t; CREATE TABLE t(a PRIMARY KEY, z) WITHOUT ROWID; INSERT INTO t VALUES(1, 2)",
         // A NOT NULL column without a default, and a CHECK that the old rows do not pass.
         "CREATE TABLE t2(id INTEGER PRIMARY KEY AUTOINCREMENT, a CHECK (a > 'y'), n NOT NULL); INSERT INTO t2 SELECT id, 'z' || a, id FROM t;
