@@ -47,9 +47,11 @@ pub(super) fn attempt(
             settings::raise_sequences(context)?;
             summary.rebuilt = indexes.rebuild.clone();
             let moved = virtual_tables::indexes_of(context.schemas.of(context.on), &moved);
-            summary.rebuilt.extend(
-                moved.filter(|table| !indexes.rebuild.contains(table) && !indexes.given_up.contains(table)),
-            );
+            for table in moved.chain(virtual_tables::out_of_step(store, &indexes.alone)?) {
+                if !summary.rebuilt.contains(&table) && !indexes.given_up.contains(&table) {
+                    summary.rebuilt.push(table);
+                }
+            }
             for table in &summary.rebuilt {
                 virtual_tables::rebuild(on, table)?;
             }

@@ -8,7 +8,7 @@ use crate::rows::{Key, Row, Table};
 use super::changes::definition;
 use super::lookup::Statements;
 use super::store::{BY_MINE, BY_THEIRS, Store, TAKE_MINE, TAKE_THEIRS};
-use super::{Choice, Context, Error, Reason, Side, Summary, cells, renumber};
+use super::{Choice, Context, Error, Reason, Side, Summary, cells, renumber, virtual_tables};
 
 /// The decision that is a side's.
 pub(super) const fn taking(side: Side) -> i64 {
@@ -31,6 +31,9 @@ pub(super) fn decide(context: &Context<'_>, store: &mut Store) -> Result<Summary
         [],
     )?;
     for ((table, key), choice) in &context.resolve.rows {
+        if !virtual_tables::rows_can_be_chosen(context, table) {
+            continue;
+        }
         if let Some(id) = find_or_fetch(context, store, table, key)? {
             choose(store, id, *choice)?;
         }

@@ -310,7 +310,7 @@ fn put_together(
     if overlap || !reasons.is_empty() {
         return rows_in_conflict::conflict(context, store, reasons);
     }
-    let mut indexes = Indexes { rebuild: units.rebuild, given_up: Vec::new() };
+    let mut indexes = Indexes { rebuild: units.rebuild, alone: units.alone, given_up: Vec::new() };
     loop {
         match attempt(context, store, &settings, &indexes, &decided) {
             Err(Error::Rebuild { table, .. }) if !indexes.given_up.contains(&table) => {
@@ -328,5 +328,6 @@ fn put_together(
 /// Full-text indexes that are made again when all rows are written, and those that cannot be.
 struct Indexes {
     rebuild: Vec<String>,
+    alone: Vec<virtual_tables::Alone>,
     given_up: Vec<String>,
 }

@@ -1,7 +1,8 @@
 //! Virtual tables. One and its shadow tables are one thing: changed on one side, the shadow tables' rows of
 //! that side are taken as they are. Changed on both, a full-text index is made again from its content, its
 //! own or that of another table, which has been merged by then; anything else is in conflict. So is an index
-//! over a view: views do not run in a merge.
+//! over a view: views do not run in a merge. An index that one side alone changed is made again as well where
+//! its content is in the end not that side's.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -11,10 +12,10 @@ use rusqlite::Connection;
 
 use crate::rows::{Schema, Table, TableKind, quoted};
 
-use super::changes::Changes;
+use super::changes::{Changes, definition};
 use super::decide::taking;
 use super::foreign_keys::lower;
-use super::store::Store;
+use super::store::{BY_MINE, BY_THEIRS, Store};
 use super::{Context, Error, Reason, Schemas, Side};
 
 /// Which tables belong to a virtual table, by name.
@@ -89,25 +90,44 @@ enum Content {
     Nowhere,
 }
 
-/// What is to be done with the virtual tables that both sides changed.
+/// What is to be done with the virtual tables that a side changed.
 #[derive(Default)]
 pub(super) struct Units {
     /// To be made again when all rows are written.
     pub rebuild: Vec<String>,
+    /// Those that one side alone changed, and that are right as long as their content is that side's.
+    pub alone: Vec<Alone>,
     /// Those that cannot be.
     pub reasons: Vec<Reason>,
 }
 
-/// Decides for each virtual table that both sides changed.
+/// A full-text index that one side alone changed.
+pub(super) struct Alone {
+    table: String,
+    by: Side,
+    /// The table that it indexes.
+    content: String,
+}
+
+/// Decides for each virtual table that a side changed.
 pub(super) fn units(context: &Context<'_>, store: &mut Store, changes: &Changes) -> Result<Units, Error> {
     let mut units = Units::default();
     for (owner, tables) in tables_of_units(context, store) {
         let changed = |side: Side| changes.of(side).tables.contains(&*owner);
-        if !(changed(Side::Theirs) && changed(Side::Mine)) || is_alike(store, &tables)? {
+        let Some(table) = context.schemas.of(context.on).table(&owner) else { continue };
+        let by = match (changed(Side::Theirs), changed(Side::Mine)) {
+            (true, true) if is_alike(store, &tables)? => continue,
+            (true, true) => None,
+            (true, false) => Some(Side::Theirs),
+            (false, true) => Some(Side::Mine),
+            (false, false) => continue,
+        };
+        if let Some(by) = by {
+            changed_alone(context, changes, table, by, &mut units);
             continue;
         }
-        let Some(table) = context.schemas.of(context.on).table(&owner) else { continue };
-        match content_of(table).filter(|content| is_there(context.schemas.of(context.on), content)) {
+        let schema = context.schemas.of(context.on);
+        match content_of(table).filter(|content| content_table(schema, table, content).is_some()) {
             None => match context.resolve.default {
                 Some(choice) => take(store, &tables, choice, |_| true)?,
                 None => units.reasons.push(in_conflict(context, store, table, &tables)?),
@@ -123,6 +143,47 @@ pub(super) fn units(context: &Context<'_>, store: &mut Store, changes: &Changes)
         }
     }
     Ok(units)
+}
+
+/// Notes an index that one side alone changed. Where rows that this side gave the content cannot be in the
+/// result, as the other side has another definition of its table, the index is made again.
+fn changed_alone(context: &Context<'_>, changes: &Changes, table: &Table, by: Side, units: &mut Units) {
+    let schema = context.schemas.of(context.on);
+    let Some(content) = content_of(table).and_then(|content| content_table(schema, table, &content)) else {
+        return;
+    };
+    let kept = by == context.on || definition(context, content).is_some();
+    if !kept && changes.of(by).tables.contains(content) {
+        units.rebuild.push(table.name.clone());
+    } else {
+        units.alone.push(Alone { table: table.name.clone(), by, content: content.to_owned() });
+    }
+}
+
+/// Of the indexes that one side alone changed those whose content is not all as that side has it, since somebody
+/// chose otherwise: they say what is not there.
+pub(super) fn out_of_step(store: &Store, alone: &[Alone]) -> Result<Vec<String>, Error> {
+    let mut tables = Vec::new();
+    for index in alone {
+        let Some(number) = store.number_of(&index.content) else { continue };
+        let by = if index.by == Side::Theirs { BY_THEIRS } else { BY_MINE };
+        let sql = "SELECT EXISTS(SELECT 1 FROM row WHERE tbl = ?1 AND sides & ?2 AND decision IS NOT ?3
+            AND NOT (sides = 3 AND theirs_hash IS mine_hash))";
+        if store.count(sql, [number, by, taking(index.by)])? != 0 {
+            tables.push(index.table.clone());
+        }
+    }
+    Ok(tables)
+}
+
+/// Whether somebody can choose rows of a table: of a virtual table's shadow tables only those from which the
+/// rest is made again. Any other row of them says nothing by itself.
+pub(super) fn rows_can_be_chosen(context: &Context<'_>, table: &str) -> bool {
+    let Some(owner) = context.shadows.owner(table) else { return true };
+    let of_its_own = [format!("{owner}_content"), format!("{owner}_config")];
+    let owner = context.schemas.of(context.on).table(owner);
+    owner.and_then(|owner| content_of(owner)) == Some(Content::Own)
+        && of_its_own.iter().any(|name| name.eq_ignore_ascii_case(table))
 }
 
 /// Why both sides' changes of a virtual table do not merge. Rows of its shadow tables tell nobody anything:
@@ -149,15 +210,16 @@ pub(super) fn give_up(context: &Context<'_>, store: &Store, table: &str) -> Resu
     }
 }
 
-/// Whether a full-text index has content to be made again from. A view is none: views do not run here.
-fn is_there(schema: &Schema, content: &Content) -> bool {
-    match content {
-        Content::Own => true,
-        Content::Of(name) => {
-            schema.tables.values().any(|table| !table.is_virtual() && table.name.eq_ignore_ascii_case(name))
-        }
-        Content::Nowhere => false,
-    }
+/// The table that has the content of a full-text index, to make it again from. A view is none: views do not run
+/// here.
+fn content_table<'s>(schema: &'s Schema, index: &Table, content: &Content) -> Option<&'s str> {
+    let name = match content {
+        Content::Own => &format!("{}_content", index.name),
+        Content::Of(name) => name,
+        Content::Nowhere => return None,
+    };
+    let mut tables = schema.tables.values().filter(|table| !table.is_virtual());
+    tables.find(|table| table.name.eq_ignore_ascii_case(name)).map(|table| &*table.name)
 }
 
 /// The virtual tables of which rows are in the store, each with the numbers and names of its shadow tables.

@@ -2,7 +2,7 @@
 
 use sqlrsync_database::merge::{Reason, Side};
 
-use crate::support::{Merged, Three, counts, reasons};
+use crate::support::{Merged, Three, counts, id, reasons};
 
 fn found(merged: &Merged, word: &str) -> Vec<String> {
     merged.rows(&format!("SELECT rowid FROM f WHERE f MATCH '{word}' ORDER BY rowid"))
@@ -97,6 +97,56 @@ fn a_full_text_index_whose_content_is_gone_is_in_conflict_as_a_whole() {
         let merged = three().keep(Side::Mine).merged();
         assert_eq!(found(&merged, "red cat"), ["8"], "{migration}");
     }
+}
+
+/// Whether an index has what its content says, where that is in another table as well.
+fn fits_its_content(merged: &Merged) {
+    merged.db.execute_batch("INSERT INTO f(f, rank) VALUES ('integrity-check', 1)").unwrap();
+}
+
+#[test]
+fn an_index_that_one_side_changed_is_made_again_where_its_content_is_kept_as_the_other_has_it() {
+    let with_parent = DOCUMENTS.replace("PRIMARY KEY, x)", "PRIMARY KEY, x, p REFERENCES p(id))");
+    let base = format!(
+        "CREATE TABLE p(id INTEGER PRIMARY KEY); INSERT INTO p VALUES (1);
+         {}; INSERT INTO t VALUES (7, 'red dog', 1)",
+        with_parent.replace("'red fox'", "'red fox', NULL").replace("'red hen'", "'red hen', NULL")
+    );
+    let three = |theirs: &str, mine: &str| Three::new(&base, theirs, mine);
+    let others = "INSERT INTO t VALUES (3, 'red cat', 1); DELETE FROM t WHERE id = 1";
+    // Mine's table is kept, and theirs rows do not fit into it.
+    let schema = three(others, "ALTER TABLE t ADD COLUMN c").keep(Side::Mine).merged();
+    // A row that only theirs changed is taken back, be it by name or since it misses its parent.
+    let row = three(others, "INSERT INTO p VALUES (2)").choose("t", id(3), Side::Mine).merged();
+    let gone = "DELETE FROM t WHERE id = 7; DELETE FROM p WHERE id = 1";
+    let parent = three("INSERT INTO t VALUES (3, 'red cat', 1)", gone);
+    let parent = parent.keep(Side::Mine).merged();
+    for (merged, expected) in [(schema, vec!["1", "2", "7"]), (row, vec!["2", "7"]), (parent, vec!["1", "2"])]
+    {
+        fits_its_content(&merged);
+        assert_eq!(found(&merged, "red"), expected);
+    }
+}
+
+#[test]
+fn a_document_that_one_side_changed_is_chosen_with_its_index_and_a_shadow_row_is_not() {
+    let base =
+        "CREATE VIRTUAL TABLE f USING fts5(x); INSERT INTO f(rowid, x) VALUES (1, 'red fox'), (2, 'red hen');
+        CREATE TABLE o(id INTEGER PRIMARY KEY)";
+    let theirs = "UPDATE f SET x = 'old fox' WHERE rowid = 1; UPDATE f SET x = 'old hen' WHERE rowid = 2";
+    let three = || Three::new(base, theirs, "INSERT INTO o VALUES (1)");
+    for three in [
+        three().choose("f_content", id(1), Side::Mine),
+        three().swapped().choose("f_content", id(1), Side::Theirs),
+    ] {
+        let merged = three.merged();
+        checked(&merged);
+        assert_eq!((found(&merged, "red"), found(&merged, "old")), (vec!["1".into()], vec!["2".into()]));
+    }
+    // The averages of the index: no row that anybody wrote.
+    let merged = three().choose("f_data", id(1), Side::Mine).choose("f_data", id(10), Side::Mine).merged();
+    checked(&merged);
+    assert_eq!(found(&merged, "old"), ["1", "2"]);
 }
 
 #[test]
