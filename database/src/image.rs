@@ -16,7 +16,7 @@ use crate::delta::{Change, Delta};
 use crate::error::Error;
 use crate::legacy::LegacyHashes;
 use crate::page_hashes::{GROUP, PageHashes, UNKNOWN, from_update, group_hash};
-use crate::pages::{Chunks, Pages, ReadPages};
+use crate::pages::{Chunks, Own, Pages, ReadPages};
 use crate::parallel::ordered_steps;
 use crate::spool::SpoolWriter;
 
@@ -147,8 +147,8 @@ pub(crate) fn run(
         packer.put(mapped.blocks, mapped.loose)
     };
     let chunks = Chunks::new(source, &read, chunk_pages(geometry.page_size))?;
-    let map = |(chunk, suspicion): &mut (Chunk, Suspicion), number: u64| {
-        chunks.read(number, &mut chunk.numbers, &mut chunk.data)?;
+    let map = |(own, chunk, suspicion): &mut (Own, Chunk, Suspicion), number: u64| {
+        chunks.read(number, own, &mut chunk.numbers, &mut chunk.data)?;
         mapper.map(chunk, suspicion)
     };
     ordered_steps(chunks.len(), map, sink)?;

@@ -11,7 +11,7 @@ use sqlrsync_protocol::sponge::{Hash20, Sponge20, hash20};
 
 use crate::error::{Error, io_error};
 use crate::fingerprint::Fingerprint;
-use crate::pages::{Chunks, Pages};
+use crate::pages::{Chunks, Own, Pages};
 use crate::parallel::ordered_steps;
 use crate::snapshot::Snapshot;
 
@@ -41,8 +41,8 @@ impl LegacyHashes {
         let mut out = BufWriter::new(&file);
         let page_len = geometry.page_size.bytes();
         let chunks = Chunks::new(snapshot, &Pages::All, (CHUNK_LEN / page_len) as u32)?;
-        let map = |(numbers, data): &mut (Vec<PageNumber>, Vec<u8>), chunk: u64| {
-            chunks.read(chunk, numbers, data)?;
+        let map = |(own, numbers, data): &mut (Own, Vec<PageNumber>, Vec<u8>), chunk: u64| {
+            chunks.read(chunk, own, numbers, data)?;
             Ok(data.chunks_exact(page_len).map(hash20).collect::<Vec<_>>())
         };
         let write = |hashes: Vec<Hash20>| {

@@ -22,6 +22,7 @@ mod file_replica;
 mod fingerprint;
 #[doc(hidden)]
 pub mod fuzzing;
+mod handle;
 mod image;
 mod legacy;
 mod library;

@@ -1,8 +1,8 @@
 //! Reading the pages of an open transaction: many at a time from the database file where that is the
 //! same, and through SQLite's `sqlite_dbpage` where it is not.
 //!
-//! - The file is read through the handle that SQLite itself has open (`SQLITE_FCNTL_FILE_POINTER`):
-//!   nothing is opened and nothing closed, so no lock of SQLite's is dropped.
+//! - The file is read through handles of SQLite's own (`handle.rs`), so that no lock is dropped; by several
+//!   threads at the same time, each with one of its own.
 //! - A page with a frame in the WAL up to the transaction's end is never read from the file: its place
 //!   there may be old, or be written by a checkpoint at this very moment. All other pages of the file stay
 //!   as they are while the transaction is open: `docs/live-files.md` says why, from SQLite's source.
@@ -10,9 +10,10 @@
 
 use std::fs::File;
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use roaring::RoaringBitmap;
 use rusqlite::{Connection, ffi};
@@ -20,10 +21,8 @@ use sqlrsync_protocol::page::{Geometry, PageNumber};
 
 use crate::error::{Error, io_error};
 use crate::fingerprint::{Wal, WalPoint, beside};
+use crate::handle::{self, Handle};
 use crate::wal_file::{FRAME_HEADER_LEN, FrameHeader, WAL_HEADER_LEN};
-
-/// How much is read in one call. SQLite itself asks its file for a page at most, which is not longer.
-const READ_LEN: usize = 64 << 10;
 
 /// So many frames' headers are read in the time in which SQLite reads a page.
 const FRAMES_PER_PAGE: u64 = 4;
@@ -79,32 +78,79 @@ impl<S: ReadPages> PageReader<S> {
     pub(crate) fn read(&self, numbers: &[PageNumber], out: &mut Vec<u8>) -> Result<(), Error> {
         let view = self.source.view();
         let page_len = view.geometry.page_size.bytes();
-        let lock_page = view.geometry.page_size.lock_page();
         out.resize(numbers.len() * page_len, 0);
-        let mut at = 0;
-        while let Some(first) = numbers.get(at).copied() {
-            let len = numbers[at..]
-                .iter()
-                .zip(first.get()..)
-                .take_while(|(number, next)| number.get() == *next && self.is_in_file(**number, lock_page))
-                .count();
-            let end = at + len.max(1);
-            let place = &mut out[at * page_len..end * page_len];
-            if len > 0 {
-                read_file(&view, first, place)?;
-            } else if first == lock_page {
-                place.fill(0);
-            } else {
-                read_dbpage(&view, first, place)?;
-            }
-            at = end;
+        for run in runs(numbers, view.geometry, self.in_wal.as_ref()) {
+            run.read(&view, &mut out[run.bytes(page_len)])?;
         }
         Ok(())
     }
+}
 
-    fn is_in_file(&self, number: PageNumber, lock_page: PageNumber) -> bool {
-        number != lock_page && self.in_wal.as_ref().is_some_and(|in_wal| !in_wal.contains(number.get()))
+/// Pages in a row that are read in one way.
+struct Run {
+    /// Places in what is asked for.
+    places: Range<usize>,
+    first: PageNumber,
+    way: Way,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    File,
+    /// One page.
+    Sqlite,
+    /// The lock page.
+    Zeros,
+}
+
+impl Run {
+    fn bytes(&self, page_len: usize) -> Range<usize> {
+        self.places.start * page_len..self.places.end * page_len
     }
+
+    fn start(&self, geometry: Geometry) -> i64 {
+        i64::from(self.first.index()) * geometry.page_size.bytes() as i64
+    }
+
+    /// Reads them through the transaction's own connection.
+    fn read(&self, view: &View<'_>, out: &mut [u8]) -> Result<(), Error> {
+        match self.way {
+            Way::File => handle::read(view.connection, self.start(view.geometry), out)
+                .map_err(|code| code_error(view.path, code)),
+            Way::Sqlite => read_dbpage(view, self.first, out),
+            Way::Zeros => {
+                out.fill(0);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// These pages, which ascend, as runs. Without `in_wal` all of them go through SQLite.
+fn runs<'n>(
+    numbers: &'n [PageNumber],
+    geometry: Geometry,
+    in_wal: Option<&'n RoaringBitmap>,
+) -> impl Iterator<Item = Run> + 'n {
+    let lock_page = geometry.page_size.lock_page();
+    let way = move |number: PageNumber| match in_wal {
+        _ if number == lock_page => Way::Zeros,
+        Some(in_wal) if !in_wal.contains(number.get()) => Way::File,
+        _ => Way::Sqlite,
+    };
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let (start, first) = (at, *numbers.get(at)?);
+        let in_file =
+            |(number, next): &(&PageNumber, u32)| number.get() == *next && way(**number) == Way::File;
+        let len = numbers[at..].iter().zip(first.get()..).take_while(in_file).count();
+        at += len.max(1);
+        Some(Run { places: start..at, first, way: way(first) })
+    })
+}
+
+fn code_error(path: &Path, code: handle::Code) -> Error {
+    Error::sqlite(path, rusqlite::Error::SqliteFailure(ffi::Error::new(code), None))
 }
 
 /// The pages of all frames up to the transaction's end, also those that are in the file by now: more than
@@ -143,41 +189,6 @@ fn frame_pages(wal: &File, geometry: Geometry, end: &WalPoint) -> std::io::Resul
     Ok((checksum == Some(end.checksum)).then_some(pages))
 }
 
-/// Reads pages in a row from the database file, through SQLite's handle of it.
-fn read_file(view: &View<'_>, first: PageNumber, out: &mut [u8]) -> Result<(), Error> {
-    let failed = |code| {
-        let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
-        Error::sqlite(view.path, error)
-    };
-    let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
-    let (name, operation) = (c"main".as_ptr(), ffi::SQLITE_FCNTL_FILE_POINTER);
-    // SAFETY: the handle is open for as long as the connection is borrowed, the name ends with a zero, and
-    // this operation writes one pointer to where the last argument points.
-    let code = unsafe {
-        ffi::sqlite3_file_control(view.connection.handle(), name, operation, (&raw mut file).cast())
-    };
-    if code != ffi::SQLITE_OK || file.is_null() {
-        return Err(failed(ffi::SQLITE_INTERNAL));
-    }
-    // SAFETY: SQLite's file object stays where it is while the connection is open; its methods are null
-    // where no file is open, and else a table that never changes.
-    let methods = unsafe { (*file).pMethods.as_ref() };
-    let Some(read) = methods.and_then(|methods| methods.xRead) else {
-        return Err(failed(ffi::SQLITE_INTERNAL));
-    };
-    let start = i64::from(first.index()) * view.geometry.page_size.bytes() as i64;
-    for (piece, offset) in out.chunks_mut(READ_LEN).zip((start..).step_by(READ_LEN)) {
-        // SAFETY: the file is open (see above), nobody else uses the connection while it is borrowed, and
-        // `piece` has as many bytes as are asked for.
-        match unsafe { read(file, piece.as_mut_ptr().cast(), piece.len() as i32, offset) } {
-            // A file that is shorter reads as zeros: so SQLite takes it too.
-            ffi::SQLITE_OK | ffi::SQLITE_IOERR_SHORT_READ => {}
-            code => return Err(failed(code)),
-        }
-    }
-    Ok(())
-}
-
 /// Reads one page as the transaction sees it, wherever it is.
 pub(crate) fn read_dbpage(view: &View<'_>, number: PageNumber, out: &mut [u8]) -> Result<(), Error> {
     let mut read = || -> rusqlite::Result<()> {
@@ -194,24 +205,45 @@ pub(crate) fn read_dbpage(view: &View<'_>, number: PageNumber, out: &mut [u8]) -
     read().map_err(|error| Error::sqlite(view.path, error))
 }
 
-/// Chunks of pages that several threads read, one at a time. The transaction ends with the last chunk.
+/// Chunks of pages that several threads read. The transaction ends with the last chunk.
 pub(crate) struct Chunks<'p, S> {
-    reader: Mutex<(Option<PageReader<S>>, u64)>,
+    open: Mutex<Open<S>>,
+    /// As the reader has it, for those who read past it.
+    in_wal: Option<RoaringBitmap>,
     pages: &'p Pages,
     geometry: Geometry,
+    path: PathBuf,
     /// Pages in a chunk.
     room: u32,
 }
 
+struct Open<S> {
+    reader: Option<PageReader<S>>,
+    /// Chunks that were read.
+    read: u64,
+}
+
+/// What a thread that reads chunks keeps in between.
+#[derive(Default)]
+pub(crate) enum Own {
+    #[default]
+    Nothing,
+    /// A handle of the file, so that it need not wait for the other threads.
+    Handle(Handle),
+    /// There is none to be had.
+    Refused,
+}
+
 impl<'p, S: ReadPages> Chunks<'p, S> {
     pub(crate) fn new(source: S, pages: &'p Pages, room: u32) -> Result<Self, Error> {
-        let geometry = source.view().geometry;
+        let (geometry, path) = (source.view().geometry, source.view().path.to_owned());
         let reader = match pages {
             Pages::All => PageReader::new(source)?,
             Pages::Only(numbers) => PageReader::for_pages(source, numbers.len())?,
         };
-        let reader = Mutex::new((Some(reader), 0));
-        Ok(Chunks { reader, pages, geometry, room })
+        let in_wal = reader.in_wal.clone();
+        let open = Mutex::new(Open { reader: Some(reader), read: 0 });
+        Ok(Chunks { open, in_wal, pages, geometry, path, room })
     }
 
     /// How many there are.
@@ -229,19 +261,53 @@ impl<'p, S: ReadPages> Chunks<'p, S> {
     pub(crate) fn read(
         &self,
         chunk: u64,
+        own: &mut Own,
         numbers: &mut Vec<PageNumber>,
         data: &mut Vec<u8>,
     ) -> Result<(), Error> {
         numbers.clear();
         self.numbers(chunk, numbers);
-        let mut guard = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        let (reader, read) = &mut *guard;
-        reader.as_ref().ok_or(Error::Stopped)?.read(numbers, data)?;
-        *read += 1;
-        if *read == self.len() {
-            *reader = None;
+        let page_len = self.geometry.page_size.bytes();
+        data.resize(numbers.len() * page_len, 0);
+        for run in runs(numbers, self.geometry, self.in_wal.as_ref()) {
+            let place = &mut data[run.bytes(page_len)];
+            match self.handle(own) {
+                Some(handle) if run.way == Way::File => handle
+                    .read(run.start(self.geometry), place)
+                    .map_err(|code| code_error(&self.path, code))?,
+                _ => self.with_reader(|reader| run.read(&reader.source.view(), place))?,
+            }
+        }
+        let mut open = self.lock();
+        open.read += 1;
+        if open.read == self.len() {
+            open.reader = None;
         }
         Ok(())
+    }
+
+    /// A handle for the thread that has `own`, where it is worth one: where all is read.
+    fn handle<'o>(&self, own: &'o mut Own) -> Option<&'o mut Handle> {
+        if let (Own::Nothing, Pages::All, Some(_)) = (&own, self.pages, &self.in_wal) {
+            let opened = self.with_reader(|reader| Ok(Handle::open(reader.source.view().connection)));
+            *own = match opened {
+                Ok(Ok(handle)) => Own::Handle(handle),
+                // Nothing is lost but time.
+                _ => Own::Refused,
+            };
+        }
+        match own {
+            Own::Handle(handle) => Some(handle),
+            Own::Nothing | Own::Refused => None,
+        }
+    }
+
+    fn with_reader<T>(&self, read: impl FnOnce(&PageReader<S>) -> Result<T, Error>) -> Result<T, Error> {
+        read(self.lock().reader.as_ref().ok_or(Error::Stopped)?)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open<S>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn numbers(&self, chunk: u64, numbers: &mut Vec<PageNumber>) {
@@ -402,14 +468,15 @@ mod tests {
         let pages = Pages::Only(picked.clone());
         let chunks = Chunks::new(snapshot, &pages, 16).unwrap();
         let (mut seen, mut numbers, mut data) = (RoaringBitmap::new(), Vec::new(), Vec::new());
+        let mut own = Own::default();
         for chunk in (0..chunks.len()).rev() {
-            chunks.read(chunk, &mut numbers, &mut data).unwrap();
+            chunks.read(chunk, &mut own, &mut numbers, &mut data).unwrap();
             for (number, page) in numbers.iter().zip(data.chunks(512)) {
                 let at = number.index() as usize * 512;
                 assert!(seen.insert(number.get()) && page == &whole[at..at + 512]);
             }
         }
         assert_eq!(seen.len(), picked.rank(count));
-        assert!(chunks.reader.lock().unwrap().0.is_none(), "the transaction is over");
+        assert!(chunks.lock().reader.is_none(), "the transaction is over");
     }
 }
