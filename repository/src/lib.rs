@@ -29,6 +29,7 @@ mod origin;
 mod pages;
 mod parents;
 mod push;
+mod rebuilt;
 mod replica;
 mod repository;
 mod sealed;

@@ -1,10 +1,12 @@
 //! A stored version as something that has pages: what a pull is served from.
 //!
 //! Stored blocks go out as they are where all of their pages are wanted and still current; what is
-//! left is collected into new blocks.
+//! left is collected into new blocks, which are compressed beside.
+
+use std::collections::VecDeque;
 
 use roaring::RoaringBitmap;
-use sqlrsync_protocol::block::{Block, BlockBuilder, Effort};
+use sqlrsync_protocol::block::{Block, BlockBuilder};
 use sqlrsync_protocol::exchange::{
     Base, Committed, Form, OriginPages, Proof, PushId, Since, StagedBlock, Wanted, staged_hash,
 };
@@ -18,10 +20,8 @@ use crate::error::Error;
 use crate::groups20::Groups20;
 use crate::manifest::Manifest;
 use crate::pages::PageReader;
+use crate::rebuilt::{ON_THEIR_WAY_MAX, Rebuilt, compress};
 use crate::replica::Replica;
-
-/// What pages are compressed with that are not sent in the block they are stored in.
-const REBUILT_EFFORT: Effort = Effort::Fast;
 
 /// A version being read. It does not change, so that reading may take as long as it likes.
 #[derive(Debug)]
@@ -35,7 +35,19 @@ pub struct VersionOrigin {
     staged: Vec<StagedBlock>,
     /// A page that is being put together.
     page: Vec<u8>,
-    builder: Option<BlockBuilder>,
+    /// What was asked for is to be sent in blocks.
+    in_blocks: bool,
+    /// What is sent next.
+    outgoing: VecDeque<Outgoing>,
+    rebuilt: Rebuilt,
+}
+
+/// A block on its way out.
+#[derive(Debug)]
+enum Outgoing {
+    Ready(Block),
+    /// The next one of those that are rebuilt.
+    Rebuilt,
 }
 
 impl VersionOrigin {
@@ -50,7 +62,9 @@ impl VersionOrigin {
             wanted: RoaringBitmap::new(),
             staged: Vec::new(),
             page: Vec::new(),
-            builder: None,
+            in_blocks: false,
+            outgoing: VecDeque::new(),
+            rebuilt: Rebuilt::default(),
         })
     }
 
@@ -102,6 +116,31 @@ impl VersionOrigin {
             }
         }
         Ok(Some(block))
+    }
+
+    /// Puts the next block behind those on their way out: a stored one, or what is wanted before it.
+    fn gather(&mut self) -> Result<(), Error> {
+        let mut pages = BlockBuilder::new(self.version.geometry.page_size);
+        while let (false, Some(page)) = (pages.is_full(), self.wanted.min().and_then(PageNumber::new)) {
+            if let Some(block) = self.whole_block(page)? {
+                // What was collected so far goes before it.
+                if pages.is_empty() {
+                    self.wanted.remove_range(block.first().get()..=block.last().get());
+                    self.outgoing.push_back(Outgoing::Ready(block));
+                    return Ok(());
+                }
+                break;
+            }
+            self.page.clear();
+            self.pages.append(page, &mut self.page)?;
+            pages.push(page, &self.page);
+            self.wanted.remove(page.get());
+        }
+        // The only one is not worth a thread.
+        let alone = self.wanted.is_empty() && self.outgoing.is_empty();
+        let ready = if alone { compress(pages) } else { self.rebuilt.give(pages) };
+        self.outgoing.push_back(ready.map_or(Outgoing::Rebuilt, Outgoing::Ready));
+        Ok(())
     }
 }
 
@@ -159,9 +198,8 @@ impl OriginPages for VersionOrigin {
         pages.optimize();
         self.wanted = pages;
         self.staged = wanted.staged;
-        if wanted.form == Form::Blocks {
-            self.builder = Some(BlockBuilder::new(self.version.geometry.page_size));
-        }
+        self.in_blocks = wanted.form == Form::Blocks;
+        (self.outgoing, self.rebuilt) = (VecDeque::new(), Rebuilt::default());
         Ok(())
     }
 
@@ -208,26 +246,22 @@ impl OriginPages for VersionOrigin {
     }
 
     fn next_block(&mut self) -> Result<Option<Block>, Error> {
-        let Some(mut builder) = self.builder.take() else { return Err(Error::OutOfOrder("next_block")) };
-        while !builder.is_full() {
-            let Some(page) = self.wanted.min().and_then(PageNumber::new) else { break };
-            if let Some(block) = self.whole_block(page)? {
-                // What was collected so far goes before it.
-                if builder.is_empty() {
-                    self.wanted.remove_range(block.first().get()..=block.last().get());
-                    self.builder = Some(builder);
-                    return Ok(Some(block));
-                }
-                break;
-            }
-            self.page.clear();
-            self.pages.append(page, &mut self.page)?;
-            builder.push(page, &self.page);
-            self.wanted.remove(page.get());
+        if !self.in_blocks {
+            return Err(Error::OutOfOrder("next_block"));
         }
-        let block = builder.finish(REBUILT_EFFORT);
-        self.builder = Some(builder);
-        Ok(block)
+        loop {
+            let no_more = self.wanted.is_empty() || self.outgoing.len() >= ON_THEIR_WAY_MAX;
+            match self.outgoing.pop_front() {
+                Some(Outgoing::Ready(block)) => return Ok(Some(block)),
+                Some(Outgoing::Rebuilt) if no_more => {
+                    return self.rebuilt.take().map(Some).ok_or(Error::OutOfOrder("a rebuilt block"));
+                }
+                Some(rebuilt) => self.outgoing.push_front(rebuilt),
+                None if no_more => return Ok(None),
+                None => {}
+            }
+            self.gather()?;
+        }
     }
 
     fn proof(&mut self) -> Result<Proof, Error> {

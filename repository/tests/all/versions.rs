@@ -325,6 +325,29 @@ fn the_page_at_2_to_the_30_is_neither_taken_nor_given() {
 }
 
 #[test]
+fn blocks_that_later_pushes_changed_are_rebuilt_among_those_that_are_whole() {
+    let replica = memory().replica(&id());
+    let mut database = Database::new(PageSize::MIN, 20 * 512 + 100, 1);
+    Push::of(&database).run(&replica).unwrap();
+    for version in 1..=3 {
+        let base = database.clone();
+        // Whole are the eighth to the tenth block, and the last but one.
+        let changed = (0..7 * 512).chain(10 * 512..19 * 512).step_by(97 + version as usize);
+        changed.for_each(|page| database.set(page + 1, version));
+        Push::of(&database).on(&base, version).run(&replica).unwrap();
+    }
+    assert_holds(&replica, 4, &database);
+    let mut origin = replica.origin(&replica.latest().unwrap().unwrap()).unwrap();
+    let everything = Wanted { since: Since::Nothing, staged: Vec::new(), form: Form::Blocks };
+    for _ in 0..2 {
+        // Given up in the middle, and begun again.
+        origin.begin(everything.clone()).unwrap();
+        let block = origin.next_block().unwrap().unwrap();
+        assert_eq!((block.first(), block.page_count()), (page(1), 512));
+    }
+}
+
+#[test]
 fn an_expired_version_is_not_read_and_no_base() {
     let store = Arc::new(object_store::memory::InMemory::new());
     let repository = sqlrsync_repository::Repository::over(store.clone(), runtime(), None);
