@@ -70,15 +70,19 @@ impl<'c> Statements<'c> {
 
     /// The row with a key.
     pub fn row(&mut self, table: &Table, key: &Key) -> Result<Option<Row>, Error> {
-        let rowid = table.rowid.as_deref().unwrap_or("NULL");
-        let (condition, values) = by_key(table, key, "")?;
+        let (condition, bound) = by_key(table, key, "")?;
+        // A rowid that is one of the columns is not read twice: there may be as many as a result can have.
+        let rowid = match (table.rowid_column, &table.rowid) {
+            (None, Some(rowid)) => format!("{rowid}, "),
+            _ => String::new(),
+        };
         let sql =
-            format!("SELECT {rowid}, {} FROM {} WHERE {condition}", columns_of(table, ""), name_of(table));
-        let Some(mut values) = self.first(&sql, table, &values.iter().collect::<Vec<_>>())? else {
+            format!("SELECT {rowid}{} FROM {} WHERE {condition}", columns_of(table, ""), name_of(table));
+        let Some(mut values) = self.first(&sql, table, &bound.iter().collect::<Vec<_>>())? else {
             return Ok(None);
         };
-        let rest = values.split_off(1);
-        let rowid = match values.first() {
+        let rest = if rowid.is_empty() { std::mem::take(&mut values) } else { values.split_off(1) };
+        let rowid = match table.rowid_column.map_or(values.first(), |column| rest.get(column)) {
             Some(Value::Integer(rowid)) => Some(*rowid),
             _ => None,
         };

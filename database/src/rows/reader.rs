@@ -22,7 +22,10 @@ const HEAVY_ROW: usize = 1 << 20;
 pub(crate) struct Reader<'c> {
     statement: Statement<'c>,
     encoding: Encoding,
-    with_rowid: bool,
+    /// Where the rowid stands.
+    rowid_at: Option<usize>,
+    /// Where the first of the table's columns stands.
+    first: usize,
     columns: usize,
     /// Whether rows come in the order of their rowids.
     ascending: bool,
@@ -85,7 +88,10 @@ impl<'c> Reader<'c> {
             let (table, collation) = (table.name.clone(), part.collation.clone());
             return Err(Error::Collation { table, collation });
         }
-        let mut columns: Vec<String> = table.rowid.iter().cloned().collect();
+        // A rowid that is one of the columns is not read twice: there may be as many as a result can have.
+        let alone = table.rowid.as_ref().filter(|_| table.rowid_column.is_none());
+        let mut columns: Vec<String> = alone.into_iter().cloned().collect();
+        let first = columns.len();
         columns.extend(table.columns.iter().map(|column| quoted(&column.name)));
         let index = match &table.key_index {
             Some(index) if table.rowid.is_none() => format!("INDEXED BY {}", quoted(index)),
@@ -93,13 +99,14 @@ impl<'c> Reader<'c> {
         };
         let sql = format!("SELECT {} FROM main.{} {index} {rest}", columns.join(", "), quoted(&table.name));
         let statement = Statement::prepare(connection, &sql, format!("reading rows of {}", table.name))?;
-        let (with_rowid, ascending) = (table.rowid.is_some(), rest.contains("ORDER BY"));
+        let rowid_at = table.rowid.is_some().then(|| table.rowid_column.unwrap_or(0));
         Ok(Reader {
             statement,
             encoding,
-            with_rowid,
+            rowid_at,
+            first,
             columns: table.columns.len(),
-            ascending,
+            ascending: rest.contains("ORDER BY"),
             last: None,
             end: i64::MAX,
         })
@@ -136,7 +143,7 @@ impl<'c> Reader<'c> {
 
     /// The rowid of the row that it stands on.
     pub fn rowid(&self) -> Option<i64> {
-        self.with_rowid.then(|| self.statement.integer(0))
+        self.rowid_at.map(|column| self.statement.integer(column))
     }
 
     /// The row that it stands on.
@@ -166,13 +173,12 @@ impl<'c> Reader<'c> {
 
     /// A value of the row that it stands on.
     pub fn value(&self, column: usize) -> Result<Value, Error> {
-        self.statement.value(column + usize::from(self.with_rowid), self.encoding)
+        self.statement.value(column + self.first, self.encoding)
     }
 
     /// Whether a value of the row that it stands on is that of another reader's row. Nothing is copied.
     pub fn is_same(&self, column: usize, other: &Reader<'_>, other_column: usize) -> bool {
-        let (column, other_column) =
-            (column + usize::from(self.with_rowid), other_column + usize::from(other.with_rowid));
+        let (column, other_column) = (column + self.first, other_column + other.first);
         self.statement.is_same(column, &other.statement, other_column, self.encoding)
     }
 

@@ -248,3 +248,20 @@ fn a_merge_does_not_join_a_transaction() {
     let error = three.fails(|theirs| theirs.execute_batch("BEGIN").unwrap());
     assert!(matches!(error, Error::InTransaction));
 }
+
+#[test]
+fn a_table_of_as_many_columns_as_there_can_be_merges() {
+    let columns: Vec<String> = (1..2000).map(|number| format!("c{number}")).collect();
+    let base = format!(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, {}); INSERT INTO t(id, c1) VALUES (1, 'a'), (2, 'b')",
+        columns.join(", ")
+    );
+    let three = Three::new(
+        &base,
+        "UPDATE t SET c1999 = 5 WHERE id = 1",
+        "DELETE FROM t WHERE id = 2; INSERT INTO t(id) VALUES (3)",
+    );
+    assert_eq!(three.merged().rows("SELECT id, c1999 FROM t"), ["1|5", "3|NULL"]);
+    let conflict = Three::new(&base, "UPDATE t SET c1999 = 5", "UPDATE t SET c2 = 6 WHERE id = 1").conflict();
+    assert_eq!(counts(&conflict), [("t", 1)]);
+}
