@@ -102,7 +102,7 @@ impl Fault for VersionError {
             VersionError::Content(error) => error.refusal(),
             VersionError::Corrupt(_) | VersionError::PageSize { .. } => Refusal::Integrity,
             VersionError::Deadline | VersionError::Memory => Refusal::TryLater,
-            VersionError::Query(_) | VersionError::NotOneQuery(_) => Refusal::Invalid,
+            VersionError::Query(_) | VersionError::NotOneQuery(_) | VersionError::TooLong => Refusal::Invalid,
             _ => Refusal::Failed,
         }
     }
