@@ -3,13 +3,14 @@
 //! - The table is written as it is; in double quotes, with `""` for a quote, where it has a `:` or a quote,
 //!   or is empty.
 //! - The key is one value, or several with commas between them. A value is written as in SQL: `17`, `1.5`,
-//!   `'text'` with `''` for a quote, `x'00ff'`, `null`.
+//!   `'text'` with `''` for a quote, `x'00ff'`, `null`. A text that is not valid or that a terminal does not show as
+//!   it is stands as its bytes, `CAST(x'0a' AS TEXT)`.
 //! - A text need not be in quotes where it has none of `,` `=` `'` and does not look like one of the others:
 //!   `ada`.
 //! - Whoever names a row may leave the quotes out also where a text looks like a number: it is taken for
 //!   the number first, and for the text where no row has the number for its key.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use serde::{Deserialize, Serialize};
 use sqlrsync_protocol::text::is_unseen;
@@ -61,7 +62,7 @@ impl Selector {
         }
         let mut found = Match::Exact;
         for (part, (_, cell)) in self.key.iter().zip(&key.0) {
-            if part.cell == *cell {
+            if part.cell == *cell || is_the_text(&part.cell, cell) {
                 continue;
             }
             match (&part.bare, cell) {
@@ -78,6 +79,19 @@ impl fmt::Display for Selector {
         let key: Vec<_> = self.key.iter().map(|part| part_text(&part.cell, None)).collect();
         write!(f, "{}:{}", table_text(&self.table), key.join(","))
     }
+}
+
+/// Whether bytes that were given for a text are a text that is shown as such.
+fn is_the_text(given: &Cell, cell: &Cell) -> bool {
+    matches!((given, cell), (Cell::OddText(digits), Cell::Text(text)) if digits.eq_ignore_ascii_case(&hex(text)))
+}
+
+/// The bytes of a text.
+fn hex(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut digits, byte| {
+        let _ = write!(digits, "{byte:02x}");
+        digits
+    })
 }
 
 /// How well a selector fits a row.
@@ -123,10 +137,14 @@ fn part(text: &str) -> Option<(Part, &str)> {
         let (value, rest) = unquoted(rest, '\'')?;
         return Some((exactly(Cell::Text(value)), rest));
     }
+    if let Some(rest) = text.strip_prefix("CAST(x'").or_else(|| text.strip_prefix("cast(x'")) {
+        let (digits, rest) = bytes(rest)?;
+        let rest = rest.strip_prefix(" AS TEXT)").or_else(|| rest.strip_prefix(" as text)"))?;
+        return Some((exactly(Cell::OddText(digits)), rest));
+    }
     if let Some(rest) = text.strip_prefix("x'").or_else(|| text.strip_prefix("X'")) {
-        let (digits, rest) = rest.split_once('\'')?;
-        let is_hex = digits.len().is_multiple_of(2) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-        return is_hex.then(|| (exactly(Cell::Blob(digits.to_ascii_lowercase())), rest));
+        let (digits, rest) = bytes(rest)?;
+        return Some((exactly(Cell::Blob(digits)), rest));
     }
     let end = text.find([',', '=']).unwrap_or(text.len());
     let (word, rest) = text.split_at(end);
@@ -137,6 +155,13 @@ fn part(text: &str) -> Option<(Part, &str)> {
         Some(cell) => (Part { cell, bare: Some(word.to_owned()) }, rest),
         None => (exactly(Cell::Text(word.to_owned())), rest),
     })
+}
+
+/// Bytes in hexadecimal up to a quote, and what stands behind it.
+fn bytes(text: &str) -> Option<(String, &str)> {
+    let (digits, rest) = text.split_once('\'')?;
+    let is_hex = digits.len().is_multiple_of(2) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hex.then(|| (digits.to_ascii_lowercase(), rest))
 }
 
 /// A word that is no text where it stands without quotes.
@@ -186,6 +211,8 @@ pub fn key_text(key: &Cells, width: Option<usize>) -> String {
 fn part_text(cell: &Cell, width: Option<usize>) -> String {
     match cell {
         Cell::Text(text) if is_bare(text) => cell.plain(width),
+        // Whoever copies it from a terminal has the same text again.
+        Cell::Text(text) if text.chars().any(is_unseen) => Cell::OddText(hex(text)).literal(width),
         cell => cell.literal(width),
     }
 }
@@ -280,7 +307,8 @@ mod tests {
             Just(Cell::Null),
             any::<i64>().prop_map(Cell::Integer),
             any::<f64>().prop_filter("a number", |value| value.is_finite()).prop_map(Cell::Real),
-            "[ -~äé]{0,12}".prop_map(Cell::Text),
+            "[ -~äé\n\t\u{200b}]{0,12}".prop_map(Cell::Text),
+            "([0-9a-f]{2}){0,5}".prop_map(Cell::OddText),
             "([0-9a-f]{2}){0,5}".prop_map(Cell::Blob),
         ]
     }
