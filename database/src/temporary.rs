@@ -9,6 +9,8 @@ use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode};
 
+use crate::version::TemporaryDatabase;
+
 /// How much one temporary database may have, in bytes. As much as an open version may write.
 pub(crate) const BYTES_MAX: u64 = crate::version::SCRATCH_MAX;
 
@@ -43,20 +45,18 @@ pub fn keep_temporary_files_in(folder: &Path) -> Result<(), TemporaryError> {
     tempfile::env::override_temp_dir(folder).map_err(|_| TemporaryError::Settled)
 }
 
-/// A database without a name, of `bytes_max` at most: in SQLite's cache of so many KiB, and beyond that in a file.
-pub(crate) fn database(cache_kib: u32, bytes_max: u64) -> rusqlite::Result<Connection> {
-    // The empty path is a file that SQLite makes when it needs it, and removes as it opens it.
-    let database = Connection::open("")?;
+/// A database without a name: in SQLite's cache of so many KiB, and beyond that in files of `bytes_max` together.
+pub(crate) fn database(cache_kib: u32, bytes_max: u64) -> rusqlite::Result<TemporaryDatabase> {
+    let database = TemporaryDatabase::new(bytes_max, None)?;
     let page: u32 = database.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    // What is in the cache counts as well.
     let pages = i64::try_from(bytes_max / u64::from(page.max(1))).unwrap_or(i64::MAX);
-    database.execute_batch(&format!(
-        "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -{cache_kib};
-         PRAGMA max_page_count = {pages};"
-    ))?;
+    database.execute_batch(&format!("PRAGMA cache_size = -{cache_kib}; PRAGMA max_page_count = {pages};"))?;
     Ok(database)
 }
 
-/// Whether an error of such a database says that there is no room: within its bound, or on the disk.
+/// Whether an error of such a database says that it has all the room that it may have. Of a disk that is full it is
+/// another one.
 pub(crate) fn is_full(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }

@@ -1,5 +1,6 @@
 //! Disks that fill up: a small tmpfs, where this runs as root.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
@@ -7,6 +8,7 @@ use sqlrsync_tests::client::Client;
 use sqlrsync_tests::programs::programs;
 use sqlrsync_tests::random::Random;
 use sqlrsync_tests::server::Server;
+use sqlrsync_tests::team::{self, Team};
 use sqlrsync_tests::{events, sample, trace};
 use tempfile::TempDir;
 
@@ -77,10 +79,52 @@ fn a_server_whose_disk_is_full_refuses_the_push_and_serves_what_it_has() {
     client.run(&["app.db", REMOTE]).ok();
     DATABASE.create(&client.path("big.db")).unwrap();
     events::change_rows(&client.path("big.db"), &mut Random::new(1), 10).unwrap();
-    let outcome = client.run(&["big.db", "team/big.db"]);
-    assert!([1, 5].contains(&outcome.code), "{} {}", outcome.code, outcome.stderr);
+    client.run(&["big.db", "team/big.db"]).code(5);
     assert!(server.is_running());
     client.run(&[REMOTE, "pulled.db"]).ok();
     sample::assert_same(&app, &client.path("pulled.db"));
     assert!(server.check());
+}
+
+/// Takes all the room that is left, but for so much.
+fn fill(disk: &SmallDisk, but_for: u64) {
+    let filler = disk.path().join("filler");
+    let _ = std::fs::remove_file(&filler);
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    let len = file.metadata().unwrap().len();
+    file.set_len(len.saturating_sub(but_for)).unwrap();
+}
+
+#[test]
+fn a_push_that_finds_the_disk_full_at_whatever_point_merges_when_there_is_room() {
+    let Some(disk) = SmallDisk::new(24_000_000, "a merge on a disk that fills up") else { return };
+    let team = Team::on(Server::start_with(programs(), Some(disk.path()), &[]), 2);
+    let [a, b] = &team.machines[..] else { panic!("two machines") };
+    team::write(a, "UPDATE customers SET name = 'by a' WHERE id = 1");
+    team::push(a, "pushed");
+    team::write(b, "UPDATE customers SET name = 'by b' WHERE id = 2");
+    team::write(b, "INSERT INTO notes VALUES ('large', hex(randomblob(400000)))");
+    let mut failed = 0;
+    for room in (0..).step_by(128 << 10) {
+        fill(&disk, room);
+        let outcome = b.run(&[team::FILE, REMOTE, "--json"]);
+        match outcome.code {
+            0 => {
+                assert_eq!(outcome.json()["outcome"], "merged", "with {room} bytes: {outcome:?}");
+                break;
+            }
+            5 => failed += 1,
+            _ => panic!("with {room} bytes: {outcome:?}\n{}", team.server.log()),
+        }
+        assert!(room < 20_000_000, "it never merges");
+    }
+    assert!(failed > 2, "the disk was full {failed} times");
+    std::fs::remove_file(disk.path().join("filler")).unwrap();
+    let latest = team.latest();
+    assert_eq!(latest.text("SELECT name FROM customers WHERE id = 1"), "by a");
+    assert_eq!(latest.text("SELECT name FROM customers WHERE id = 2"), "by b");
+    latest.assert_sound();
+    assert_eq!((team.conflicts().len(), team.versions()), (0, 3));
+    assert!(team.server.check());
 }

@@ -17,15 +17,9 @@ pub enum Error {
     #[error("merging: {0}")]
     Sqlite(#[source] rusqlite::Error),
     /// What both sides changed does not fit into the merge's own temporary database.
-    #[error(
-        "there is no room for what both sides changed: it takes more than {max} bytes of temporary space, or the \
-         disk with the temporary files is full"
-    )]
-    NoRoom {
-        /// How much it may take, in bytes.
-        max: u64,
-    },
-    /// The merge's own temporary database failed.
+    #[error("what both sides changed takes more temporary space than it may have")]
+    NoRoom,
+    /// The merge's own temporary database failed: the disk is full, or worse.
     #[error("merging: the temporary database failed ({0}): is there room in the folder for temporary files?")]
     Temporary(#[source] rusqlite::Error),
     /// The merge's own temporary database does not have what was put in.
@@ -51,7 +45,7 @@ impl Error {
     /// From an error of the store.
     pub(super) fn store(source: rusqlite::Error) -> Error {
         if temporary::is_full(&source) {
-            return Error::NoRoom { max: temporary::BYTES_MAX };
+            return Error::NoRoom;
         }
         Error::Temporary(source)
     }

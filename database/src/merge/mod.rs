@@ -42,6 +42,7 @@ use rusqlite::Connection;
 
 use crate::btree::Touched;
 use crate::rows::{Key, Schema};
+use crate::temporary;
 
 pub use conflict::{Conflict, ConflictRow, ConstraintKind, Reason, SchemaClash, TableConflict};
 pub use error::Error;
@@ -120,6 +121,8 @@ pub struct MergeOptions {
 pub struct Limits {
     /// When to give up.
     pub deadline: Option<Instant>,
+    /// How many bytes of temporary files what both sides changed may take.
+    pub room: u64,
     /// The first row of a conflict to keep, counted from 0.
     pub first_row: u64,
     /// How many rows of a conflict to keep.
@@ -132,7 +135,14 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { deadline: None, first_row: 0, rows: 1_000, bytes: 8 << 20, value_bytes: 64 << 10 }
+        Limits {
+            deadline: None,
+            room: temporary::BYTES_MAX,
+            first_row: 0,
+            rows: 1_000,
+            bytes: 8 << 20,
+            value_bytes: 64 << 10,
+        }
     }
 }
 
@@ -188,7 +198,7 @@ impl Summary {
 /// Merges: see the head of this file.
 ///
 /// # Errors
-/// [`Error`] where it cannot be told: time is up, the disk is full. A database that cannot be merged is not
+/// [`Error`] where it cannot be told: time is up, it takes more room than it may, the disk is full. A database that cannot be merged is not
 /// an error but a conflict with [`Reason::Unsupported`].
 pub fn merge(sides: Sides<'_>, options: &MergeOptions, resolve: &Resolutions) -> Result<Merge, Error> {
     match merge_or_fail(sides, options, resolve) {
@@ -248,7 +258,7 @@ fn merge_or_fail(sides: Sides<'_>, options: &MergeOptions, resolve: &Resolutions
     let plan = schema::plan(&schemas, resolve.default);
     let shadows = Shadows::read(&schemas);
     let mut context = Context { sides, schemas: &schemas, options, resolve, shadows, on: plan.on };
-    let mut store = Store::new()?;
+    let mut store = Store::within(options.limits.room)?;
     let mut changes = changes::collect(&context, &mut store)?;
     // One side did nothing: the other one is the result, to the last bit, unless somebody chose otherwise.
     for side in [Side::Mine, Side::Theirs] {
@@ -263,7 +273,7 @@ fn merge_or_fail(sides: Sides<'_>, options: &MergeOptions, resolve: &Resolutions
             // The schema is kept that belongs to the rows that are kept.
             Some(choice) if !reasons.is_empty() && choice != context.on => {
                 context.on = choice;
-                store = Store::new()?;
+                store = Store::within(options.limits.room)?;
                 changes = changes::collect(&context, &mut store)?;
                 reasons.clear();
             }
@@ -282,7 +292,7 @@ fn merge_or_fail(sides: Sides<'_>, options: &MergeOptions, resolve: &Resolutions
         // What this schema cannot hold of the rows that are kept, that of their own side can.
         (Merge::Conflict(_), Some(choice)) if choice != context.on => {
             context.on = choice;
-            let mut store = Store::new()?;
+            let mut store = Store::within(options.limits.room)?;
             let changes = changes::collect(&context, &mut store)?;
             put_together(&context, &mut store, &changes)
         }

@@ -16,6 +16,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::rows::{Key, Row, Table, Value};
 use crate::temporary;
+use crate::version::TemporaryDatabase;
 
 use super::long::{self, Image};
 use super::{Error, Side};
@@ -58,7 +59,7 @@ const SCHEMA: &str = "
 
 /// The store.
 pub(super) struct Store {
-    db: Connection,
+    db: TemporaryDatabase,
     tables: Vec<Arc<Table>>,
     numbers: HashMap<String, i64>,
 }
@@ -94,11 +95,8 @@ pub(super) const STORED: &str =
     "id, tbl, key, sides, base, iif(sides & 1, theirs, base), iif(sides & 2, mine, base)";
 
 impl Store {
-    pub fn new() -> Result<Store, Error> {
-        Store::within(temporary::BYTES_MAX)
-    }
-
-    fn within(bytes_max: u64) -> Result<Store, Error> {
+    /// An empty one, of so many bytes at most.
+    pub fn within(bytes_max: u64) -> Result<Store, Error> {
         let db = temporary::database(CACHE_KIB, bytes_max).map_err(Error::store)?;
         db.execute_batch(SCHEMA).map_err(Error::store)?;
         db.set_prepared_statement_cache_capacity(64);
@@ -356,11 +354,11 @@ mod tests {
         let many = format!("[{}0]", "0,".repeat(1000));
         let insert = || store.db().execute(insert, [&many]).map_err(Error::store);
         let error = (0..100).map(|_| insert()).find_map(Result::err).expect("it is bounded");
-        assert!(matches!(error, Error::NoRoom { .. }), "{error}");
+        assert!(matches!(error, Error::NoRoom), "{error}");
         assert!(error.unsupported().is_err(), "it says nothing of the databases");
         // The same for a row that is kept piece by piece.
         let row = Row { rowid: None, values: vec![Value::Blob(vec![1; 1 << 20])] };
         let store = Store::within(256 << 10).unwrap();
-        assert!(matches!(store.encoded(Some(&row)), Err(Error::NoRoom { .. })));
+        assert!(matches!(store.encoded(Some(&row)), Err(Error::NoRoom)));
     }
 }

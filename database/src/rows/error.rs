@@ -50,14 +50,14 @@ pub enum Error {
     #[error("{0}")]
     Export(String),
     /// What differs does not fit where it is kept while it is compared.
+    #[error("what differs takes more temporary space than it may have")]
+    NoRoom,
+    /// Where it is kept while it is compared failed: the disk is full, or worse.
     #[error(
-        "there is no room for what differs: it takes more than {max} bytes of temporary space, or the disk with the \
-         temporary files is full"
+        "keeping rows that moved: the temporary database failed ({0}): is there room in the folder for temporary \
+         files?"
     )]
-    NoRoom {
-        /// How much it may take, in bytes.
-        max: u64,
-    },
+    Temporary(#[source] rusqlite::Error),
     /// The rows could not be written to where they were to go.
     #[error("writing the rows: {0}")]
     Write(#[from] io::Error),
@@ -73,7 +73,8 @@ impl Error {
             Error::Encoding(_)
             | Error::Read(_)
             | Error::Export(_)
-            | Error::NoRoom { .. }
+            | Error::NoRoom
+            | Error::Temporary(_)
             | Error::Write(_) => false,
         }
     }

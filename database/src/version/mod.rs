@@ -20,6 +20,7 @@ mod query;
 mod scratch;
 mod shared;
 mod stop;
+mod temporary;
 mod vfs;
 mod written;
 
@@ -42,6 +43,7 @@ pub use kept::KeptContent;
 pub use live::LiveContent;
 pub use pulled::PulledContent;
 pub use query::{QueryLimits, QueryOutcome, QueryRow, query};
+pub(crate) use temporary::TemporaryDatabase;
 pub use written::Written;
 
 use overlaid::OverlaidFile;
@@ -96,7 +98,7 @@ impl VersionDatabase {
             check_page_size(&mut file, page_size)?;
         }
         let shared = Shared::new(file, space, Stop::new(limits.time, limits.cancel));
-        let registered = Registered::new(shared)?;
+        let registered = Registered::new(shared).map_err(VersionError::of_sqlite)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags_and_vfs(name_of_database(), flags, registered.name())
             .map_err(|error| explain(registered.shared(), error))?;

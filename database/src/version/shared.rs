@@ -35,7 +35,7 @@ pub(super) struct Shared {
 
 /// The files that have a name.
 pub(super) struct Files {
-    /// The database; taken out once the connection is closed.
+    /// The database; taken out once the connection is closed. A temporary database has none.
     pub(super) main: Option<OverlaidFile>,
     /// Whether it is open: it is opened once.
     pub(super) is_open: bool,
@@ -46,12 +46,21 @@ pub(super) struct Files {
 
 impl Shared {
     pub(super) fn new(main: OverlaidFile, space: Arc<Space>, stop: Stop) -> Arc<Shared> {
+        Shared::with(Some(main), space, stop)
+    }
+
+    /// Of files without a name alone.
+    pub(super) fn without_database(space: Arc<Space>, stop: Stop) -> Arc<Shared> {
+        Shared::with(None, space, stop)
+    }
+
+    fn with(main: Option<OverlaidFile>, space: Arc<Space>, stop: Stop) -> Arc<Shared> {
         Arc::new(Shared {
             stop,
             space,
             mode: AtomicU8::new(Mode::Own as u8),
             opening: AtomicU64::new(SCHEMA_MAX),
-            files: Mutex::new(Files { main: Some(main), is_open: false, journal: None }),
+            files: Mutex::new(Files { main, is_open: false, journal: None }),
             trouble: Mutex::new(None),
         })
     }

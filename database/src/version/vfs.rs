@@ -1,4 +1,5 @@
-//! A file system for SQLite in which there is one database: the version that was opened with it.
+//! A file system for SQLite in which there is one database: the version that was opened with it. For a temporary
+//! database there is none, and only files without a name.
 //!
 //! - Each open version registers one of its own, under a random name, and takes it away when it is closed.
 //!   So temporary files, which SQLite opens without a name, are known to be this version's, and no SQL of
@@ -15,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::ffi;
 
-use super::error::{Trouble, VersionError};
+use super::error::Trouble;
 use super::file::{self, Handle};
 use super::shared::Shared;
 
@@ -49,7 +50,7 @@ where
 }
 
 impl Registered {
-    pub(super) fn new(shared: Arc<Shared>) -> Result<Registered, VersionError> {
+    pub(super) fn new(shared: Arc<Shared>) -> rusqlite::Result<Registered> {
         let name = random_name();
         let base = ffi::sqlite3_vfs {
             iVersion: 1,
@@ -80,7 +81,7 @@ impl Registered {
         // SAFETY: it stays where it is until `drop` takes it away, and begins with what SQLite knows.
         match unsafe { ffi::sqlite3_vfs_register(registered.0.as_ptr().cast(), 0) } {
             ffi::SQLITE_OK => Ok(registered),
-            code => Err(VersionError::Sqlite(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None))),
+            code => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)),
         }
     }
 

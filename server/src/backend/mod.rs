@@ -40,7 +40,7 @@ pub use merging::{
     Chosen, ConflictInfo, ConflictsPage, CountedPage, CountedVersion, DiffFormat, DiffStat, Difference,
     Error as MergingError, Keep, QueryAnswer, Question, RowCounts, RowsPage, Settlement, error_line,
 };
-use merging::{Counted, MERGE_TIME, Maps, Recent};
+use merging::{Counted, MERGE_TIME, Maps, Recent, Scratch};
 pub use notices::{Notice, Notices, Pusher, Subscription};
 pub use pull::PullPlan;
 pub use push::{PushPlan, PushTurn};
@@ -141,6 +141,8 @@ pub struct Backend {
     counted: Counted,
     /// How long a merge may take.
     merge_time: Duration,
+    /// What temporary files a merge may have.
+    merge_scratch: Scratch,
     turns: Arc<Turns>,
     blocking: Semaphore,
     database_bytes_max: u64,
@@ -167,6 +169,7 @@ impl Backend {
             recent: Recent::default(),
             counted: Counted::default(),
             merge_time: MERGE_TIME,
+            merge_scratch: Scratch::default(),
             turns: Arc::default(),
             blocking: Semaphore::new(BLOCKING_CALLS_MAX),
             database_bytes_max: settings.database_bytes_max.0,
@@ -237,7 +240,11 @@ impl Backend {
 impl From<catalog::Error> for Refused {
     /// The catalog is the server's own: why it fails is nothing for the peer.
     fn from(error: catalog::Error) -> Refused {
-        Refused::failed("the catalog", &error)
+        let refused = Refused::failed("the catalog", &error);
+        if error.is_full() {
+            return Refused::new(Why::TryLater, "the server's disk is full: try again later");
+        }
+        refused
     }
 }
 

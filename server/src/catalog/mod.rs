@@ -20,7 +20,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, ffi, params};
 
 pub use activity::{
     ActivityTable, CLIENT_REPORTS_MAX, CLIENTS_MAX, ClientActivity, ClientName, Done, Event, Happened,
@@ -70,6 +70,15 @@ pub enum Error {
     /// A row holds what no row may hold.
     #[error("the catalog holds a {0} that is none: it was changed by hand or is damaged")]
     Damaged(&'static str),
+}
+
+impl Error {
+    /// Whether the disk with the catalog is full.
+    pub fn is_full(&self) -> bool {
+        let Error::Database(rusqlite::Error::SqliteFailure(error, _)) = self else { return false };
+        // The second is what SQLite says where the index of the WAL finds no room.
+        error.code == ErrorCode::DiskFull || error.extended_code == ffi::SQLITE_IOERR_SHMSIZE
+    }
 }
 
 /// An open catalog. One connection behind a lock: a look-up takes microseconds.

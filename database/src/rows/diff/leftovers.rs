@@ -5,12 +5,13 @@
 //! rows, and is filled in the order of rowids. A damaged table can have a key twice: each row pairs with one
 //! other at most, so that this is never more than a lookup a row.
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::OptionalExtension;
 
 use super::super::error::Error;
 use super::super::key::Key;
 use super::Side;
 use crate::temporary;
+use crate::version::TemporaryDatabase;
 
 /// What SQLite may keep in memory of it, in KiB.
 const CACHE: u32 = 4096;
@@ -19,7 +20,7 @@ const SHORT_KEY: usize = 48;
 
 /// See the head of this file.
 pub(super) struct Leftovers {
-    store: Connection,
+    store: TemporaryDatabase,
     /// The last rowid of the old side that was handed out.
     at: Option<i64>,
     old_done: bool,
@@ -27,9 +28,9 @@ pub(super) struct Leftovers {
 
 fn failed(source: rusqlite::Error) -> Error {
     if temporary::is_full(&source) {
-        return Error::NoRoom { max: temporary::BYTES_MAX };
+        return Error::NoRoom;
     }
-    Error::Sqlite { doing: "keeping rows that moved in a temporary file".into(), source }
+    Error::Temporary(source)
 }
 
 impl Leftovers {
@@ -133,7 +134,7 @@ mod tests {
         let mut leftovers = Leftovers::within(64 << 10).unwrap();
         let add = |rowid| leftovers.add(Side::Old, &key("of some forty bytes, as most keys are not"), rowid);
         let error = (0..100_000).map(add).find_map(Result::err).expect("it is bounded");
-        assert!(matches!(error, Error::NoRoom { .. }), "{error}");
+        assert!(matches!(error, Error::NoRoom), "{error}");
         assert!(error.to_string().contains("temporary"), "{error}");
         assert!(!error.is_of_database());
     }

@@ -16,20 +16,20 @@ use super::push::Push;
 use super::versions::{Outcome, Three, Versions};
 
 /// Whether a push comes to the same on the latest version, whichever of these it was made from. Where it is in
-/// conflict with one of them, it does not.
+/// conflict with one of them, or that cannot be told, it does not.
 pub(super) fn come_to_the_same(
     push: &Push<'_>,
     bases: &[Manifest],
     latest: &Manifest,
 ) -> Result<bool, Error> {
+    compare(push, bases, latest).or_else(|error| error.stays_unknown().map(|()| false))
+}
+
+fn compare(push: &Push<'_>, bases: &[Manifest], latest: &Manifest) -> Result<bool, Error> {
     let versions = push.backend.to_merge(push.received.replica());
     let mut first: Option<VersionDatabase> = None;
     for base in bases {
-        let content = match result(push, &versions, base, latest) {
-            Ok(Some(content)) => content,
-            Ok(None) => return Ok(false),
-            Err(error) => return error.of_a_content().map(|_| false),
-        };
+        let Some(content) = result(push, &versions, base, latest)? else { return Ok(false) };
         let database = versions.open_content(content)?;
         match &first {
             None => first = Some(database),

@@ -16,6 +16,7 @@ use sqlrsync_repository::{Error as Repository, Manifest, Replica, ReplicaId};
 use utoipa::ToSchema;
 
 use super::Error;
+use super::given_up::GivenUp;
 use super::look::{Difference, RowCounts};
 use super::versions::Versions;
 use crate::access::Caller;
@@ -177,8 +178,8 @@ impl Backend {
         let count = match Difference::between(&versions, &before, version).and_then(|found| found.stat()) {
             Ok(stat) => Some(Arc::new(VersionRows { rows: stat.rows, schema: stat.schema })),
             // Asked again it may be told.
-            Err(error) if error.is_time_up() || is_gone(&error) => return Ok(None),
-            Err(error) => error.of_a_content().map(|_| None)?,
+            Err(error) if error.given_up() == Some(GivenUp::Time) || is_gone(&error) => return Ok(None),
+            Err(error) => error.stays_unknown().map(|()| None)?,
         };
         self.counted.put(of, count.clone());
         Ok(count)

@@ -15,6 +15,7 @@ mod audited;
 mod bases;
 mod conflicts;
 mod counted;
+mod given_up;
 mod json;
 mod look;
 mod maps;
@@ -43,20 +44,25 @@ pub(super) use bases::note_pulled;
 pub use conflicts::{ConflictInfo, ConflictsPage, RowsPage};
 pub(super) use counted::Counted;
 pub use counted::{CountedPage, CountedVersion};
+use given_up::GivenUp;
 pub use look::{DiffFormat, DiffStat, Difference, QueryAnswer, Question, RowCounts, error_line};
 pub(super) use maps::Maps;
 pub(super) use push::Push;
 pub use settle::{Chosen, Keep, Settlement};
 pub(super) use shown::Recent;
-pub(super) use versions::MERGE_TIME;
 use versions::Versions;
+pub(super) use versions::{MERGE_TIME, Scratch};
 
 impl Backend {
     /// The contents of a replica, for as long as a merge may take.
     fn to_merge<'a>(&'a self, replica: &'a Replica) -> Versions<'a> {
-        Versions::new(replica, &self.maps, self.merge_time)
+        Versions::new(replica, &self.maps, self.merge_time).within(self.merge_scratch.clone())
     }
 }
+
+/// Said where a disk of the server is full, or failed.
+const NO_ROOM_ON_DISK: &str =
+    "the server has no room on its disk, or cannot write to it: nothing was changed, try again later";
 
 /// The push was not made from the latest version, and the replica takes no other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -111,18 +117,41 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether there was not time enough for so much: trying again may do as little.
-    fn is_time_up(&self) -> bool {
-        matches!(self, Error::Merge(merge::Error::TimeUp) | Error::Version(VersionError::Deadline))
+    /// Whether it was given up for what it takes, and of what: trying again takes as much.
+    fn given_up(&self) -> Option<GivenUp> {
+        match self {
+            Error::Merge(merge::Error::TimeUp) | Error::Version(VersionError::Deadline) => {
+                Some(GivenUp::Time)
+            }
+            Error::Version(VersionError::Scratch { .. })
+            | Error::Rows(rows::Error::NoRoom)
+            | Error::Merge(merge::Error::NoRoom | merge::Error::Rows(rows::Error::NoRoom)) => {
+                Some(GivenUp::Room)
+            }
+            _ => None,
+        }
     }
 
-    /// Whether there was no room for what has to be kept meanwhile.
-    fn has_no_room(&self) -> bool {
-        matches!(
-            self,
-            Error::Merge(merge::Error::NoRoom { .. } | merge::Error::Rows(rows::Error::NoRoom { .. }))
-                | Error::Rows(rows::Error::NoRoom { .. })
-        )
+    /// Whether a file failed that something is kept in meanwhile: the disk is full, most likely, and what is tried
+    /// later may find room.
+    fn is_of_the_disk(&self) -> bool {
+        match self {
+            Error::Version(VersionError::Disk { .. })
+            | Error::Rows(rows::Error::Temporary(_))
+            | Error::Merge(merge::Error::Temporary(_) | merge::Error::Rows(rows::Error::Temporary(_))) => {
+                true
+            }
+            Error::Audit(error) => error.is_full(),
+            _ => false,
+        }
+    }
+
+    /// That the answer is not known and will not be: for what is in a content, or as it was given up.
+    ///
+    /// # Errors
+    /// Itself, where it may be known another time.
+    fn stays_unknown(self) -> Result<(), Error> {
+        if self.given_up().is_some() { Ok(()) } else { self.of_a_content().map(drop) }
     }
 
     /// Why nothing can be merged, where that is for what is in a content and not for this machine.
@@ -132,7 +161,10 @@ impl Error {
     fn of_a_content(self) -> Result<String, Error> {
         match self {
             Error::Version(
-                error @ (VersionError::Corrupt(_) | VersionError::PageSize { .. } | VersionError::TooLong),
+                error @ (VersionError::Corrupt(_)
+                | VersionError::PageSize { .. }
+                | VersionError::Schema { .. }
+                | VersionError::TooLong),
             ) => Ok(error.to_string()),
             Error::Rows(error) if error.is_of_database() => Ok(error.to_string()),
             error => Err(error),
@@ -145,9 +177,10 @@ impl Fault for Error {
         match self {
             Error::Repository(error) => error.refusal(),
             Error::Pages(error) => error.refusal(),
-            Error::Version(error) => error.refusal(),
+            error if error.is_of_the_disk() => Refusal::TryLater,
+            error if error.given_up() == Some(GivenUp::Room) => Refusal::Invalid,
             Error::Merge(merge::Error::TimeUp) => Refusal::TryLater,
-            error if error.has_no_room() => Refusal::TryLater,
+            Error::Version(error) => error.refusal(),
             Error::Rejected(_) | Error::LeftToChoose(_) => Refusal::Conflict,
             Error::NoSuchRow(_) | Error::TooManyRows(_) | Error::SchemasDiffer => Refusal::Invalid,
             Error::Rows(_) | Error::Merge(_) | Error::Audit(_) => Refusal::Failed,
@@ -158,14 +191,14 @@ impl Fault for Error {
         match self {
             Error::Repository(error) => error.public_text(),
             Error::Pages(error) => error.public_text(),
-            Error::Version(error) => error.public_text(),
+            error if error.is_of_the_disk() => NO_ROOM_ON_DISK.to_owned(),
+            error if error.given_up() == Some(GivenUp::Room) => {
+                "what differs takes more temporary space than the server allows for it".to_owned()
+            }
             Error::Merge(merge::Error::TimeUp) => {
                 "merging took longer than it may: try again later".to_owned()
             }
-            error if error.has_no_room() => {
-                "the server has no room for what differs: it takes more temporary space than there is"
-                    .to_owned()
-            }
+            Error::Version(error) => error.public_text(),
             Error::Rejected(_)
             | Error::NoSuchRow(_)
             | Error::TooManyRows(_)

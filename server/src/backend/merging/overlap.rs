@@ -34,14 +34,6 @@ const ROW_VALUES_BYTES_MAX: usize = 256 << 10;
 pub(super) const UNKNOWN_BASE: &str =
     "it is not known which version the pushed database was made from, and nothing is merged by guess";
 
-/// Said of a merge that was given up.
-const TIME_UP: &str = "merging it took longer than a merge may take";
-
-/// And what there is to do then.
-const AFTER_TIME_UP: &str = "settle it with --keep theirs, which leaves the latest version as it is, or with \
-     --keep mine, which makes what was pushed the next version as it is (what others did meanwhile is in the \
-     versions before it)";
-
 /// What overlaps, ready to be stored.
 #[derive(Default)]
 pub(super) struct Found {
@@ -66,17 +58,16 @@ impl Found {
         Found { reasons: vec![sentence(why)], ..Found::default() }
     }
 
-    /// No row, since merging was given up: tried again it would take as long.
-    pub fn took_too_long() -> Found {
-        Found { reasons: [TIME_UP, AFTER_TIME_UP].map(str::to_owned).to_vec(), ..Found::default() }
-    }
-
     /// Where it is not known what the candidate was made from: every row in which it differs from theirs is
     /// somebody's to choose.
     pub fn without_base(versions: &Versions<'_>, theirs: &Manifest, mine: &Manifest) -> Result<Found, Error> {
         let mut found = Found::because(UNKNOWN_BASE);
-        if let Err(error) = found.add_differences(versions, theirs, mine) {
-            found.reasons.push(sentence(&error.of_a_content()?));
+        let Err(error) = found.add_differences(versions, theirs, mine) else { return Ok(found) };
+        // What was found so far is not all.
+        let mut found = Found::because(UNKNOWN_BASE);
+        match error.given_up() {
+            Some(given_up) => found.reasons.append(&mut given_up.found().reasons),
+            None => found.reasons.push(sentence(&error.of_a_content()?)),
         }
         Ok(found)
     }
@@ -143,11 +134,6 @@ impl Found {
         overlap.reasons.clone_from(&self.reasons);
         overlap
     }
-}
-
-/// Whether a conflict is one since merging was given up.
-pub(super) fn took_too_long(conflict: &sqlrsync_repository::Conflict) -> bool {
-    conflict.overlap.reasons.iter().any(|reason| reason == TIME_UP)
 }
 
 /// Adds a line while there is room; the rest is only counted.

@@ -199,9 +199,11 @@ impl Push<'_> {
                         return self.commit(candidate, open.as_ref(), latest, (on, *written, summary));
                     }
                     Ok(Outcome::Conflict(conflict, encoding)) => Ok(Found::of(&conflict, encoding)),
-                    // Tried again it would take as long: it is kept for somebody to settle.
-                    Err(error) if error.is_time_up() => Ok(Found::took_too_long()),
-                    Err(error) => error.of_a_content().map(|why| Found::because(&why)),
+                    // Tried again it would take as much: it is kept for somebody to settle.
+                    Err(error) => match error.given_up() {
+                        Some(given_up) => Ok(given_up.found()),
+                        None => error.of_a_content().map(|why| Found::because(&why)),
+                    },
                 }
             }
         };

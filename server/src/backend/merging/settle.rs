@@ -26,6 +26,7 @@ use utoipa::ToSchema;
 
 use super::audited::Deed;
 use super::conflicts::{Found, candidate_of};
+use super::given_up::GivenUp;
 use super::versions::{Outcome, Three, Versions};
 use super::{Error, json, overlap};
 use crate::access::Caller;
@@ -39,10 +40,6 @@ const ROWS_MAX: usize = 100_000;
 
 /// How often others may be first.
 const ATTEMPTS_MAX: u32 = 16;
-
-/// Said where a settlement was given up.
-const TIME_UP: &str = "nothing was settled: putting both together took longer than it may. Try again later, or \
-     settle it with --keep theirs alone, which leaves the latest version as it is";
 
 /// How many rows that are left to choose are named.
 const NAMED_MAX: usize = 10;
@@ -174,7 +171,7 @@ impl Settling<'_> {
         let Some(then) = then.filter(|then| then.number < latest.number) else {
             return moved("and what was looked at is not known");
         };
-        if overlap::took_too_long(conflict) {
+        if GivenUp::of(conflict).is_some() {
             // Of what others did since nothing is shown. Theirs has it all the same.
             return match self.wanted.keep {
                 Some(Keep::Theirs) if self.wanted.rows.is_empty() => Ok(()),
@@ -206,10 +203,10 @@ impl Settling<'_> {
         let base = base.flatten();
         let whole = self.wanted.keep.filter(|_| self.wanted.rows.is_empty());
         if let Some(keep) = whole
-            && (base.is_none() || overlap::took_too_long(conflict))
+            && (base.is_none() || GivenUp::of(conflict).is_some())
         {
             // Without a base there is nothing to put together: each row that differs is somebody's to choose. And
-            // what took too long takes as long again; the conflict says what is taken then.
+            // what was given up takes as much again; the conflict says what is taken then.
             return self.take_whole(latest, keep);
         }
         let outcome = self.resolutions(&versions, base.as_ref(), latest).and_then(|resolve| {
@@ -235,14 +232,29 @@ impl Settling<'_> {
                 self.take_whole(latest, keep)
             }
             (Ok(Outcome::Conflict(conflict, encoding)), _) => Err(left_to_choose(&conflict, encoding)),
-            // Mine would take back what others did, for no better reason than that this took long.
-            (Err(error), Some(Keep::Theirs)) if error.is_time_up() => self.take_whole(latest, Keep::Theirs),
-            (Err(error), _) if error.is_time_up() => Err(Refused::new(Why::TryLater, TIME_UP)),
-            (Err(error), Some(keep)) => {
+            (Err(error), _) => self.failed(error, latest, whole),
+        }
+    }
+
+    /// Where nothing could be put together; `whole`: the side that is kept for all.
+    fn failed(
+        &self,
+        error: Error,
+        latest: &Manifest,
+        whole: Option<Keep>,
+    ) -> Result<Option<VersionNumber>, Refused> {
+        match (error.given_up(), whole) {
+            (Some(_), Some(Keep::Theirs)) => self.take_whole(latest, Keep::Theirs),
+            // Mine would take back what others did, for no better reason than that this took much.
+            (Some(given_up), _) => {
+                let why = if given_up == GivenUp::Time { Why::TryLater } else { Why::Conflict };
+                Err(Refused::new(why, given_up.of_a_settlement()))
+            }
+            (None, Some(keep)) => {
                 error.of_a_content()?;
                 self.take_whole(latest, keep)
             }
-            (Err(error), None) => Err(error.into()),
+            (None, None) => Err(error.into()),
         }
     }
 

@@ -15,6 +15,7 @@ use sqlrsync_protocol::page::VersionNumber;
 use sqlrsync_repository::{Candidate, Conflict, Manifest, Replica, ReplicaId};
 
 use super::Error;
+use super::given_up::GivenUp;
 use super::overlap::{self, Found};
 use super::versions::{Outcome, Three};
 use crate::backend::Backend;
@@ -123,9 +124,9 @@ impl Backend {
         (theirs, policy): (&Manifest, Policy),
         cancel: &Arc<AtomicBool>,
     ) -> Result<Found, Error> {
-        if overlap::took_too_long(conflict) {
+        if let Some(given_up) = GivenUp::of(conflict) {
             // Nobody who looks at it waits for that again. The pusher's next push tries it.
-            return Ok(Found::took_too_long());
+            return Ok(given_up.found());
         }
         let versions = self.to_merge(replica).cancelled_by(cancel.clone());
         let base = conflict.overlap.merge_base.as_ref().map(|base| replica.merge_base(base)).transpose()?;
@@ -138,8 +139,10 @@ impl Backend {
         match versions.merge(three, &options, &Resolutions::default()) {
             Ok(Outcome::Merged { .. }) => Ok(Found::default()),
             Ok(Outcome::Conflict(conflict, encoding)) => Ok(Found::of(&conflict, encoding)),
-            Err(error) if error.is_time_up() => Ok(Found::took_too_long()),
-            Err(error) => error.of_a_content().map(|why| Found::because(&why)),
+            Err(error) => match error.given_up() {
+                Some(given_up) => Ok(given_up.found()),
+                None => error.of_a_content().map(|why| Found::because(&why)),
+            },
         }
     }
 }

@@ -98,7 +98,7 @@ pub(super) fn takes_back(
     let versions = push.backend.to_merge(replica);
     let (found, encoding) = match found(&versions, base, push.received.content()) {
         Ok(found) => found,
-        Err(error) => return error.of_a_content().map(|_| others || put_back),
+        Err(error) => return error.stays_unknown().map(|()| others || put_back),
     };
     let Found { mut changed, inserted, left_out } = found;
     if left_out && (others || put_back) {
@@ -122,7 +122,7 @@ pub(super) fn takes_back(
         Ok(false) => Ok((put_back || waiting.is_some_and(|waiting| is_lost(&waiting, own)))
             && look.changed.iter().any(|one| one.undone)),
         Ok(true) => Ok(true),
-        Err(error) => error.of_a_content().map(|_| unknown),
+        Err(error) => error.stays_unknown().map(|()| unknown),
     }
 }
 

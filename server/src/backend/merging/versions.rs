@@ -4,6 +4,7 @@
 //! and what is open is taken for hostile. What may differ between two is found from their page trees and from
 //! the maps of their pages, so that it costs what changed.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use sqlrsync_database::btree::{ParentMap, Roots, Touched, touched};
 use sqlrsync_database::merge::{self, Conflict, Merge, MergeOptions, Resolutions, Side, Sides, Summary};
 use sqlrsync_database::rows::{Encoding, Schema};
-use sqlrsync_database::version::{KeptContent, Limits, VersionDatabase, Written};
+use sqlrsync_database::version::{KeptContent, Limits, SCRATCH_MAX, VersionDatabase, Written};
 use sqlrsync_protocol::content::Content;
 use sqlrsync_repository::{Manifest, Replica};
 
@@ -27,6 +28,22 @@ pub(in crate::backend) struct Versions<'a> {
     replica: &'a Replica,
     maps: &'a Maps,
     until: Until,
+    scratch: Scratch,
+}
+
+/// What temporary files may take: for each content that is open, and for what both sides of a merge changed.
+#[derive(Clone, Debug)]
+pub(in crate::backend) struct Scratch {
+    /// How many bytes.
+    pub bytes: u64,
+    /// Where those of an open content are; `None`: where all others are.
+    pub folder: Option<PathBuf>,
+}
+
+impl Default for Scratch {
+    fn default() -> Scratch {
+        Scratch { bytes: SCRATCH_MAX, folder: None }
+    }
 }
 
 /// A content that is open as a database.
@@ -69,12 +86,17 @@ pub(super) struct Three<'a> {
 impl<'a> Versions<'a> {
     /// Contents of this replica, for so long at most.
     pub fn new(replica: &'a Replica, maps: &'a Maps, time: Duration) -> Versions<'a> {
-        Versions { replica, maps, until: Until::after(time) }
+        Versions { replica, maps, until: Until::after(time), scratch: Scratch::default() }
     }
 
     /// Until this becomes true as well.
     pub fn cancelled_by(self, cancel: Arc<AtomicBool>) -> Versions<'a> {
         Versions { until: Until { cancel: Some(cancel), ..self.until }, ..self }
+    }
+
+    /// With so much room for temporary files.
+    pub fn within(self, scratch: Scratch) -> Versions<'a> {
+        Versions { scratch, ..self }
     }
 
     /// Opens a content.
@@ -91,8 +113,12 @@ impl<'a> Versions<'a> {
 
     /// Opens something that may be stored nowhere.
     pub(super) fn open_content(&self, content: Box<dyn Content>) -> Result<VersionDatabase, Error> {
-        let limits =
-            Limits { time: self.until.left(), cancel: self.until.cancel.clone(), ..Limits::default() };
+        let limits = Limits {
+            time: self.until.left(),
+            scratch: self.scratch.bytes,
+            temp_dir: self.scratch.folder.clone(),
+            cancel: self.until.cancel.clone(),
+        };
         Ok(VersionDatabase::open(content, limits)?)
     }
 
@@ -146,6 +172,7 @@ impl<'a> Versions<'a> {
         };
         let mut options = *options;
         options.limits.deadline = self.until.deadline;
+        options.limits.room = self.scratch.bytes;
         let merged = merge::merge(sides, &options, resolve);
         for open in [&base_open, &theirs_open, &mine_open] {
             // What lies below SQLite says more than SQLite can.

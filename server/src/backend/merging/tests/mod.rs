@@ -5,6 +5,7 @@ mod cancelled;
 mod counted;
 mod races;
 mod too_long;
+mod too_much;
 
 use std::sync::Arc;
 
