@@ -234,6 +234,10 @@ settings! {
         subscriber_timeout: Seconds, "SQLRSYNC_SERVER_SUBSCRIBER_TIMEOUT", seconds(120);
         /// How long a push waits for another push to the same replica, or for its turn.
         busy_wait: Seconds, "SQLRSYNC_SERVER_BUSY_WAIT", seconds(10);
+        /// How long a query of a version may take.
+        query_timeout: Seconds, "SQLRSYNC_SERVER_QUERY_TIMEOUT", seconds(10);
+        /// How long two versions may be compared, the reading of the answer included.
+        diff_timeout: Seconds, "SQLRSYNC_SERVER_DIFF_TIMEOUT", seconds(600);
         /// Longest WebSocket message that is taken (from 8KiB to 64KiB).
         message_bytes_max: ByteSize, "SQLRSYNC_SERVER_MESSAGE_BYTES_MAX", ByteSize(64 << 10);
         /// Bytes that wait in memory for one peer, in each direction.

@@ -40,7 +40,7 @@ pub use merging::{
     Chosen, ConflictInfo, ConflictsPage, CountedPage, CountedVersion, DiffFormat, DiffStat, Difference,
     Error as MergingError, Keep, QueryAnswer, Question, RowCounts, RowsPage, Settlement, error_line,
 };
-use merging::{Counted, MERGE_TIME, Maps, Recent, Scratch};
+use merging::{Counted, LookTimes, MERGE_TIME, Maps, Recent, Scratch};
 pub use notices::{Notice, Notices, Pusher, Subscription};
 pub use pull::PullPlan;
 pub use push::{PushPlan, PushTurn};
@@ -143,6 +143,7 @@ pub struct Backend {
     merge_time: Duration,
     /// What temporary files a merge may have.
     merge_scratch: Scratch,
+    looks: LookTimes,
     turns: Arc<Turns>,
     blocking: Semaphore,
     database_bytes_max: u64,
@@ -170,6 +171,7 @@ impl Backend {
             counted: Counted::default(),
             merge_time: MERGE_TIME,
             merge_scratch: Scratch::default(),
+            looks: LookTimes { query: settings.query_timeout, diff: settings.diff_timeout },
             turns: Arc::default(),
             blocking: Semaphore::new(BLOCKING_CALLS_MAX),
             database_bytes_max: settings.database_bytes_max.0,

@@ -1,14 +1,19 @@
 //! Pushes that were not made from the latest version: merged, kept as conflicts, refused, or on top.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use sqlrsync_protocol::conversation::ExchangeError;
 use sqlrsync_protocol::exchange::{Base, Committed, Refusal};
 use sqlrsync_protocol::key::Kind;
 use sqlrsync_protocol::memory::{Content, MemoryOrigin};
 use sqlrsync_protocol::page::{ConflictNumber, VersionNumber};
+use sqlrsync_server::settings::Settings;
 
 use crate::public_client::{Ask, Done, Failed, pull, push_from};
-use crate::support::{TestServer, changed, database, rows};
+use crate::support::{TestServer, changed, database, rows, settings};
 
 const NAME: &str = "team/app.db";
 
@@ -404,4 +409,52 @@ fn a_push_repeated_after_a_lost_answer_is_answered_the_same() {
     }
     assert_eq!(get(&server, "versions")["versions"].as_array().unwrap().len(), 3);
     assert_eq!(get(&server, "conflicts")["conflicts"].as_array().unwrap().len(), 1);
+}
+
+/// A query that never ends.
+const ENDLESS: &str =
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+
+/// A server that gives the least time there is.
+fn hurried() -> TestServer {
+    let second = "1s".parse().unwrap();
+    let server = TestServer::with(Settings { query_timeout: second, diff_timeout: second, ..settings() });
+    Own::first(&server, "a", database(4096, 500, 1)).push();
+    server
+}
+
+#[test]
+fn a_query_over_its_time_is_refused_for_good_and_says_which_limit_it_was() {
+    let server = hurried();
+    let (status, said) = api(&server, &server.admin, "POST", "query", &json!({"sql": ENDLESS}).to_string());
+    let said = said.to_string();
+    assert_eq!(status, 400, "{said}");
+    assert!(said.contains("1s") && said.contains("--query-timeout") && said.contains("narrow"), "{said}");
+    assert!(!said.contains("later"), "{said}");
+}
+
+#[test]
+fn a_comparison_over_its_time_ends_with_the_limit_that_it_was() {
+    let server = hurried();
+    let mut a = Own::first(&server, "a", database(4096, 500, 1));
+    a.push();
+    // More than sockets take while nobody reads.
+    a.sql(
+        "CREATE TABLE large (id INTEGER PRIMARY KEY, x);
+         WITH n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 400)
+         INSERT INTO large SELECT n, zeroblob(50000) FROM n",
+    )
+    .push();
+    let mut socket = TcpStream::connect(server.address).unwrap();
+    let head = format!(
+        "GET /api/v1/replicas/{NAME}/diff?from=1&to=2 HTTP/1.1\r\nHost: x\r\nAuthorization: {}\r\n\
+         Connection: close\r\n\r\n",
+        server.admin
+    );
+    socket.write_all(head.as_bytes()).unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).unwrap();
+    let end = String::from_utf8_lossy(&answer[answer.len().saturating_sub(500)..]).into_owned();
+    assert!(end.contains("error") && end.contains("1s") && end.contains("--diff-timeout"), "{end}");
 }

@@ -13,22 +13,30 @@ use sqlrsync_database::rows::{
     Change, Changeset, Counts, Encoding, Go, JsonLines, SqlScript, Summary, diff_of,
 };
 use sqlrsync_database::version::{QueryLimits, query};
+use sqlrsync_protocol::duration::Seconds;
 use sqlrsync_protocol::page::VersionNumber;
 use sqlrsync_protocol::remote::RemoteName;
 use sqlrsync_repository::{Manifest, Replica};
 use utoipa::ToSchema;
 
+use super::given_up::GivenUp;
 use super::versions::{Opened, Versions};
 use super::{Error, json};
 use crate::access::Caller;
 use crate::backend::Backend;
 use crate::refused::{Refused, Why};
 
-/// How long two versions may be compared.
-const DIFF_TIME: Duration = Duration::from_secs(600);
+/// How long it may take to open a version that is asked something, which is not the question's fault.
+const OPEN_TIME: Duration = Duration::from_secs(5);
 
-/// How long a query may take, opening the version included.
-const QUERY_TIME: Duration = Duration::from_secs(15);
+/// How long looking into versions may take.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::backend) struct LookTimes {
+    /// A query.
+    pub query: Seconds,
+    /// A comparison of two versions.
+    pub diff: Seconds,
+}
 
 /// How a difference is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, ToSchema)]
@@ -48,6 +56,8 @@ pub struct Difference {
     old: Opened,
     new: Opened,
     touched: sqlrsync_database::btree::Touched,
+    /// What it may take in all, where somebody asked for it.
+    may_take: Option<Seconds>,
 }
 
 /// Rows of a table that differ, counted.
@@ -113,8 +123,11 @@ impl Backend {
         let record = self.seen(caller, name)?;
         let replica = self.repository_replica(&record)?;
         let (from, to) = (version_of(&replica, name, from)?, version_of(&replica, name, to)?);
-        let versions = Versions::new(&replica, &self.maps, DIFF_TIME).cancelled_by(cancel);
-        Ok(Difference::between(&versions, &from, &to)?)
+        let may_take = self.looks.diff;
+        let versions = Versions::new(&replica, &self.maps, may_take.duration()).cancelled_by(cancel);
+        let difference = Difference::between(&versions, &from, &to);
+        let difference = difference.map_err(|error| diff_refused(error, Some(may_take)))?;
+        Ok(Difference { may_take: Some(may_take), ..difference })
     }
 
     /// What a query of a version gives.
@@ -134,16 +147,38 @@ impl Backend {
             Some(number) => version_of(&replica, name, numbered(number)?)?,
             None => replica.latest()?.ok_or_else(|| missing(name, "no version yet"))?,
         };
-        let opened = Versions::new(&replica, &self.maps, QUERY_TIME).cancelled_by(cancel).open(&version)?;
+        let time = self.looks.query.duration();
+        let versions = Versions::new(&replica, &self.maps, time.saturating_add(OPEN_TIME));
+        let opened =
+            versions.cancelled_by(cancel).open(&version).map_err(|error| self.query_refused(error))?;
         let most = QueryLimits::default();
-        let limits = QueryLimits { rows: question.limit.unwrap_or(most.rows).min(most.rows), ..most };
+        let limits = QueryLimits { time, rows: question.limit.unwrap_or(most.rows).min(most.rows), ..most };
         let mut rows = Vec::new();
         let outcome = query(&opened.database, &question.sql, limits, &mut |row| {
             rows.push(row.values.iter().map(|value| json::cell(value, Encoding::Utf8)).collect());
             ControlFlow::Continue(())
         });
-        let outcome = outcome.map_err(Error::from)?;
+        let outcome = outcome.map_err(|error| self.query_refused(error.into()))?;
         Ok(QueryAnswer { version: version.number.get(), columns: outcome.columns, rows, more: outcome.more })
+    }
+
+    /// What takes more than a query may is not for another time: it takes as much then.
+    fn query_refused(&self, error: Error) -> Refused {
+        let text = match error.given_up() {
+            None => return error.into(),
+            Some(GivenUp::Time) => format!(
+                "the query took longer than the {} that this server allows for one (its --query-timeout): narrow \
+                 it, with a condition that an index answers or with fewer tables, or ask who runs the server to \
+                 allow more",
+                self.looks.query
+            ),
+            Some(GivenUp::Room) => {
+                "the query sorts or sets aside more than the temporary space that a server \
+                 allows for one: narrow it, or sort by what an index has in order"
+                    .to_owned()
+            }
+        };
+        Refused::new(Why::BadRequest, text)
     }
 }
 
@@ -155,7 +190,12 @@ impl Difference {
         to: &Manifest,
     ) -> Result<Difference, Error> {
         let (old, new, touched) = versions.compare(from, to)?;
-        Ok(Difference { old, new, touched })
+        Ok(Difference { old, new, touched, may_take: None })
+    }
+
+    /// What is said where it could not be finished.
+    pub fn refused(&self, error: Error) -> Refused {
+        diff_refused(error, self.may_take)
     }
 
     /// Writes how they differ.
@@ -211,7 +251,7 @@ impl Difference {
         &self,
         sink: &mut dyn FnMut(Change) -> Result<Go, sqlrsync_database::rows::Error>,
     ) -> Result<Summary, Error> {
-        let Difference { old, new, touched } = self;
+        let Difference { old, new, touched, .. } = self;
         let connections = (old.database.connection(), new.database.connection());
         let summary = diff_of(connections.0, connections.1, (&old.schema, &new.schema), touched, sink);
         // What lies below SQLite says more than SQLite can.
@@ -219,6 +259,16 @@ impl Difference {
         new.database.check()?;
         Ok(summary?)
     }
+}
+
+/// As for a query.
+fn diff_refused(error: Error, may_take: Option<Seconds>) -> Refused {
+    let (Some(GivenUp::Time), Some(may_take)) = (error.given_up(), may_take) else { return error.into() };
+    let text = format!(
+        "comparing these versions took longer than the {may_take} that this server allows for it (its \
+         --diff-timeout): compare versions that are nearer to each other, or ask who runs the server to allow more"
+    );
+    Refused::new(Why::BadRequest, text)
 }
 
 fn numbered(number: u64) -> Result<VersionNumber, Refused> {
@@ -236,4 +286,20 @@ fn missing(name: &RemoteName, what: &str) -> Refused {
 /// The line that ends a difference that could not be finished.
 pub fn error_line(error: &Refused) -> String {
     format!("{}\n", json!({"error": error.text}))
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlrsync_database::version::VersionError;
+
+    use super::*;
+
+    #[test]
+    fn a_comparison_over_its_time_is_not_for_later_where_its_time_was_a_setting() {
+        let ten_minutes = Some("10m".parse().unwrap());
+        let refused = diff_refused(VersionError::Deadline.into(), ten_minutes);
+        assert_eq!(refused.why, Why::BadRequest);
+        assert!(refused.text.contains("10m") && refused.text.contains("--diff-timeout"), "{refused:?}");
+        assert_eq!(diff_refused(VersionError::Memory.into(), ten_minutes).why, Why::TryLater);
+    }
 }

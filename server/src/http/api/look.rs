@@ -47,7 +47,7 @@ pub(super) struct DiffQuery {
 ///
 /// As lines of JSON each has `table`, `key`, `op` (`insert`, `update`, `delete`), `before` and `after`; a change
 /// of the schema has `schema` and `name` in place of the first two. A last line with `error` says that it could
-/// not be finished.
+/// not be finished. What takes longer than the server's `--diff-timeout` is refused with 400, or ends so.
 #[utoipa::path(
     get, path = "/api/v1/replicas/{name}/diff", tag = "rows",
     params(("name" = String, Path, description = "NAMESPACE/PATH"), DiffQuery),
@@ -63,7 +63,8 @@ pub(super) async fn diff(asked: Asked) -> Result<Response, Refused> {
     let flag = cancel.flag();
     if is_set(query.stat.as_deref()) {
         let stat = asked.long(move |backend, caller, name| {
-            Ok(backend.open_difference(&caller, name, versions, flag)?.stat()?)
+            let difference = backend.open_difference(&caller, name, versions, flag)?;
+            difference.stat().map_err(|error| difference.refused(error))
         });
         return Ok(answer::json(&stat.await?));
     }
@@ -105,15 +106,17 @@ fn write(difference: &Difference, format: DiffFormat, mut writer: Chunks) {
         Ok(_) => {}
         Err(error) if format == DiffFormat::Json => {
             // Where nobody reads any more, this is for nobody as well.
-            let _ = writer.write_all(error_line(&Refused::from(error)).as_bytes());
+            let _ = writer.write_all(error_line(&difference.refused(error)).as_bytes());
         }
         // Nothing in these forms says that it is not all: the answer has to break off.
-        Err(error) => return writer.break_off(Refused::from(error)),
+        Err(error) => return writer.break_off(difference.refused(error)),
     }
     let _ = writer.flush();
 }
 
 /// What SQL gives of a version: one statement that reads, bounded in time and rows. For keys of the replica.
+///
+/// One that takes longer than the server's `--query-timeout` is refused with 400: it would the next time.
 #[utoipa::path(
     post, path = "/api/v1/replicas/{name}/query", tag = "rows",
     params(("name" = String, Path, description = "NAMESPACE/PATH")),
