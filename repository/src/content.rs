@@ -105,9 +105,26 @@ pub struct VersionContent {
     fields: HeaderFields,
     blocks: Blocks,
     ahead: Option<Ahead>,
+    taken: BlocksTaken,
+}
+
+/// Where the blocks came from that a content did not find decoded.
+#[doc(hidden)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct BlocksTaken {
+    /// From a thread that decoded them ahead.
+    pub ahead: u64,
+    /// Decoded when they were asked for.
+    pub when_asked: u64,
 }
 
 impl VersionContent {
+    /// How the blocks were had that were read so far: for tests, since what is read is the same either way.
+    #[doc(hidden)]
+    pub fn blocks_taken(&self) -> BlocksTaken {
+        self.taken
+    }
+
     fn page(&mut self, page: PageNumber, into: &mut [u8]) -> Result<(), Error> {
         let size = self.blocks.tree.geometry().page_size;
         if into.len() != size.bytes() {
@@ -140,8 +157,14 @@ impl VersionContent {
         }
         let ahead = self.ahead.as_mut().and_then(|ahead| ahead.block(page, key));
         let decoded = match ahead {
-            Some(decoded) => decoded,
-            None => self.blocks.decode(entry, place)?,
+            Some(decoded) => {
+                self.taken.ahead += 1;
+                decoded
+            }
+            None => {
+                self.taken.when_asked += 1;
+                self.blocks.decode(entry, place)?
+            }
         };
         self.blocks.decoded.put(key, decoded.clone(), decoded.bytes());
         Ok(decoded)
@@ -177,7 +200,7 @@ impl Replica {
         let mut tree = self.tree(of);
         tree.prove_top()?;
         let blocks = Blocks::new(tree, self.shared().decoded.clone());
-        Ok(VersionContent { fields: of.fields, blocks, ahead: None })
+        Ok(VersionContent { fields: of.fields, blocks, ahead: None, taken: BlocksTaken::default() })
     }
 
     /// The pages that two contents do not have in common: those that differ, and those that one of the two

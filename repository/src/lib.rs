@@ -48,6 +48,8 @@ pub use conflict::{
     CONFLICT_TABLES_MAX, CONFLICT_TEXT_BYTES_MAX, Conflict, ConflictPage, Overlap, SETTLED_TIME, Step,
     StepKind, TableRows,
 };
+#[doc(hidden)]
+pub use content::BlocksTaken;
 pub use content::VersionContent;
 pub use error::{Damage, Error, PeerFault};
 pub use id::{NotReplicaId, ReplicaId};

@@ -1,9 +1,10 @@
-//! Pages that were said to be read next, and so are decoded ahead: whatever is said, what is read is right.
+//! Pages that were said to be read next, and so are decoded ahead: they are, and whatever is said, what is read is
+//! right.
 
 use roaring::RoaringBitmap;
 use sqlrsync_protocol::content::Content;
 use sqlrsync_protocol::page::PageSize;
-use sqlrsync_repository::{Manifest, Replica};
+use sqlrsync_repository::{BlocksTaken, Manifest, Replica};
 
 use crate::support::*;
 
@@ -49,6 +50,39 @@ fn what_is_read_is_right_whether_or_not_it_is_what_was_expected() {
         assert_reads(&mut content, &database, expected, &read[..100]);
         assert_reads(&mut content, &database, &some, &[4000, 1, 3999]);
     }
+}
+
+/// How the blocks are had when these pages are said to come next, and all are read in order.
+fn taken(replica: &Replica, latest: &Manifest, expected: &RoaringBitmap) -> BlocksTaken {
+    let mut content = replica.content(latest).unwrap();
+    content.expect(expected);
+    let mut bytes = vec![0; PageSize::MIN.bytes()];
+    (1..=PAGES).for_each(|n| content.read(page(n), &mut bytes).unwrap());
+    content.blocks_taken()
+}
+
+#[test]
+fn the_blocks_of_pages_that_were_expected_were_decoded_ahead_and_none_twice() {
+    let every: RoaringBitmap = (1..=PAGES).collect();
+    let (replica, _, latest) = of_many_versions();
+    let BlocksTaken { ahead, when_asked } = taken(&replica, &latest, &every);
+    // The first version has one for every 512 pages, and each later one at least one.
+    assert!(ahead >= 9 + 8 && when_asked == 0, "{ahead} ahead, {when_asked} when asked for");
+    assert_eq!(taken(&replica, &latest, &every), BlocksTaken::default(), "all are still decoded");
+
+    // Nothing was said, and too little to be worth a thread.
+    for expected in [RoaringBitmap::new(), (1..200).collect()] {
+        let (replica, _, latest) = of_many_versions();
+        let found = taken(&replica, &latest, &expected);
+        assert_eq!(found, BlocksTaken { ahead: 0, when_asked: ahead }, "the same blocks");
+    }
+    // Half of it: the rest is decoded when it is asked for.
+    let (replica, _, latest) = of_many_versions();
+    let BlocksTaken { ahead: half, when_asked } = taken(&replica, &latest, &(PAGES / 2..=PAGES).collect());
+    assert!(
+        half > 0 && when_asked > 0 && half + when_asked == ahead,
+        "{half} ahead, {when_asked} when asked for"
+    );
 }
 
 #[test]
