@@ -2,16 +2,19 @@
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | [`cli`] | what can be typed |
+//! | [`program`] | from arguments to exit code: signals, logging, how an error is said |
+//! | [`cli`], [`service`] | what can be typed, and how a service is told to systemd |
 //! | [`settings`], [`folders`] | flags, environment and files, and which of them counts |
 //! | [`plan`] | what is to be done, worked out of all that; it acts on nothing |
 //! | [`run`] | doing it: push, pull, copy, ssh, log, conflicts, diff, query |
 //! | [`rows`] | rows as people and programs are shown them |
 //! | [`publish`] | when a publisher pushes, and what it watches and tells the server |
-//! | [`wire`], [`connect`], [`ssh`] | ways to the other side |
+//! | [`follow`] | when a replica that follows pulls, and what it runs then |
+//! | [`wire`], [`connect`], [`ssh`], [`server_url`] | ways to the other side |
 //! | [`state`] | what was last agreed on about a file, kept between runs |
 //! | [`key_file`], [`secrets`], [`client_id`] | the public client's files |
-//! | [`outcome`], [`progress`], [`error`] | what people and programs are told |
+//! | [`files`], [`shell`] | small files that are whole or not there, and words for a shell |
+//! | [`outcome`], [`progress`], [`prompt`], [`error`] | what people and programs are told, and asked |
 //!
 //! Only [`run`] acts, and only on a [`plan::Plan`]. The pages themselves are `sqlrsync-database`'s
 //! affair and the conversation `sqlrsync-protocol`'s: here they are joined over a wire. Whatever comes

@@ -5,7 +5,10 @@
 //! http       routes and thin handlers             access    who may do what
 //! backend    what the server does, without HTTP   catalog   namespaces, replicas, key hashes
 //! session    a WebSocket from upgrade to close   sessions  all of them, and how they are told to end
-//! revocations, first_start, data_folder, descriptors, settings
+//! server     starts and stops it all              cli       what can be typed
+//! settings, size, tls, logging                    refused   why a peer does not get what it asks for
+//! data_folder, first_start, new_key               revocations, sweeper   what is done from time to time
+//! allocator, descriptors                          what is set for the whole process
 //! ```
 //!
 //! Async code is at the edge only: whatever reads or writes a disk runs on threads of its own.
