@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use sqlrsync_protocol::page::VersionNumber;
 use sqlrsync_repository::{ClientKey, ClientRecord, Described, MergeBase, PARENTS_BYTES_MAX, PULLED_MAX};
 
-use crate::merged::Sides;
+use crate::sides::Sides;
 use crate::support::*;
 
 fn versions(numbers: impl Iterator<Item = u64>) -> Vec<VersionNumber> {

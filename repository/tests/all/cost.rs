@@ -13,7 +13,7 @@ use sqlrsync_protocol::page::PageSize;
 use sqlrsync_repository::{Candidate, Repository, Standing};
 
 use crate::kept::keep;
-use crate::merged::{Sides, by, conflict_number, overlap};
+use crate::sides::{Sides, by, conflict_number, overlap};
 use crate::support::*;
 
 /// A database of any size in little memory: its pages are one of 64.

@@ -11,7 +11,7 @@ use sqlrsync_repository::{Candidate, ClientKey, Conflict, Error, Manifest, Repos
 
 use crate::damage::objects_of;
 use crate::kept::{assert_content, receive};
-use crate::merged::{Sides, by, conflict_number, overlap, pushed};
+use crate::sides::{Sides, by, conflict_number, overlap, pushed};
 use crate::support::*;
 use crate::versions::alone;
 

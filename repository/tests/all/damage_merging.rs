@@ -11,7 +11,7 @@ use sqlrsync_protocol::page::PageSize;
 use sqlrsync_repository::{Candidate, ClientKey, Conflict, Error, Replica, ReplicaId, Repository, Standing};
 
 use crate::damage::objects_of;
-use crate::merged::{Sides, by, conflict_number, overlap, pushed};
+use crate::sides::{Sides, by, conflict_number, overlap, pushed};
 use crate::support::*;
 
 const ROWS: &[u8] = b"{\"table\":\"orders\",\"key\":{\"id\":1}}\n";

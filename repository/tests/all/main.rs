@@ -5,7 +5,10 @@
 //! | `support.rs` | a model of a database, an origin of any shape, stores that fail |
 //! | `versions.rs` | versions come back, differences are right, push ids, races, limits |
 //! | `kept.rs` | a push that is received and not committed: candidates |
-//! | `merged.rs` | merges and conflicts: one outcome, whoever is first |
+//! | `ahead.rs` | blocks that are decoded ahead |
+//! | `sides.rs` | two sides of a merge, for the tests that need them |
+//! | `merged.rs` | merges: one outcome, whoever is first |
+//! | `conflicts.rs` | the same of conflicts, what is added to them, and their ends |
 //! | `beside.rs` | client records and what is worked out about a version |
 //! | `swept.rs` | what merging leaves goes in time |
 //! | `two_servers.rs` | two servers that work on the same pushes |
@@ -22,6 +25,7 @@
 
 mod ahead;
 mod beside;
+mod conflicts;
 mod conversation;
 mod cost;
 mod crash;
@@ -32,6 +36,7 @@ mod kept;
 mod merged;
 mod older;
 mod resume;
+mod sides;
 mod support;
 mod swept;
 mod two_servers;

@@ -7,7 +7,7 @@ use sqlrsync_repository::{
 };
 
 use crate::kept::{assert_content, receive};
-use crate::merged::{Sides, by, overlap, pushed};
+use crate::sides::{Sides, by, overlap, pushed};
 use crate::support::*;
 
 const ROWS: &[u8] = b"rows\n";

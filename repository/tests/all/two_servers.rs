@@ -8,7 +8,7 @@ use sqlrsync_protocol::page::PageSize;
 use sqlrsync_repository::{Candidate, Error, KeepOptions, MergeBase, Repository, Standing};
 
 use crate::kept::receive;
-use crate::merged::{Sides, by, overlap};
+use crate::sides::{Sides, by, overlap};
 use crate::support::*;
 use crate::versions::alone;
 
