@@ -109,23 +109,7 @@ impl Repository {
     ) -> Repository {
         // Next to the data, where there is room for it; a temporary folder is often memory.
         let scratch = local.clone().unwrap_or_else(std::env::temp_dir);
-        let shared = Shared {
-            store: Store::new(objects, runtime, local),
-            indexes: Arc::new(IndexCache::new(INDEX_CACHE_BYTES_MAX)),
-            nodes: Arc::new(NodeCache::new(NODE_CACHE_BYTES_MAX)),
-            decoded: Arc::new(DecodedBlocks::new(DECODED_CACHE_BYTES_MAX)),
-            manifests: Cache::new(MANIFEST_CACHE_BYTES_MAX),
-            hashes20: Cache::new(HASHES20_CACHE_BYTES_MAX),
-            latest: Cache::new(LATEST_CACHE_BYTES_MAX),
-            candidates: Cache::new(LATEST_CACHE_BYTES_MAX),
-            conflicts: Cache::new(LATEST_CACHE_BYTES_MAX),
-            conflicts_over: Cache::new(CONFLICT_CACHE_BYTES_MAX),
-            openers: Cache::new(LATEST_CACHE_BYTES_MAX),
-            conflicts_open: Cache::new(LATEST_CACHE_BYTES_MAX),
-            pins: Pins::default(),
-            segment_bytes_full: SEGMENT_BYTES_FULL,
-            scratch,
-        };
+        let shared = Shared::new(Store::new(objects, runtime, local), scratch);
         Repository { shared: Arc::new(shared) }
     }
 
@@ -175,12 +159,24 @@ impl Repository {
     pub(crate) fn uncached(&self) -> Repository {
         let shared = &self.shared;
         let shared = Shared {
-            store: shared.store.clone(),
+            hashes20: Cache::new(0),
+            segment_bytes_full: shared.segment_bytes_full,
+            ..Shared::new(shared.store.clone(), shared.scratch.clone())
+        };
+        Repository { shared: Arc::new(shared) }
+    }
+}
+
+impl Shared {
+    /// A store of which nothing is known yet.
+    fn new(store: Store, scratch: PathBuf) -> Shared {
+        Shared {
+            store,
             indexes: Arc::new(IndexCache::new(INDEX_CACHE_BYTES_MAX)),
             nodes: Arc::new(NodeCache::new(NODE_CACHE_BYTES_MAX)),
             decoded: Arc::new(DecodedBlocks::new(DECODED_CACHE_BYTES_MAX)),
             manifests: Cache::new(MANIFEST_CACHE_BYTES_MAX),
-            hashes20: Cache::new(0),
+            hashes20: Cache::new(HASHES20_CACHE_BYTES_MAX),
             latest: Cache::new(LATEST_CACHE_BYTES_MAX),
             candidates: Cache::new(LATEST_CACHE_BYTES_MAX),
             conflicts: Cache::new(LATEST_CACHE_BYTES_MAX),
@@ -188,14 +184,11 @@ impl Repository {
             openers: Cache::new(LATEST_CACHE_BYTES_MAX),
             conflicts_open: Cache::new(LATEST_CACHE_BYTES_MAX),
             pins: Pins::default(),
-            segment_bytes_full: shared.segment_bytes_full,
-            scratch: shared.scratch.clone(),
-        };
-        Repository { shared: Arc::new(shared) }
+            segment_bytes_full: SEGMENT_BYTES_FULL,
+            scratch,
+        }
     }
-}
 
-impl Shared {
     /// A file without a name, gone when it is closed.
     pub(crate) fn scratch_file(&self) -> Result<std::fs::File, Error> {
         tempfile::tempfile_in(&self.scratch).map_err(Error::scratch)
