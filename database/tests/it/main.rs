@@ -8,6 +8,7 @@
 //! - `live`: writers and readers at work during snapshot and apply
 //! - `beside`: a version pulled beside a file, which stays as it is
 //! - `rules`: one test for each rule of applying pages
+//! - `in_use`: others who have the file open meanwhile
 //! - `resume`: continuing a cut push
 //! - `crash`: a process killed in the middle, a disk that fills up
 //! - `vectors`: recorded sessions of `sqlite3_rsync`
@@ -19,6 +20,7 @@ mod content_now;
 mod crash;
 mod exchange;
 mod fingerprint;
+mod in_use;
 mod live;
 mod odd_files;
 mod resume;

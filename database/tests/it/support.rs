@@ -1,6 +1,7 @@
 //! What the tests share: databases, and an exchange between two of them in memory.
 
 use std::convert::Infallible;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -12,7 +13,7 @@ use sqlrsync_database::{
 use sqlrsync_protocol::conversation::{
     ExchangeError, OriginOptions, Quiet, ReplicaOptions, Summary, Wire, run_origin, run_replica,
 };
-use sqlrsync_protocol::exchange::{Base, OriginPages, ReplicaPages};
+use sqlrsync_protocol::exchange::{Base, Form, Ground, OriginPages, ReplicaPages, Since, Wanted};
 use sqlrsync_protocol::hash::Root;
 use tempfile::TempDir;
 
@@ -240,4 +241,27 @@ pub fn root_of(path: &Path) -> Root {
     let page_size = PageSize::from_bytes(pages[0].len() as u32).unwrap();
     let geometry = Geometry { page_size, page_count: PageCount(pages.len() as u32) };
     MemoryTree::new(geometry, &hashes).unwrap().root()
+}
+
+/// Takes an image of `from` as far as the end, which is left to the caller.
+pub fn taken(bench: &Bench, from: &Path, to: &Path, overwrite: Overwrite) -> (LiveOrigin, FileReplica) {
+    let mut origin = bench.origin(from, &Memory::default()).unwrap();
+    let mut replica = bench.replica(to, &Memory::default(), overwrite).unwrap();
+    replica.begin(origin.geometry().unwrap(), 3).unwrap();
+    assert!(replica.accept(Ground::Nothing { recognised: false }, None).unwrap());
+    origin.begin(Wanted { since: Since::Nothing, staged: Vec::new(), form: Form::Blocks }).unwrap();
+    while let Some(block) = origin.next_block().unwrap() {
+        replica.take_block(block).unwrap();
+    }
+    (origin, replica)
+}
+
+/// The names of what is in a folder.
+pub fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
 }
