@@ -11,13 +11,11 @@ use std::time::Duration;
 use roaring::RoaringBitmap;
 use sqlrsync_protocol::canonical::HeaderFields;
 use sqlrsync_protocol::content::{ChangedPages, Content, ContentError};
+use sqlrsync_protocol::fuzzing::Target;
 use sqlrsync_protocol::page::{Geometry, PageCount, PageNumber, PageSize};
 
 use crate::btree::{ParentMap, Ranges, Roots, TableRoot, Touched, seal, touched};
 use crate::version::{Limits, QueryLimits, VersionDatabase, query};
-
-/// A fuzz target: the name of its corpus, and its body.
-pub type Target = (&'static str, fn(&[u8]));
 
 /// All of this crate.
 pub const TARGETS: &[Target] = &[
@@ -198,54 +196,33 @@ fn sealed(bytes: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::{Path, PathBuf};
 
     use rusqlite::Connection;
+    use sqlrsync_protocol::fuzzing::{corpus_of, run_over_corpora};
 
     use super::*;
-
-    fn corpus_of(target: &str) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target)
-    }
+    use crate::random::Random;
 
     #[test]
     fn every_target_holds_over_its_corpus() {
-        for (name, body) in TARGETS {
-            let mut count = 0;
-            for file in fs::read_dir(corpus_of(name)).unwrap() {
-                let path = file.unwrap().path();
-                // Shown only where the test fails: which input it was.
-                println!("{}", path.display());
-                body(&fs::read(&path).unwrap());
-                count += 1;
-            }
-            assert!(count > 0, "{name} has no corpus");
-            let program = corpus_of(name).join("../../targets").join(name).with_extension("rs");
-            assert!(program.exists(), "{} is missing", program.display());
-        }
-    }
-
-    /// A step of a generator of numbers (an LCG of Knuth's): the same on every machine.
-    fn next(state: &mut u64) -> u64 {
-        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        *state >> 33
+        run_over_corpora(TARGETS);
     }
 
     #[test]
     fn bytes_that_were_changed_anywhere_do_no_harm() {
-        let mut state = 7;
+        let mut random = Random::new(7);
         for (name, body) in TARGETS {
             for file in fs::read_dir(corpus_of(name)).unwrap() {
                 let seed = fs::read(file.unwrap().path()).unwrap();
                 for _ in 0..300 {
                     let mut bytes = seed.clone();
-                    for _ in 0..=next(&mut state) % 4 {
-                        let at = next(&mut state) as usize % bytes.len();
+                    for _ in 0..=random.below(4) {
+                        let at = random.below(bytes.len() as u64) as usize;
                         // Where the headers of pages are, one bit means most.
-                        let at = if next(&mut state).is_multiple_of(2) { at } else { at - at % PAGE % 200 };
-                        bytes[at] = next(&mut state) as u8;
+                        let at = if random.one_in(2) { at } else { at - at % PAGE % 200 };
+                        bytes[at] = random.next() as u8;
                     }
-                    bytes.truncate(bytes.len() - next(&mut state) as usize % 3 * 100 % bytes.len());
+                    bytes.truncate(bytes.len() - random.below(3) as usize * 100 % bytes.len());
                     body(&bytes);
                 }
             }

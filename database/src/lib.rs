@@ -32,6 +32,8 @@ mod new_file;
 mod page_hashes;
 mod pages;
 mod parallel;
+#[cfg(test)]
+mod random;
 mod receive;
 mod replace;
 pub mod rows;

@@ -11,6 +11,7 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use serde_json::Value;
+use sqlrsync_protocol::fuzzing::Target;
 use sqlrsync_protocol::hash::{PageHash, Root};
 use sqlrsync_protocol::page::{Geometry, PageCount, PageSize, VersionNumber};
 
@@ -25,9 +26,6 @@ use crate::sealed::check_of;
 use crate::segment::format::{Footer, HEADER_LEN, decode_header, decode_index, decode_top};
 use crate::segment::node;
 use crate::staged::StagedRecord;
-
-/// A fuzz target: the name of its corpus, and its body.
-pub type Target = (&'static str, fn(&[u8]));
 
 /// All of this crate.
 pub const TARGETS: &[Target] = &[
@@ -170,9 +168,9 @@ pub fn object_name(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::{Path, PathBuf};
 
     use sqlrsync_protocol::exchange::StagedBlock;
+    use sqlrsync_protocol::fuzzing::{corpus_of, run_over_corpora};
     use sqlrsync_protocol::page::{ConflictNumber, PageNumber};
     use sqlrsync_protocol::tree::NodeId;
 
@@ -233,25 +231,9 @@ mod tests {
         }
     }
 
-    fn corpus_of(target: &str) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target)
-    }
-
     #[test]
     fn every_target_holds_over_its_corpus() {
-        for (name, body) in TARGETS {
-            let mut count = 0;
-            for file in fs::read_dir(corpus_of(name)).unwrap() {
-                let path = file.unwrap().path();
-                // Shown only where the test fails: which input it was.
-                println!("{}", path.display());
-                body(&fs::read(&path).unwrap());
-                count += 1;
-            }
-            assert!(count > 0, "{name} has no corpus");
-            let program = corpus_of(name).join("../../targets").join(name).with_extension("rs");
-            assert!(program.exists(), "{} is missing", program.display());
-        }
+        run_over_corpora(TARGETS);
     }
 
     /// Writes the seeds: `cargo test -p sqlrsync-repository --lib -- --ignored write_seeds`.

@@ -11,12 +11,14 @@
 )]
 
 mod conversation;
+mod corpus;
 mod database;
 mod edges;
 mod input;
 mod pairing;
 
 pub use conversation::{origin_conversation, origin_stream, replica_conversation, replica_stream};
+pub use corpus::{corpus_of, run_over_corpora};
 pub use edges::{block, control, cutter, duration, key, remote, subscription, text};
 pub use pairing::exchange;
 

@@ -1,40 +1,19 @@
 //! Runs every target over its corpus, and writes the seeds that a corpus begins with.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use bytes::BytesMut;
 
 use super::input::Input;
-use super::{TARGETS, Target};
+use super::{TARGETS, corpus_of, run_over_corpora};
 use crate::block::{BlockBuilder, Effort};
 use crate::control;
 use crate::key::{Key, Kind, SECRET_LEN};
 use crate::page::{PageNumber, PageSize};
 
-fn corpus(target: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target)
-}
-
-fn run((name, body): Target) {
-    let folder = corpus(name);
-    let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let mut count = 0;
-    for file in files {
-        let path = file.unwrap().path();
-        // Shown only where the test fails: which input it was.
-        println!("{}", path.display());
-        body(&fs::read(&path).unwrap());
-        count += 1;
-    }
-    assert!(count > 0, "{} is empty", folder.display());
-    let program = folder.join("../../targets").join(name).with_extension("rs");
-    assert!(program.exists(), "{} is missing", program.display());
-}
-
 #[test]
 fn every_target_holds_over_its_corpus() {
-    TARGETS.iter().copied().for_each(run);
+    run_over_corpora(TARGETS);
 }
 
 /// Writes the seeds: `cargo test -p sqlrsync-protocol -- --ignored write_seeds`. What a fuzzer found is
@@ -43,7 +22,7 @@ fn every_target_holds_over_its_corpus() {
 #[ignore = "writes into fuzz/corpus"]
 fn write_seeds() {
     for (target, seeds) in seeds() {
-        let folder = corpus(target);
+        let folder = corpus_of(target);
         fs::create_dir_all(&folder).unwrap();
         for (name, bytes) in seeds {
             fs::write(folder.join(format!("seed-{name}")), bytes).unwrap();

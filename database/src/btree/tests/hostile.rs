@@ -1,8 +1,9 @@
 //! Databases that somebody damaged on purpose: circles, pages that two trees share, pointers to anywhere.
 
-use super::random::{Random, Subject};
+use super::random::Subject;
 use super::support::{Image, look, roots};
 use crate::btree::{ParentMap, Ranges};
+use crate::random::Random;
 
 /// Damages an image as somebody would who knows the format.
 fn damage(image: &mut Image, random: &mut Random) {

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::random::{Random, Subject};
+use super::random::Subject;
 use super::support::{Image, Two, changed, find, look, roots};
 use crate::btree::find::{NO_MAP, NO_SOUND_MAP};
 use crate::btree::{ParentMap, Ranges, Roots, Touched, touched_of_unknown};
+use crate::random::Random;
 use crate::rows::{Change, Go, RowChange, diff};
 
 /// So many seeds in an ordinary run. `SQLRSYNC_SEEDS` asks for more.

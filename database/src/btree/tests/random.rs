@@ -4,31 +4,10 @@ use rusqlite::Connection;
 use rusqlite::types::Value as Sql;
 
 use super::support::{Database, database, execute};
+use crate::random::Random;
 
-/// SplitMix64: enough for tests, and the same everywhere.
-pub struct Random(pub u64);
-
+/// What this makes of them.
 impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    pub fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-
-    pub fn pick<'p, T: ?Sized>(&mut self, from: &[&'p T]) -> &'p T {
-        from[self.below(from.len() as u64) as usize]
-    }
-
     fn bytes(&mut self, len: u64) -> Vec<u8> {
         (0..len).map(|_| self.next() as u8).collect()
     }
@@ -80,7 +59,7 @@ pub struct Subject {
 
 impl Subject {
     pub fn new(seed: u64) -> Subject {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let page_size = *random.pick(&[&512, &512, &512, &1024, &1024, &4096, &65_536]);
         let database = database(page_size);
         let encoding = random.pick(&["UTF-8", "UTF-8", "UTF-16le", "UTF-16be"]);

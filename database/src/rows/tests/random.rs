@@ -5,27 +5,7 @@ use std::fmt::Write;
 use rusqlite::Connection;
 
 use super::support::copy;
-
-/// A source of numbers: splitmix64.
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-
-    fn one_in(&mut self, bound: u64) -> bool {
-        self.below(bound) == 0
-    }
-
-    pub(super) fn pick<'a>(&mut self, of: &[&'a str]) -> &'a str {
-        of[self.below(of.len() as u64) as usize]
-    }
-}
+use crate::random::Random;
 
 /// What is tried out.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,7 +40,7 @@ pub(super) struct History {
 
 impl History {
     pub(super) fn new(seed: u64, temper: Temper) -> History {
-        let mut random = Random(seed.wrapping_mul(0x1234_5678_9abc_def1));
+        let mut random = Random::new(seed.wrapping_mul(0x1234_5678_9abc_def1));
         let database = Connection::open_in_memory().unwrap();
         let page_size = random.pick(&["512", "1024", "4096"]);
         let encoding = if temper == Temper::Wild {
