@@ -29,7 +29,7 @@ mod parents;
 mod record;
 mod rows;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod touched;
 mod unknown;
 mod walk;

@@ -122,6 +122,13 @@ mod tests {
     struct Numbered {
         pages: u32,
         reads: Arc<Mutex<u32>>,
+        expected: Arc<Mutex<RoaringBitmap>>,
+    }
+
+    impl Numbered {
+        fn new(pages: u32, reads: &Arc<Mutex<u32>>) -> Box<Numbered> {
+            Box::new(Numbered { pages, reads: reads.clone(), expected: Arc::default() })
+        }
     }
 
     impl Content for Numbered {
@@ -138,6 +145,10 @@ mod tests {
             into.fill(page.get() as u8);
             Ok(())
         }
+
+        fn expect(&mut self, pages: &RoaringBitmap) {
+            *self.expected.lock().unwrap() = pages.clone();
+        }
     }
 
     fn read_all(content: &mut KeptContent, pages: u32) {
@@ -151,7 +162,7 @@ mod tests {
     #[test]
     fn what_one_handle_read_the_others_need_not_read_again() {
         let reads = Arc::new(Mutex::new(0));
-        let mut first = KeptContent::new(Box::new(Numbered { pages: 5000, reads: reads.clone() }), None);
+        let mut first = KeptContent::new(Numbered::new(5000, &reads), None);
         let mut second = first.reader();
         read_all(&mut second, 10);
         read_all(&mut first, 5000);
@@ -162,9 +173,22 @@ mod tests {
     }
 
     #[test]
+    fn the_content_is_told_which_pages_come_next_that_are_not_kept() {
+        let content = Numbered::new(50, &Arc::default());
+        let expected = content.expected.clone();
+        let mut first = KeptContent::new(content, None);
+        read_all(&mut first, 20);
+        for mut handle in [first.reader(), first] {
+            expected.lock().unwrap().clear();
+            handle.expect(&(10..=30).collect());
+            assert_eq!(*expected.lock().unwrap(), (21..=30).collect());
+        }
+    }
+
+    #[test]
     fn what_cannot_be_kept_is_read_from_the_content() {
         let reads = Arc::new(Mutex::new(0));
-        let content = Box::new(Numbered { pages: 3000, reads: reads.clone() });
+        let content = Numbered::new(3000, &reads);
         let mut first = KeptContent::new(content, Some("/nowhere/at/all".into()));
         read_all(&mut first, 3000);
         read_all(&mut first.reader(), 3000);

@@ -32,6 +32,9 @@ fn one_row_of_a_hundred_thousand_is_found_with_a_page_a_level() {
     assert!(span(&two.found, "t") < 400, "{:?}", two.found);
     assert_eq!(two.found.read_more, None);
     assert!(two.old.reads <= 20 && two.new.reads <= 20, "{} {}", two.old.reads, two.new.reads);
+    // All but the first page is said to come before it is read, so that it can be fetched ahead.
+    let surprises = [two.old.surprises, two.new.surprises];
+    assert!(surprises.iter().all(|&count| count <= 3), "{surprises:?}");
 }
 
 #[test]

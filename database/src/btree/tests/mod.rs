@@ -4,4 +4,4 @@ mod examples;
 mod hostile;
 mod property;
 mod random;
-mod support;
+pub(crate) mod support;

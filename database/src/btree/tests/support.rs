@@ -13,13 +13,16 @@ use sqlrsync_protocol::page::{Geometry, PageCount, PageNumber, PageSize};
 use crate::btree::{ParentMap, Ranges, Roots, TableRoot, Touched, touched};
 use crate::rows::Value;
 
-/// A database at some time, and how many pages were asked of it.
+/// A database at some time, and which pages were asked of it.
 #[derive(Clone)]
 pub struct Image {
     pub bytes: Vec<u8>,
     pub geometry: Geometry,
     fields: HeaderFields,
     pub reads: usize,
+    /// How many of those had not been said to come.
+    pub surprises: usize,
+    expected: RoaringBitmap,
 }
 
 impl Image {
@@ -33,7 +36,8 @@ impl Image {
         let page_size = PageSize::from_bytes(if size == 1 { 65_536 } else { size }).unwrap();
         let page_count = PageCount((bytes.len() / page_size.bytes()) as u32);
         let fields = make_canonical(&mut bytes);
-        Image { bytes, geometry: Geometry { page_size, page_count }, fields, reads: 0 }
+        let geometry = Geometry { page_size, page_count };
+        Image { bytes, geometry, fields, reads: 0, surprises: 0, expected: RoaringBitmap::new() }
     }
 
     pub fn page(&self, number: u32) -> Option<&[u8]> {
@@ -76,8 +80,13 @@ impl Content for Image {
 
     fn read(&mut self, page: PageNumber, into: &mut [u8]) -> Result<(), ContentError> {
         self.reads += 1;
+        self.surprises += usize::from(!self.expected.contains(page.get()));
         into.copy_from_slice(self.page(page.get()).expect("a page that the content has"));
         Ok(())
+    }
+
+    fn expect(&mut self, pages: &RoaringBitmap) {
+        self.expected = pages.clone();
     }
 }
 
@@ -273,7 +282,9 @@ pub fn find(
 /// The same, and nobody checks.
 pub fn look(mut old: Image, mut new: Image, roots: (&Roots, &Roots), mut parents: ParentMap) -> Two {
     let changed = ChangedPages::Known(changed(&old, &new));
-    (old.reads, new.reads) = (0, 0);
+    for image in [&mut old, &mut new] {
+        (image.reads, image.surprises) = (0, 0);
+    }
     let found = touched(&mut old, &mut new, &changed, &mut parents, roots).unwrap();
     Two { old, new, found, parents }
 }

@@ -1,62 +1,34 @@
 //! The diff where the server and the client use it: two versions that are open over their pages, or two files, and
 //! only the rows that the pages that changed may concern.
 
+use std::path::Path;
+
 use rusqlite::Connection;
-use sqlrsync_protocol::canonical::{HeaderFields, make_canonical};
-use sqlrsync_protocol::content::{ChangedPages, Content, ContentError};
-use sqlrsync_protocol::page::{Geometry, PageCount, PageNumber, PageSize};
+use sqlrsync_protocol::content::ChangedPages;
 
 use super::property::{by_diff, by_reading_all, for_every};
 use super::random::{History, Temper};
 use super::support::{Found, all, changed, diff_within};
+use crate::btree::tests::support::{Image, changed as changed_pages};
 use crate::btree::{ParentMap, Roots, Touched, touched, touched_of_unknown};
 use crate::rows::{Go, Schema, diff};
 use crate::version::{Limits, LiveContent, VersionDatabase};
 
+/// Copies a database into a file, which is open then.
+fn copied(database: &Connection, path: &Path) -> Connection {
+    let mut file = Connection::open(path).unwrap();
+    let backup = rusqlite::backup::Backup::new(database, &mut file).unwrap();
+    backup.run_to_completion(1000, std::time::Duration::ZERO, None).unwrap();
+    drop(backup);
+    file
+}
+
 /// The pages of a database.
-#[derive(Clone)]
-struct Image {
-    bytes: Vec<u8>,
-    geometry: Geometry,
-    fields: HeaderFields,
-}
-
-impl Image {
-    fn of(database: &Connection) -> Image {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("database");
-        let mut file = Connection::open(&path).unwrap();
-        rusqlite::backup::Backup::new(database, &mut file)
-            .unwrap()
-            .run_to_completion(1000, std::time::Duration::ZERO, None)
-            .unwrap();
-        drop(file);
-        let mut bytes = std::fs::read(&path).unwrap();
-        let size = u32::from(u16::from_be_bytes([bytes[16], bytes[17]]));
-        let page_size = PageSize::from_bytes(if size == 1 { 65_536 } else { size }).unwrap();
-        let page_count = PageCount((bytes.len() / page_size.bytes()) as u32);
-        let fields = make_canonical(&mut bytes);
-        Image { bytes, geometry: Geometry { page_size, page_count }, fields }
-    }
-
-    fn page(&self, index: usize) -> Option<&[u8]> {
-        self.bytes.chunks_exact(self.geometry.page_size.bytes()).nth(index)
-    }
-}
-
-impl Content for Image {
-    fn geometry(&self) -> Geometry {
-        self.geometry
-    }
-
-    fn fields(&self) -> HeaderFields {
-        self.fields
-    }
-
-    fn read(&mut self, page: PageNumber, into: &mut [u8]) -> Result<(), ContentError> {
-        into.copy_from_slice(self.page(page.get() as usize - 1).expect("a page that the content has"));
-        Ok(())
-    }
+fn image(database: &Connection) -> Image {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("database");
+    drop(copied(database, &path));
+    Image::from_bytes(std::fs::read(&path).unwrap())
 }
 
 fn roots(database: &VersionDatabase) -> Roots {
@@ -66,12 +38,10 @@ fn roots(database: &VersionDatabase) -> Roots {
 
 /// The diff of two versions by the pages that changed between them.
 fn diff_by_pages(old: &Connection, new: &Connection) -> (Touched, Found) {
-    let (mut old, mut new) = (Image::of(old), Image::of(new));
+    let (mut old, mut new) = (image(old), image(new));
     let open = |image: &Image| VersionDatabase::open(Box::new(image.clone()), Limits::default()).unwrap();
     let (before, after) = (open(&old), open(&new));
-    let pages = old.geometry.page_count.max(new.geometry.page_count).0 as usize;
-    let differs = (0..pages).filter(|&index| old.page(index) != new.page(index));
-    let differing = ChangedPages::Known(differs.map(|index| index as u32 + 1).collect());
+    let differing = ChangedPages::Known(changed_pages(&old, &new));
     let mut parents = ParentMap::build(&mut old).unwrap();
     let roots = (roots(&before), roots(&after));
     let touched = touched(&mut old, &mut new, &differing, &mut parents, (&roots.0, &roots.1)).unwrap();
@@ -95,11 +65,7 @@ fn diff_of_files(old: &Connection, new: &Connection) -> (Touched, Found) {
     let folder = tempfile::tempdir().unwrap();
     let in_wal = |database: &Connection, name: &str| {
         let path = folder.path().join(name);
-        let mut file = Connection::open(&path).unwrap();
-        rusqlite::backup::Backup::new(database, &mut file)
-            .unwrap()
-            .run_to_completion(1000, std::time::Duration::ZERO, None)
-            .unwrap();
+        let file = copied(database, &path);
         // Some pages are in the file, and some in the WAL.
         file.execute_batch("PRAGMA journal_mode = WAL; PRAGMA user_version = 7").unwrap();
         let content = LiveContent::open(&path).unwrap();
@@ -156,7 +122,7 @@ fn every_kind_of_schema_is_read_in_an_open_version() {
 fn damaged_databases_end_in_a_difference_or_an_error() {
     let mut errors = 0;
     for_every(3, Temper::Wild, |history, old, new| {
-        let (whole, mut damaged) = (Image::of(old), Image::of(new));
+        let (whole, mut damaged) = (image(old), image(new));
         let mut random = History::new(history.specs.len() as u64 + 77, Temper::Wild).random;
         for _ in 0..1 + random.below(8) {
             let len = damaged.bytes.len() as u64;
@@ -186,7 +152,7 @@ fn a_page_that_is_its_own_child_is_not_read_without_end() {
          WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 600) INSERT INTO t SELECT i, 'some text' FROM n",
         "",
     );
-    let mut image = Image::of(&new);
+    let mut image = image(&new);
     let root: u32 = new.query_row("SELECT rootpage FROM sqlite_schema", [], |row| row.get(0)).unwrap();
     let at = (root as usize - 1) * 512;
     // All cells of the root lead to the page of the first one.
