@@ -81,3 +81,40 @@ impl Content for Reading<'_> {
         self.content.expect(pages);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlrsync_protocol::page::{PageCount, PageSize};
+
+    use super::*;
+
+    /// Keeps which pages it was told to expect.
+    #[derive(Default)]
+    struct Told(RoaringBitmap);
+
+    impl Content for Told {
+        fn geometry(&self) -> Geometry {
+            Geometry { page_size: PageSize::MIN, page_count: PageCount(9) }
+        }
+
+        fn fields(&self) -> HeaderFields {
+            HeaderFields::default()
+        }
+
+        fn read(&mut self, _: PageNumber, into: &mut [u8]) -> Result<(), ContentError> {
+            into.fill(0);
+            Ok(())
+        }
+
+        fn expect(&mut self, pages: &RoaringBitmap) {
+            self.0 = pages.clone();
+        }
+    }
+
+    #[test]
+    fn the_content_hears_which_pages_come_next() {
+        let (mut told, pages) = (Told::default(), (2..7).collect());
+        Until::done().read(&mut told).expect(&pages);
+        assert_eq!(told.0, pages);
+    }
+}
