@@ -45,6 +45,20 @@ impl Why {
     }
 }
 
+impl From<Refusal> for Why {
+    fn from(refusal: Refusal) -> Why {
+        match refusal {
+            Refusal::Invalid => Why::BadRequest,
+            Refusal::Conflict => Why::Conflict,
+            Refusal::NotAllowed => Why::NotAllowed,
+            Refusal::NotFound => Why::NotFound,
+            Refusal::TryLater => Why::TryLater,
+            Refusal::Integrity => Why::Damaged,
+            Refusal::Failed => Why::Failed,
+        }
+    }
+}
+
 /// A refusal with the line that the peer reads.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{text}")]

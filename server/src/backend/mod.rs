@@ -3,6 +3,8 @@
 //! repository's, where they are not async.
 
 mod activity;
+#[cfg(test)]
+mod bench;
 mod given_keys;
 mod history;
 mod long;
@@ -252,16 +254,7 @@ impl From<catalog::Error> for Refused {
 
 impl From<sqlrsync_repository::Error> for Refused {
     fn from(error: sqlrsync_repository::Error) -> Refused {
-        use sqlrsync_protocol::exchange::Refusal;
-        let why = match error.refusal() {
-            Refusal::Invalid => Why::BadRequest,
-            Refusal::Conflict => Why::Conflict,
-            Refusal::NotAllowed => Why::NotAllowed,
-            Refusal::NotFound => Why::NotFound,
-            Refusal::TryLater => Why::TryLater,
-            Refusal::Integrity => Why::Damaged,
-            Refusal::Failed => Why::Failed,
-        };
+        let why = Why::from(error.refusal());
         if matches!(why, Why::Failed | Why::Damaged | Why::TryLater) {
             tracing::error!(%error, "the repository failed");
         }

@@ -327,68 +327,23 @@ fn ended_before_the_commit(error: &merging::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use sqlrsync_protocol::canonical::empty_database;
-    use sqlrsync_protocol::key::Kind;
     use sqlrsync_protocol::page::{PageCount, PageSize};
-    use sqlrsync_repository::Repository;
-    use tempfile::TempDir;
-    use tokio::runtime::Runtime;
 
-    use super::super::{Activity, PushPlan};
+    use super::super::bench::Bench;
     use super::*;
-    use crate::access::Caller;
-    use crate::catalog::{ActivityTable, Catalog};
-    use crate::new_key::{self, Wish};
-    use crate::sessions::Sessions;
-    use crate::settings::Settings;
 
-    /// A backend on a folder of its own, and a key that may push there.
-    struct Bench {
-        folder: TempDir,
-        runtime: Runtime,
-        backend: Arc<Backend>,
-        caller: Caller,
-    }
-
-    impl Bench {
-        fn new() -> Bench {
-            let folder = tempfile::tempdir().unwrap();
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-            let path = folder.path().join("catalog.db");
-            let catalog = Catalog::open(&path).unwrap();
-            catalog.create_namespace("team").unwrap();
-            let wish =
-                Wish { kind: Kind::AccountAdmin, namespace: "team", replica: None, label: "", parent: None };
-            let (_, key) = new_key::create(&catalog, &wish).unwrap();
-            let repository = Repository::local(folder.path(), runtime.handle().clone()).unwrap();
-            let sessions = Arc::new(Sessions::default());
-            let activity = Activity::new(ActivityTable::open(&path).unwrap());
-            let settings = &Settings::default();
-            let backend = Arc::new(Backend::new(catalog, repository, activity, sessions, settings));
-            let caller = backend.authenticate(Some(&key)).unwrap();
-            Bench { folder, runtime, backend, caller }
-        }
-
-        /// A first push of version 2 of which all has arrived but the end.
-        fn push(&self) -> PushPages {
-            let name = Some("team/app.db".parse().unwrap());
-            let plan = self.backend.plan_push(self.caller.clone(), name, ClientSays::default()).unwrap();
-            self.push_of(&plan)
-        }
-
-        fn push_of(&self, plan: &PushPlan) -> PushPages {
-            let turn =
-                self.runtime.block_on(self.backend.begin_push(plan, None, std::time::Duration::from_secs(5)));
-            let mut pages = self.backend.push_pages(plan, String::new(), turn);
-            let page_size = PageSize::MIN;
-            pages.begin(Geometry { page_size, page_count: PageCount(1) }, 2).unwrap();
-            pages.accept(Ground::Nothing { recognised: false }, None).unwrap();
-            pages.take_page(PageNumber::FIRST, &empty_database(page_size)).unwrap();
-            pages
-        }
-
-        fn record(&self) -> Option<ReplicaRecord> {
-            self.backend.catalog.replica("team", "app.db").unwrap()
-        }
+    /// A first push of version 2 of which all has arrived but the end.
+    fn push(bench: &Bench) -> PushPages {
+        let name = Some("team/app.db".parse().unwrap());
+        let plan = bench.backend.plan_push(bench.caller(), name, ClientSays::default()).unwrap();
+        let wait = std::time::Duration::from_secs(5);
+        let turn = bench.runtime.block_on(bench.backend.begin_push(&plan, None, wait));
+        let mut pages = bench.backend.push_pages(&plan, String::new(), turn);
+        let page_size = PageSize::MIN;
+        pages.begin(Geometry { page_size, page_count: PageCount(1) }, 2).unwrap();
+        pages.accept(Ground::Nothing { recognised: false }, None).unwrap();
+        pages.take_page(PageNumber::FIRST, &empty_database(page_size)).unwrap();
+        pages
     }
 
     fn end() -> End {
@@ -397,18 +352,19 @@ mod tests {
 
     #[test]
     fn a_replica_whose_first_push_came_to_nothing_is_forgotten_unless_it_may_be_continued() {
-        let bench = Bench::new();
-        bench.push().abandon(true);
-        assert!(bench.record().is_some());
-        let bench = Bench::new();
-        bench.push().abandon(false);
-        assert_eq!(bench.record(), None);
+        for may_be_continued in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let bench = Bench::on(&folder);
+            push(&bench).abandon(may_be_continued);
+            assert_eq!(bench.record().is_some(), may_be_continued);
+        }
     }
 
     #[test]
     fn a_replica_with_a_version_stays_though_its_pusher_could_not_be_told() {
-        let bench = Bench::new();
-        let mut pages = bench.push();
+        let folder = tempfile::tempdir().unwrap();
+        let bench = Bench::on(&folder);
+        let mut pages = push(&bench);
         pages.finish(end()).unwrap();
         pages.abandon(false);
         let record = bench.record().expect("it has a version");
@@ -417,11 +373,12 @@ mod tests {
 
     #[test]
     fn a_replica_stays_where_the_store_failed_on_its_first_version() {
-        let bench = Bench::new();
-        let mut pages = bench.push();
+        let folder = tempfile::tempdir().unwrap();
+        let bench = Bench::on(&folder);
+        let mut pages = push(&bench);
         let id = bench.record().unwrap().id;
         // A file in the place of the folder: the version cannot be made, nor looked for.
-        let manifests = bench.folder.path().join("replicas").join(&id).join("manifests");
+        let manifests = folder.path().join("replicas").join(&id).join("manifests");
         std::fs::create_dir_all(manifests.parent().unwrap()).unwrap();
         std::fs::write(&manifests, "").unwrap();
         pages.finish(end()).unwrap_err();
@@ -431,10 +388,11 @@ mod tests {
 
     #[test]
     fn a_key_that_was_revoked_at_any_time_before_the_commit_makes_no_version() {
-        let bench = Bench::new();
-        let mut pages = bench.push();
+        let folder = tempfile::tempdir().unwrap();
+        let bench = Bench::on(&folder);
+        let mut pages = push(&bench);
         let replica = pages.turn.as_ref().unwrap().replica().clone();
-        bench.backend.catalog.revoke_key(bench.caller.key().unwrap().id, false).unwrap();
+        bench.backend.catalog.revoke_key(bench.caller().key().unwrap().id, false).unwrap();
         let error = pages.finish(end()).unwrap_err();
         assert_eq!(error.refusal(), Refusal::NotAllowed, "{error}");
         assert_eq!(replica.latest().unwrap(), None);

@@ -213,15 +213,7 @@ impl Fault for Error {
 
 impl From<Error> for Refused {
     fn from(error: Error) -> Refused {
-        let why = match error.refusal() {
-            Refusal::Conflict => Why::Conflict,
-            Refusal::Invalid => Why::BadRequest,
-            Refusal::NotAllowed => Why::NotAllowed,
-            Refusal::NotFound => Why::NotFound,
-            Refusal::TryLater => Why::TryLater,
-            Refusal::Integrity => Why::Damaged,
-            Refusal::Failed => Why::Failed,
-        };
+        let why = Why::from(error.refusal());
         if matches!(error, Error::Version(VersionError::Cancelled)) {
             tracing::debug!("whoever asked is gone");
         } else if matches!(why, Why::Failed | Why::Damaged | Why::TryLater) {

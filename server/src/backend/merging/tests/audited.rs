@@ -88,7 +88,7 @@ fn everything(folder: &TempDir, stopped: bool) -> Vec<Said> {
 
 fn entries(folder: &TempDir) -> Vec<AuditEntry> {
     let bench = Bench::on(folder);
-    let mut entries = bench.backend.catalog.audit_of(&bench.record().id, None, 100).unwrap();
+    let mut entries = bench.backend.catalog.audit_of(&bench.record().unwrap().id, None, 100).unwrap();
     entries.reverse();
     entries
 }
@@ -132,7 +132,7 @@ fn what_was_announced_and_not_done_gets_no_entry() {
     let bench = Bench::on(&folder);
     bench.conflict();
     let before = entries(&folder);
-    let record = bench.record();
+    let record = bench.record().unwrap();
     for (what, candidate) in [
         (Intent::Merge, Some([7; 16])),
         (Intent::Merge, None),

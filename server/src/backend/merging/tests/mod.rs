@@ -7,62 +7,19 @@ mod races;
 mod too_long;
 mod too_much;
 
-use std::sync::Arc;
-
 use sqlrsync_protocol::conversation::{OriginOptions, Quiet, ReplicaOptions, run_origin, run_replica};
 use sqlrsync_protocol::exchange::{Base, Committed};
-use sqlrsync_protocol::key::Kind;
 use sqlrsync_protocol::memory::{Content, MemoryOrigin, wires};
 use sqlrsync_protocol::page::{ConflictNumber, PageSize};
 use sqlrsync_protocol::remote::RemoteName;
-use sqlrsync_repository::{Manifest, Replica, Repository};
-use tempfile::TempDir;
-use tokio::runtime::Runtime;
+use sqlrsync_repository::{Manifest, Replica};
 
-use crate::access::Caller;
-use crate::backend::{Activity, Backend, ClientSays};
-use crate::catalog::{ActivityTable, Catalog, ReplicaRecord};
-use crate::new_key::{self, Wish};
-use crate::settings::Settings;
-
-/// A server without sockets; several can share a folder.
-struct Bench {
-    runtime: Runtime,
-    backend: Arc<Backend>,
-    key: sqlrsync_protocol::key::Key,
-}
+use crate::backend::ClientSays;
+use crate::backend::bench::Bench;
 
 impl Bench {
-    fn on(folder: &TempDir) -> Bench {
-        Bench::with(folder, |_| ())
-    }
-
-    /// With a backend that is changed before it is used.
-    fn with(folder: &TempDir, change: impl FnOnce(&mut Backend)) -> Bench {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        let path = folder.path().join("catalog.db");
-        let catalog = Catalog::open(&path).unwrap();
-        catalog.create_namespace("team").unwrap();
-        let wish =
-            Wish { kind: Kind::AccountAdmin, namespace: "team", replica: None, label: "admin", parent: None };
-        let (_, key) = new_key::create(&catalog, &wish).unwrap();
-        let repository = Repository::local(folder.path(), runtime.handle().clone()).unwrap();
-        let activity = Activity::new(ActivityTable::open(&path).unwrap());
-        let mut backend = Backend::new(catalog, repository, activity, Arc::default(), &Settings::default());
-        change(&mut backend);
-        Bench { runtime, backend: Arc::new(backend), key }
-    }
-
-    fn caller(&self) -> Caller {
-        self.backend.authenticate(Some(&self.key)).unwrap()
-    }
-
-    fn record(&self) -> ReplicaRecord {
-        self.backend.catalog.replica("team", "app.db").unwrap().unwrap()
-    }
-
     fn replica(&self) -> Replica {
-        self.backend.repository_replica(&self.record()).unwrap()
+        self.backend.repository_replica(&self.record().unwrap()).unwrap()
     }
 
     /// Pushes; `base`: what it was made from.
