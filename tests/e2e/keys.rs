@@ -1,7 +1,10 @@
 //! Who may do what, and names that cannot be.
 
 use serde_json::Value;
+use sqlrsync_protocol::memory::Content;
+use sqlrsync_protocol::page::PageSize;
 use sqlrsync_tests::client::Client;
+use sqlrsync_tests::fake::FakeServer;
 use sqlrsync_tests::server::Server;
 use sqlrsync_tests::{sample, trace};
 
@@ -112,6 +115,20 @@ fn no_key_is_in_a_log_or_in_the_data_folder() {
         let found = bytes.windows(key.len()).any(|window| window == key.as_bytes());
         assert!(!found, "the key stands in {}", path.display());
     }
+}
+
+#[test]
+fn a_key_that_the_server_says_after_all_pages_is_kept() {
+    let client = Client::stranger().with_env("SQLRSYNC_AUTH_TOKEN", "a-key");
+    sample::create(&client.path("app.db"));
+    let bytes = std::fs::read(client.path("app.db")).unwrap();
+    let content = Content::from_file(PageSize::from_bytes(4096).unwrap(), &bytes);
+    let server = FakeServer::giving(content, r#"CONFIG={"newPullKey":"said-at-last"}"#);
+    client.use_server(&server.url());
+    client.run(&[REMOTE, "pulled.db"]).ok();
+    sample::assert_same(&client.path("app.db"), &client.path("pulled.db"));
+    let beside = std::fs::read_to_string(client.path("pulled.db-sqlrsync")).unwrap();
+    assert!(beside.contains("said-at-last"), "{beside}");
 }
 
 #[test]

@@ -5,11 +5,18 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
-use tokio_tungstenite::tungstenite::Message;
+use sqlrsync_protocol::control::{BINARY_MESSAGE_MAX, Direction, FromClient, ServerSide};
+use sqlrsync_protocol::conversation::{OriginOptions, Quiet, Wire, run_origin};
+use sqlrsync_protocol::memory::{Content, MemoryOrigin};
+use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, accept_async};
 
-use crate::raw::runtime;
+use crate::raw::{SILENCE_MAX, runtime};
+
+/// For how long a server that says something late looks first whether the client is still there.
+const LATE: Duration = Duration::from_millis(700);
 
 /// A server that takes every WebSocket and sends the same to each client, whatever that says.
 #[derive(Debug)]
@@ -22,14 +29,26 @@ impl FakeServer {
     pub fn sending(messages: Vec<Vec<u8>>) -> FakeServer {
         let messages = Arc::new(messages);
         FakeServer::with(move |stream| {
-            let messages = Arc::clone(&messages);
-            runtime().block_on(async move {
-                stream.set_nonblocking(true).expect("it can be set");
-                let stream = tokio::net::TcpStream::from_std(stream).expect("a stream");
-                if let Ok(socket) = accept_async(stream).await {
-                    play(socket, &messages).await;
-                }
-            });
+            let runtime = runtime();
+            if let Some(socket) = accept(&runtime, stream) {
+                runtime.block_on(play(socket, &messages));
+            }
+        })
+    }
+
+    /// Gives every puller this content, and this text message a while after the puller has all of it: unless that
+    /// closed in the meantime.
+    pub fn giving(content: Content, late: &str) -> FakeServer {
+        let late = late.to_owned();
+        FakeServer::with(move |stream| {
+            let runtime = runtime();
+            let Some(socket) = accept(&runtime, stream) else { return };
+            let sorter = ServerSide::new(Direction::Pull);
+            let mut wire = ServerWire { runtime, socket, sorter };
+            let mut origin = MemoryOrigin::new(content.clone());
+            if run_origin(OriginOptions::default(), &mut origin, &mut wire, &mut Quiet).is_ok() {
+                wire.say_late(&late);
+            }
         })
     }
 
@@ -67,7 +86,71 @@ pub fn nobody() -> String {
     format!("http://{}", listener.local_addr().expect("it has an address"))
 }
 
-async fn play(mut socket: WebSocketStream<tokio::net::TcpStream>, messages: &[Vec<u8>]) {
+type Socket = WebSocketStream<tokio::net::TcpStream>;
+
+fn accept(runtime: &tokio::runtime::Runtime, stream: TcpStream) -> Option<Socket> {
+    stream.set_nonblocking(true).expect("it can be set");
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::from_std(stream).expect("a stream");
+        accept_async(stream).await.ok()
+    })
+}
+
+/// The server's end of a WebSocket, for a conversation. It answers no control message.
+struct ServerWire {
+    runtime: tokio::runtime::Runtime,
+    socket: Socket,
+    sorter: ServerSide,
+}
+
+impl ServerWire {
+    fn say_late(&mut self, text: &str) {
+        let socket = &mut self.socket;
+        self.runtime.block_on(async {
+            let closed = async {
+                while let Some(Ok(message)) = socket.next().await {
+                    if message.is_close() {
+                        break;
+                    }
+                }
+            };
+            if tokio::time::timeout(LATE, closed).await.is_err() {
+                let _ = socket.send(Message::text(text)).await;
+            }
+            let _ = socket.close(None).await;
+        });
+    }
+}
+
+impl Wire for ServerWire {
+    type Error = tungstenite::Error;
+
+    fn send(&mut self, mut bytes: Bytes) -> Result<(), tungstenite::Error> {
+        while !bytes.is_empty() {
+            let piece = bytes.split_to(bytes.len().min(BINARY_MESSAGE_MAX));
+            self.runtime.block_on(self.socket.send(Message::Binary(piece)))?;
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self) -> Result<Option<Bytes>, tungstenite::Error> {
+        loop {
+            let next =
+                self.runtime.block_on(async { tokio::time::timeout(SILENCE_MAX, self.socket.next()).await });
+            match next.expect("the client goes on or closes").transpose()? {
+                Some(Message::Binary(bytes)) => match self.sorter.receive(bytes) {
+                    Ok(FromClient::Stream(bytes)) => return Ok(Some(bytes)),
+                    Ok(_) => {}
+                    Err(error) => panic!("{error}"),
+                },
+                Some(Message::Close(_)) | None => return Ok(None),
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+async fn play(mut socket: Socket, messages: &[Vec<u8>]) {
     for message in messages {
         if socket.send(Message::binary(message.clone())).await.is_err() {
             return;
