@@ -4,6 +4,7 @@
 //! - `access`: who may do what, with which status
 //! - `revoked`: keys that are revoked while connections are open
 //! - `hostile`: peers that send what they may not, slowly, or not at all
+//! - `hang_up`: peers that ask for much and go away
 //! - `limits`: connections, time, sizes, turns
 //! - `merges`: pushes that were not made from the latest version, conflicts and their settlement
 //! - `possible_bases`: pushes of a client that does not say what they were made from
@@ -18,6 +19,7 @@
 
 mod access;
 mod api;
+mod hang_up;
 mod hostile;
 mod limits;
 mod merges;
