@@ -199,6 +199,41 @@ fn a_difference_that_could_not_be_finished_is_no_success() {
 }
 
 #[test]
+fn what_a_script_does_not_say_comes_behind_it_and_nothing_is_asked_twice() {
+    let ends = |end: Value| {
+        let end = format!("{end}\n");
+        (200, "", format!("BEGIN;\nCOMMIT;\n{end}{:010}\n", end.len()))
+    };
+    let left_out = json!([{"table": "odd\u{1b}", "why": "for a reason"}]);
+    let answers = [
+        (json!({"differs": false, "left_out": [], "more_left_out": false}), 0, "nothing differs"),
+        (json!({"differs": true, "left_out": left_out, "more_left_out": true}), 1, "odd : for a reason"),
+    ];
+    for (end, wanted, says) in answers {
+        let server = Server::new(move |_, _| ends(end.clone()));
+        for form in [&["--sql"][..], &["--changeset", "set.bin"]] {
+            let diff = [&["diff", "team/a.db@1", "team/a.db@2", "--exit-code"], form].concat();
+            let (code, out, said) = server.said(&diff);
+            assert_eq!(code, wanted, "{said}");
+            assert!(said.contains(says), "{said}");
+            let set = || std::fs::read_to_string(server.home.path().join("set.bin")).unwrap();
+            assert_eq!(if form.len() == 1 { out } else { set() }, "BEGIN;\nCOMMIT;\n");
+            let asked = server.asked();
+            assert!(asked.len() == 1 && asked[0].0.ends_with("&end=1"), "{asked:?}");
+        }
+    }
+    // One that broke off, and one that is not ours.
+    for body in
+        ["BEGIN;\nCOMMIT;\n", "9999999999\n", "BEGIN;\n{\"differs\":1}\n0000000014\n", "x\n+000000001\n"]
+    {
+        let server = Server::new(move |_, _| (200, "", body.into()));
+        let (code, _, said) = server.said(&["diff", "team/a.db@1", "team/a.db@2", "--changeset", "set.bin"]);
+        assert!(code == 1 && said.contains("cannot be read"), "{said}");
+        assert!(!server.home.path().join("set.bin").exists());
+    }
+}
+
+#[test]
 fn the_log_with_rows_is_one_request_a_page() {
     let page = |versions: Value, next: Value| ok(json!({"versions": versions, "next_before": next}));
     let rows = json!({"t": {"insert": 2, "update": 0, "delete": 1}});

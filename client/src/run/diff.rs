@@ -28,10 +28,27 @@ use printer::Printer;
 enum Line {
     Row(RowDifference),
     Schema(SchemaDifference),
+    LeftOut(LeftOut),
     /// The comparison could not be finished.
     Error {
         error: String,
     },
+}
+
+/// A table of which something differs, or may, that is not among what was printed.
+#[derive(Debug, Deserialize)]
+struct LeftOut {
+    #[serde(rename = "left_out", alias = "table")]
+    table: String,
+    why: String,
+}
+
+/// What the server says after a script or a changeset, which do not say it.
+#[derive(Debug, Deserialize)]
+struct End {
+    differs: bool,
+    left_out: Vec<LeftOut>,
+    more_left_out: bool,
 }
 
 pub fn show(run: &Run, plan: &Diff) -> Result<Finish, Error> {
@@ -40,7 +57,7 @@ pub fn show(run: &Run, plan: &Diff) -> Result<Finish, Error> {
             run.warn_of_plain_text(access);
             let mut rest = Rest::new(access)?;
             let (from, to) = numbers(&mut rest, remote, *from, *to)?;
-            versions(run, &mut rest, remote, (from, to), plan)?
+            versions(run, &mut rest, remote, (from, to), &plan.form)?
         }
         DiffSides::Files { from, to } => local::files(run, &from.path, &to.path, &plan.form)?,
         DiffSides::FileAndVersion { local, remote, version, access, file_first } => {
@@ -73,35 +90,40 @@ pub fn numbers(
     Ok((number(from)?, number(to)?))
 }
 
-/// Has the server compare two versions. Says whether they differ, or may: where the form does not show it, it is asked
-/// for only if the plan wants it.
+/// Has the server compare two versions, once. Says whether they differ, or may.
 fn versions(
     run: &Run,
     rest: &mut Rest,
     remote: &RemoteName,
     (from, to): (VersionNumber, VersionNumber),
-    plan: &Diff,
+    form: &DiffForm,
 ) -> Result<bool, Error> {
-    let format = match plan.form {
-        DiffForm::Stat => return stat(rest, remote, (from, to))?.print(run.output.json),
+    let format = match form {
+        DiffForm::Stat => return stat(rest, remote, (from, to))?.print(run),
         DiffForm::Rows => "json",
         DiffForm::Sql => "sql",
         DiffForm::Changeset(_) => "changeset",
     };
-    let query = [("from", from.to_string()), ("to", to.to_string()), ("format", format.to_owned())];
+    let mut query = vec![("from", from.to_string()), ("to", to.to_string()), ("format", format.to_owned())];
+    if matches!(form, DiffForm::Sql | DiffForm::Changeset(_)) {
+        query.push(("end", "1".to_owned()));
+    }
     let mut stream = rest.get_stream(remote, "diff", &query)?;
-    match &plan.form {
-        DiffForm::Rows | DiffForm::Stat => return rows(run, &mut stream, &plan.form),
-        DiffForm::Sql => sql(&mut stream)?,
-        DiffForm::Changeset(file) => into_file(file, |out| stream.copy(out).map(drop))?,
+    let end: End = match form {
+        DiffForm::Rows | DiffForm::Stat => return rows(run, &mut stream, form),
+        DiffForm::Sql => match sql(&mut stream) {
+            // Nobody reads any more, of what begins with what differs.
+            Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(true),
+            end => end?,
+        },
+        DiffForm::Changeset(file) => into_file(file, |out| stream.copy_to_end(out))?,
+    };
+    run.warn_of_left_out(&end.left_out);
+    if end.more_left_out {
+        run.warn("more tables than these are left out");
     }
-    if !plan.exit_code {
-        return Ok(true);
-    }
-    // Neither of these two says it: a script is never empty, and a changeset leaves things out.
-    let differs = stat(rest, remote, (from, to))?.differs();
-    run.say_if_nothing_differs(differs);
-    Ok(differs)
+    run.say_if_nothing_differs(end.differs);
+    Ok(end.differs)
 }
 
 impl Run {
@@ -109,6 +131,12 @@ impl Run {
     fn say_if_nothing_differs(&self, differs: bool) {
         if !differs && !self.output.quiet {
             eprintln!("{NOTHING}");
+        }
+    }
+
+    fn warn_of_left_out(&self, left_out: &[LeftOut]) {
+        for LeftOut { table, why } in left_out {
+            self.warn(&format!("{table}: {why}"));
         }
     }
 }
@@ -125,37 +153,41 @@ fn stat(
 
 /// The server's numbers.
 #[derive(Debug, Deserialize)]
-pub struct Stat {
+struct Stat {
     /// By table.
-    pub rows: BTreeMap<String, Count>,
+    rows: BTreeMap<String, Count>,
     /// Changes of the schema.
     #[serde(default)]
-    pub schema: u64,
+    schema: u64,
+    /// What is not counted.
+    #[serde(default)]
+    left_out: Vec<LeftOut>,
 }
 
 impl Stat {
-    fn differs(&self) -> bool {
-        !self.rows.is_empty() || self.schema > 0
-    }
-
-    /// Says whether there was anything to print.
-    fn print(self, json: bool) -> Result<bool, Error> {
-        let differs = self.differs();
-        let counts = Counts::new(self.rows, self.schema);
-        let lines = if json { printer::stat_json(&counts)? } else { counts.lines() };
+    /// Prints them, and says whether anything differs, or may.
+    fn print(self, run: &Run) -> Result<bool, Error> {
+        let (counts, all) = (Counts::new(self.rows, self.schema), self.left_out.is_empty());
+        run.warn_of_left_out(&self.left_out);
+        let lines = printer::stat_lines(&counts, all, run.output.json)?;
         lines.iter().try_for_each(|line| print_line(line))?;
-        Ok(differs)
+        Ok(!counts.is_empty() || !all)
     }
 }
 
 /// Prints rows as they come. Says whether any came.
 fn rows(run: &Run, stream: &mut Stream, form: &DiffForm) -> Result<bool, Error> {
     let mut printer = Printer::new(run.output.json, form, BufWriter::new(io::stdout().lock()));
-    let mut differs = false;
+    let (mut differs, mut all) = (false, true);
     while let Some(line) = stream.object()? {
         let goes_on = match line {
             Line::Row(row) => printer.row(&row)?,
             Line::Schema(change) => printer.schema(&change)?,
+            Line::LeftOut(left_out) => {
+                run.warn_of_left_out(&[left_out]);
+                all = false;
+                true
+            }
             Line::Error { error } => {
                 let who = "the server".to_owned();
                 return Err(Error::Refused { who, refusal: Refusal::Failed, text: error, retry_after: None });
@@ -169,22 +201,25 @@ fn rows(run: &Run, stream: &mut Stream, form: &DiffForm) -> Result<bool, Error> 
             return Err(Error::Cancelled);
         }
     }
-    printer.end(true)?;
+    printer.end(all)?;
     Ok(differs)
 }
 
 /// SQL goes out as it comes; on a terminal without what that would obey.
-fn sql(stream: &mut Stream) -> Result<(), Error> {
+fn sql(stream: &mut Stream) -> Result<End, Error> {
+    let mut out = script_out();
+    let end = stream.copy_to_end(&mut out)?;
+    out.flush().map_err(Error::Output)?;
+    Ok(end)
+}
+
+/// Standard output for a script.
+fn script_out() -> Box<dyn Write> {
     let stdout = io::stdout();
-    let mut out = stdout.lock();
-    if !stdout.is_terminal() {
-        return quietly(stream.copy(&mut out).map(drop));
+    match stdout.is_terminal() {
+        true => Box::new(ForTerminal::new(stdout.lock())),
+        false => Box::new(BufWriter::new(stdout.lock())),
     }
-    let mut out = ForTerminal::new(out);
-    while let Some(line) = stream.line()? {
-        quietly(out.write_all(line).and_then(|()| out.write_all(b"\n")).map_err(Error::Output))?;
-    }
-    Ok(())
 }
 
 /// The longest piece of a line that is kept until its end.
@@ -239,19 +274,19 @@ fn quietly(written: Result<(), Error>) -> Result<(), Error> {
 }
 
 /// Writes a file whole or not at all.
-fn into_file(
+fn into_file<T>(
     path: &Path,
-    write: impl FnOnce(&mut BufWriter<&std::fs::File>) -> Result<(), Error>,
-) -> Result<(), Error> {
+    write: impl FnOnce(&mut BufWriter<&std::fs::File>) -> Result<T, Error>,
+) -> Result<T, Error> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let file = tempfile::Builder::new().prefix(".sqlrsync-").tempfile_in(folder);
     let file = file.map_err(Error::file("write into", folder))?;
     let mut out = BufWriter::new(file.as_file());
-    write(&mut out)?;
+    let written = write(&mut out)?;
     out.flush().map_err(Error::file("write", path))?;
     drop(out);
     file.persist(path).map_err(|error| Error::file("write", path)(error.error))?;
-    Ok(())
+    Ok(written)
 }
 
 #[cfg(test)]

@@ -36,6 +36,12 @@ const DONE_MAX: Duration = Duration::from_secs(15 * 60);
 /// The longest line of a stream, in bytes: a row with all its values, as JSON.
 const LINE_LEN_MAX: u64 = 64 << 20;
 
+/// The longest object that is looked for at the end of a stream of something else, in bytes.
+const END_LEN_MAX: usize = 64 << 10;
+
+/// After it stands how long it is: ten digits and a line feed.
+const END_DIGITS_LEN: usize = 11;
+
 /// What is read of a stream at once, in bytes.
 const STREAM_BUFFER_LEN: usize = 64 << 10;
 
@@ -91,31 +97,47 @@ impl Stream {
         serde_json::from_slice(line).map(Some).map_err(|error| not_this(&access, &error.to_string()))
     }
 
-    /// Copies what is left.
+    /// Copies what is left, but for the object at its end, behind which stands how long it is. So much as that may be
+    /// is held back until the end.
     ///
     /// # Errors
-    /// Where the connection breaks; what `out` says is [`Error::Output`].
-    pub fn copy(&mut self, out: &mut impl Write) -> Result<u64, Error> {
-        let mut copied = 0;
+    /// Where the connection breaks or nothing like that is at the end; what `out` says is [`Error::Output`].
+    pub fn copy_to_end<T: DeserializeOwned>(&mut self, out: &mut impl Write) -> Result<T, Error> {
+        const HELD_MAX: usize = END_LEN_MAX + END_DIGITS_LEN;
+        let mut held = Vec::new();
         loop {
-            let piece = self.reader.fill_buf();
-            let piece = match piece {
+            let piece = match self.reader.fill_buf() {
                 Ok(piece) => piece,
                 Err(error) => return Err(cut(&self.access, &error)),
             };
             if piece.is_empty() {
-                return Ok(copied);
+                break;
             }
-            out.write_all(piece).map_err(Error::Output)?;
+            held.extend_from_slice(piece);
             let len = piece.len();
             self.reader.consume(len);
-            copied += len as u64;
+            if held.len() >= 2 * HELD_MAX {
+                let past = held.len() - HELD_MAX;
+                out.write_all(&held[..past]).map_err(Error::Output)?;
+                held.drain(..past);
+            }
         }
+        let (before, end) = split_end(&held).ok_or_else(|| not_this(&self.access, "it has no end"))?;
+        out.write_all(before).map_err(Error::Output)?;
+        serde_json::from_slice(end).map_err(|error| not_this(&self.access, &error.to_string()))
     }
 
     fn cut(&self, error: &std::io::Error) -> Error {
         cut(&self.access, error)
     }
+}
+
+/// What comes before the object at the end, and the object.
+fn split_end(all: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (all, digits) = all.split_last_chunk::<END_DIGITS_LEN>()?;
+    let digits = str::from_utf8(digits).ok()?.strip_suffix('\n')?;
+    let len = digits.parse().ok().filter(|len| *len <= END_LEN_MAX)?;
+    all.split_at_checked(all.len().checked_sub(len)?)
 }
 
 fn cut(access: &Access, error: &std::io::Error) -> Error {

@@ -39,8 +39,9 @@ pub use activity::{Activity, Doing, Present};
 pub use given_keys::GivenKeys;
 pub use history::{HISTORY_MAX, HistoryPage, ListedReplica, VersionInfo};
 pub use merging::{
-    Chosen, ConflictInfo, ConflictsPage, CountedPage, CountedVersion, DiffFormat, DiffStat, Difference,
-    Error as MergingError, Keep, QueryAnswer, Question, RowCounts, RowsPage, Settlement, error_line,
+    Chosen, ConflictInfo, ConflictsPage, CountedPage, CountedVersion, DiffEnd, DiffFormat, DiffStat,
+    Difference, Error as MergingError, Keep, QueryAnswer, Question, RowCounts, RowsPage, Settlement,
+    error_line,
 };
 use merging::{Counted, LookTimes, MERGE_TIME, Maps, Recent, Scratch};
 pub use notices::{Notice, Notices, Pusher, Subscription};

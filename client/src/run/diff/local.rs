@@ -6,7 +6,7 @@
 //! - A version is pulled beside the file, as the difference of it: what both have in common does not travel, and is not
 //!   copied. What arrives is in a temporary file without a name.
 
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ use sqlrsync_protocol::remote::{RemoteName, VersionSelector};
 use tokio::task::JoinHandle;
 
 use super::printer::Printer;
-use super::{ForTerminal, into_file, quietly};
+use super::{into_file, quietly, script_out};
 use crate::error::Error;
 use crate::outcome::bytes_text;
 use crate::plan::{Access, DiffForm, LocalFile, Pull};
@@ -200,12 +200,7 @@ fn print(sides: &mut Sides<'_>, form: &DiffForm) -> Result<(), Error> {
         }
         DiffForm::Rows | DiffForm::Stat => shown(sides, form),
         DiffForm::Sql => {
-            let stdout = io::stdout();
-            let out: Box<dyn Write> = match stdout.is_terminal() {
-                true => Box::new(ForTerminal::new(stdout.lock())),
-                false => Box::new(BufWriter::new(stdout.lock())),
-            };
-            let mut script = SqlScript::new(out, &schemas.0, &schemas.1)?;
+            let mut script = SqlScript::new(script_out(), &schemas.0, &schemas.1)?;
             sides.each(|change| script.change(change))?;
             let (mut out, left_out) = script.finish()?;
             sides.warn_of(&left_out);

@@ -78,9 +78,7 @@ impl<W: Write> Printer<W> {
                 });
                 lines
             }
-            Way::Stat { counts, json: false } if counts.is_empty() && !all => vec![NOTHING_NAMED.to_owned()],
-            Way::Stat { counts, json: false } => counts.lines(),
-            Way::Stat { counts, json: true } => stat_json(&counts)?,
+            Way::Stat { counts, json } => stat_lines(&counts, all, json)?,
         };
         self.lines(&lines)?;
         self.flush().map(drop)
@@ -95,8 +93,17 @@ impl<W: Write> Printer<W> {
     }
 }
 
+/// The numbers, as JSON or for people. Where `all` is not set there is more than was counted.
+pub fn stat_lines(counts: &Counts, all: bool, json: bool) -> Result<Vec<String>, Error> {
+    Ok(match json {
+        true => stat_json(counts)?,
+        false if counts.is_empty() && !all => vec![NOTHING_NAMED.to_owned()],
+        false => counts.lines(),
+    })
+}
+
 /// An object a table, and one for the schema where it changed.
-pub fn stat_json(counts: &Counts) -> Result<Vec<String>, Error> {
+fn stat_json(counts: &Counts) -> Result<Vec<String>, Error> {
     let table = |(table, count): (&str, crate::rows::difference::Count)| {
         json_text(&json!({
             "table": table, "insert": count.insert, "update": count.update, "delete": count.delete,

@@ -71,6 +71,15 @@ pub struct RowCounts {
     pub delete: u64,
 }
 
+/// A table of which something differs, or may, that no row says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct LeftOut {
+    /// The table.
+    pub table: String,
+    /// Why.
+    pub why: &'static str,
+}
+
 /// How two versions differ, in numbers.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct DiffStat {
@@ -78,8 +87,21 @@ pub struct DiffStat {
     pub rows: BTreeMap<String, RowCounts>,
     /// Changes of the schema.
     pub schema: u64,
+    /// What differs, or may, and is not counted: rows that nothing names.
+    pub left_out: Vec<LeftOut>,
     /// Why more was read than what differs; `null` where it was not.
     pub read_more: Option<&'static str>,
+}
+
+/// What is said after a difference in a form that cannot say it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct DiffEnd {
+    /// Whether the versions differ, or may. The indexes of full-text tables do not count.
+    pub differs: bool,
+    /// What differs, or may, and the form does not say.
+    pub left_out: Vec<LeftOut>,
+    /// There is more of that than is told.
+    pub more_left_out: bool,
 }
 
 /// A question.
@@ -198,30 +220,38 @@ impl Difference {
         diff_refused(error, self.may_take)
     }
 
-    /// Writes how they differ.
+    /// Writes how they differ. The lines of JSON end with one for each table of which they do not say all; what the
+    /// other forms do not say is in what is given back.
     ///
     /// # Errors
     /// Where a version cannot be read, time is over, or nobody reads any more.
-    pub fn write(&self, format: DiffFormat, mut into: impl Write) -> Result<Summary, Error> {
+    pub fn write(&self, format: DiffFormat, mut into: impl Write) -> Result<DiffEnd, Error> {
         let schemas = (&self.old.schema, &self.new.schema);
-        match format {
+        let (summary, unsaid) = match format {
             DiffFormat::Json => {
                 let mut lines = JsonLines::new(&mut into);
-                self.each(&mut |change| lines.change(&change).map(|()| Go::On))
+                let summary = self.each(&mut |change| lines.change(&change).map(|()| Go::On))?;
+                for LeftOut { table, why } in told(&summary.left_out) {
+                    let line = json!({ "left_out": table, "why": why });
+                    writeln!(into, "{line}").map_err(sqlrsync_database::rows::Error::Write)?;
+                }
+                (summary, Vec::new())
             }
             DiffFormat::Sql => {
                 let mut script = SqlScript::new(&mut into, schemas.0, schemas.1)?;
                 let summary = self.each(&mut |change| script.change(&change).map(|()| Go::On))?;
-                script.finish()?;
-                Ok(summary)
+                (summary, script.finish()?.1)
             }
             DiffFormat::Changeset => {
                 let mut changeset = Changeset::new(&mut into, schemas.0, schemas.1);
                 let summary = self.each(&mut |change| changeset.change(&change).map(|()| Go::On))?;
-                changeset.finish();
-                Ok(summary)
+                (summary, changeset.finish().1)
             }
-        }
+        };
+        let counted = summary.tables.keys().any(|table| !self.is_index(table));
+        let differs = counted || summary.schema_changes > 0 || !summary.left_out.is_empty();
+        let left_out = told(&summary.left_out).chain(told(&unsaid)).collect();
+        Ok(DiffEnd { differs, left_out, more_left_out: false })
     }
 
     /// How they differ, in numbers: those of the lines of JSON, which leave the indexes of full-text tables out.
@@ -235,16 +265,20 @@ impl Difference {
             update: counts.updated,
             delete: counts.deleted,
         };
-        let is_index = |name: &String| {
-            let table = self.new.schema.table(name).or_else(|| self.old.schema.table(name));
-            table.is_some_and(|table| table.is_search_index())
-        };
-        let tables = summary.tables.into_iter().filter(|(table, _)| !is_index(table));
+        let left_out = told(&summary.left_out).collect();
+        let tables = summary.tables.into_iter().filter(|(table, _)| !self.is_index(table));
         Ok(DiffStat {
             rows: tables.map(|(table, found)| (table, counts(found))).collect(),
             schema: summary.schema_changes,
+            left_out,
             read_more: summary.read_more,
         })
+    }
+
+    /// Whether that table is the index of a full-text table.
+    fn is_index(&self, name: &str) -> bool {
+        let table = self.new.schema.table(name).or_else(|| self.old.schema.table(name));
+        table.is_some_and(|table| table.is_search_index())
     }
 
     fn each(
@@ -269,6 +303,25 @@ fn diff_refused(error: Error, may_take: Option<Seconds>) -> Refused {
          --diff-timeout): compare versions that are nearer to each other, or ask who runs the server to allow more"
     );
     Refused::new(Why::BadRequest, text)
+}
+
+impl DiffEnd {
+    /// It as a line of JSON that is no longer than `len_max`, if need be with less of what is left out; and after it how
+    /// long that line is, as ten digits and a line feed.
+    pub fn lines(mut self, len_max: usize) -> String {
+        loop {
+            let line = format!("{}\n", json!(self));
+            if line.len() <= len_max || self.left_out.is_empty() {
+                return format!("{line}{:010}\n", line.len());
+            }
+            self.left_out.truncate(self.left_out.len() / 2);
+            self.more_left_out = true;
+        }
+    }
+}
+
+fn told(left_out: &[sqlrsync_database::rows::LeftOut]) -> impl Iterator<Item = LeftOut> {
+    left_out.iter().map(|left| LeftOut { table: left.table.clone(), why: left.why })
 }
 
 fn numbered(number: u64) -> Result<VersionNumber, Refused> {
@@ -301,5 +354,19 @@ mod tests {
         assert_eq!(refused.why, Why::BadRequest);
         assert!(refused.text.contains("10m") && refused.text.contains("--diff-timeout"), "{refused:?}");
         assert_eq!(diff_refused(VersionError::Memory.into(), ten_minutes).why, Why::TryLater);
+    }
+
+    #[test]
+    fn what_ends_a_difference_is_no_longer_than_it_may_be_and_says_its_length() {
+        for (tables, name_len) in [(0, 0), (3, 10), (1000, 500), (1, 10_000)] {
+            let left_out = (0..tables).map(|_| LeftOut { table: "t".repeat(name_len), why: "so" }).collect();
+            let end = DiffEnd { differs: true, left_out, more_left_out: false };
+            let lines = end.lines(4096);
+            let (line, len) = lines.split_at(lines.len() - 11);
+            assert!(line.len() <= 4096 && line.ends_with('\n'), "{}", line.len());
+            assert_eq!(len.trim_end().parse(), Ok(line.len()));
+            let said: Json = serde_json::from_str(line).unwrap();
+            assert_eq!(said["more_left_out"], name_len > 10, "{said}");
+        }
     }
 }

@@ -23,6 +23,9 @@ use crate::refused::Refused;
 /// How much is collected before it goes out, in bytes.
 const CHUNK_BYTES: usize = 32 << 10;
 
+/// The longest line that ends a difference, in bytes. Clients hold so much back.
+const END_LEN_MAX: usize = 64 << 10;
+
 /// How many chunks wait for a reader that is slow.
 const CHUNKS_WAITING_MAX: usize = 8;
 
@@ -41,13 +44,18 @@ pub(super) struct DiffQuery {
     /// How it is written: `json`, an object a line; `sql`; or `changeset`.
     #[serde(default)]
     format: DiffFormat,
+    /// With `sql` and `changeset`: after all of it comes a line of JSON, a `DiffEnd` of 64 KiB at the most, and then
+    /// its length with the line feed, as ten digits and a line feed.
+    end: Option<String>,
 }
 
 /// Which rows differ between two versions, as they are found. For keys of the replica.
 ///
 /// As lines of JSON each has `table`, `key`, `op` (`insert`, `update`, `delete`), `before` and `after`; a change
-/// of the schema has `schema` and `name` in place of the first two. A last line with `error` says that it could
-/// not be finished. What takes longer than the server's `--diff-timeout` is refused with 400, or ends so.
+/// of the schema has `schema` and `name` in place of the first two. At the end a line with `left_out`, a table, and
+/// `why` says that of that table more differs, or may, which no row says: rows that nothing names. A last line with
+/// `error` says that it could not be finished. What takes longer than the
+/// server's `--diff-timeout` is refused with 400, or ends so.
 #[utoipa::path(
     get, path = "/api/v1/replicas/{name}/diff", tag = "rows",
     params(("name" = String, Path, description = "NAMESPACE/PATH"), DiffQuery),
@@ -71,12 +79,13 @@ pub(super) async fn diff(asked: Asked) -> Result<Response, Refused> {
     let (opened, open) = oneshot::channel();
     let (chunks, received) = mpsc::channel(CHUNKS_WAITING_MAX);
     let (format, patience) = (query.format, asked.app.limits.idle);
+    let ends = format != DiffFormat::Json && is_set(query.end.as_deref());
     let writer = Chunks { chunks, patience, runtime: Handle::current(), waiting: Vec::new() };
     let run = asked.long(move |backend, caller, name| {
         match backend.open_difference(&caller, name, versions, flag) {
             Ok(difference) => {
                 let _ = opened.send(Ok(()));
-                write(&difference, format, writer);
+                write(&difference, format, ends, writer);
             }
             Err(refused) => drop(opened.send(Err(refused))),
         }
@@ -101,8 +110,12 @@ pub(super) async fn diff(asked: Asked) -> Result<Response, Refused> {
     Ok(response)
 }
 
-fn write(difference: &Difference, format: DiffFormat, mut writer: Chunks) {
+fn write(difference: &Difference, format: DiffFormat, ends: bool, mut writer: Chunks) {
     match difference.write(format, &mut writer) {
+        Ok(end) if ends => {
+            // Where nobody reads any more, this is for nobody as well.
+            let _ = writer.write_all(end.lines(END_LEN_MAX).as_bytes());
+        }
         Ok(_) => {}
         Err(error) if format == DiffFormat::Json => {
             // Where nobody reads any more, this is for nobody as well.

@@ -6,6 +6,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
 use super::super::answer;
 use super::{conflicts, look, replica, rules};
+use crate::backend::DiffEnd;
 
 /// Everything below `/api/v1`.
 #[derive(OpenApi)]
@@ -17,6 +18,7 @@ use super::{conflicts, look, replica, rules};
                        a status and one line of plain text.",
     ),
     modifiers(&Keys),
+    components(schemas(DiffEnd)),
     security((), ("key" = [])),
     paths(
         openapi,
