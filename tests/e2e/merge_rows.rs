@@ -1,13 +1,13 @@
 //! Rows of stored versions: `diff` in its forms and between all kinds of sides, `query`, `log --stat`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use sqlrsync_tests::client::{Client, Outcome};
-use sqlrsync_tests::sample;
 use sqlrsync_tests::team::{self, REMOTE, Team, objects, push, write};
+use sqlrsync_tests::{sample, session};
 
 /// Three versions; the third inserts, updates and deletes against the second.
 fn three_versions() -> Team {
@@ -215,6 +215,120 @@ fn a_changeset_is_one_of_sqlites_own() {
         let name = [table.as_bytes(), &[0]].concat();
         assert!(bytes.windows(name.len()).any(|window| window == name), "{table}");
     }
+}
+
+#[test]
+fn a_changeset_of_two_versions_makes_the_newer_of_the_older_with_sqlites_own_apply() {
+    let team = Team::of(1);
+    let a = &team.machines[0];
+    // Of each kind of key, and of each kind of value at the edges of its encoding.
+    write(
+        a,
+        "CREATE TABLE kinds(id INTEGER PRIMARY KEY, i, r REAL, t TEXT NOT NULL DEFAULT 'none', b BLOB);
+         CREATE TABLE \"two words\"(b BLOB, a TEXT, n, PRIMARY KEY(a, b)) WITHOUT ROWID;
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 900)
+         INSERT INTO kinds SELECT i, i - 450, i / 7.0, 'text ' || i, randomblob(i) FROM n;
+         INSERT INTO \"two words\" SELECT b, t, i FROM kinds",
+    );
+    push(a, "pushed");
+    write(
+        a,
+        "UPDATE kinds SET i = -9223372036854775808, r = -0.0, t = 'é \u{1f980}' WHERE id = 3;
+         UPDATE kinds SET i = 9223372036854775807, b = zeroblob(70000) WHERE id = 4;
+         UPDATE kinds SET i = NULL, r = 9e999, b = x'' WHERE id = 5;
+         UPDATE kinds SET t = printf('%.20000c', 'x') WHERE id % 50 = 0;
+         DELETE FROM kinds WHERE id BETWEEN 100 AND 130;
+         INSERT INTO kinds VALUES(-7, 'text', NULL, '', x'00ff'), (9223372036854775807, 1.5, 3, 'end', NULL);
+         UPDATE \"two words\" SET n = 'other' WHERE n = 1;
+         DELETE FROM \"two words\" WHERE n > 400;
+         INSERT INTO \"two words\" VALUES(x'00', 'new', x'01');
+         INSERT INTO notes VALUES('a new one', NULL); DELETE FROM notes WHERE key = 'note 8';
+         DELETE FROM orders WHERE customer = 4; UPDATE orders SET item = NULL WHERE customer = 5;
+         UPDATE customers SET name = 'another' WHERE id > 150",
+    );
+    push(a, "pushed");
+    let client = team.stranger();
+    for (version, name) in [("team/app.db@2", "old.db"), ("team/app.db@3", "new.db")] {
+        client.run(&[version, name]).ok();
+    }
+    let (old, new) = (client.path("old.db"), client.path("new.db"));
+    assert_ne!(all_rows(&old), all_rows(&new));
+    for (from, to, file) in
+        [("team/app.db@2", "team/app.db@3", &old), ("team/app.db@3", "team/app.db@2", &new)]
+    {
+        let wanted = all_rows(if file == &old { &new } else { &old });
+        let before = std::fs::read(file).unwrap();
+        client.run(&["diff", from, to, "--changeset", "set.bin"]).ok();
+        let set = std::fs::read(client.path("set.bin")).unwrap();
+        assert_eq!(session::apply(file, &set), 0, "{from} to {to}");
+        assert_eq!(all_rows(file), wanted, "{from} to {to}");
+        team::assert_sound(file);
+        std::fs::write(file, before).unwrap();
+    }
+}
+
+/// All rows of all tables, value by value with its type, in no order.
+fn all_rows(path: &Path) -> BTreeMap<String, Vec<String>> {
+    let database = Connection::open(path).unwrap();
+    let sql = "SELECT name FROM sqlite_schema WHERE type = 'table'";
+    let mut tables = database.prepare(sql).unwrap();
+    let tables = tables.query_map([], |row| row.get::<_, String>(0)).unwrap();
+    let rows = |table: &str| {
+        let mut all = database.prepare(&format!("SELECT * FROM \"{table}\"")).unwrap();
+        let columns = all.column_count();
+        let row = |row: &rusqlite::Row<'_>| {
+            let value = |column| row.get::<_, rusqlite::types::Value>(column).unwrap();
+            Ok(format!("{:?}", (0..columns).map(value).collect::<Vec<_>>()))
+        };
+        let mut rows: Vec<String> = all.query_map([], row).unwrap().map(Result::unwrap).collect();
+        rows.sort_unstable();
+        rows
+    };
+    tables.map(Result::unwrap).map(|table| (table.clone(), rows(&table))).collect()
+}
+
+#[test]
+fn rows_that_nothing_names_are_told_of_versions_as_they_are_of_files() {
+    let team = Team::of(1);
+    let a = &team.machines[0];
+    // All three names of a rowid are columns, so that SQL has none for it.
+    write(a, "CREATE TABLE odd(rowid, oid, _rowid_); INSERT INTO odd VALUES(1, 2, 3)");
+    push(a, "pushed");
+    write(a, "INSERT INTO odd VALUES(4, 5, 6)");
+    push(a, "pushed");
+    write(a, "CREATE TABLE nokey(x); INSERT INTO nokey VALUES(1)");
+    push(a, "pushed");
+    let client = team.stranger();
+    for (version, name) in
+        [("team/app.db@2", "two.db"), ("team/app.db@3", "three.db"), ("team/app.db@4", "four.db")]
+    {
+        client.run(&[version, name]).ok();
+    }
+    let forms: [&[&str]; 6] =
+        [&[], &["--json"], &["--stat"], &["--stat", "--json"], &["--sql"], &["--changeset", "set.bin"]];
+    for form in forms {
+        for (older, newer) in [("two", "three"), ("three", "four"), ("two", "four")] {
+            let number = |name| match name {
+                "two" => 2,
+                "three" => 3,
+                _ => 4,
+            };
+            let versions = [older, newer].map(|name| format!("team/app.db@{}", number(name)));
+            let files = [older, newer].map(|name| format!("./{name}.db"));
+            let [there, here] = [versions, files].map(|[from, to]| {
+                let outcome = client.run(&[&["diff", &from, &to, "--exit-code"], form].concat()).code(1);
+                let set = std::fs::read(client.path("set.bin")).unwrap_or_default();
+                (outcome.stdout, outcome.stderr, set)
+            });
+            assert_eq!(there, here, "{form:?}");
+            assert_eq!(there.1.contains("warning: odd: "), older == "two", "{form:?}: {there:?}");
+        }
+    }
+    let url = format!("{}/api/v1/replicas/team/app.db/diff?from=2&to=3", team.server.url());
+    let key = format!("Bearer {}", team.server.admin_key());
+    let mut answer = ureq::get(&url).header("Authorization", key).call().unwrap();
+    let line: Value = serde_json::from_str(answer.body_mut().read_to_string().unwrap().trim()).unwrap();
+    assert!(line["left_out"] == "odd" && line["why"].is_string(), "{line}");
 }
 
 #[test]

@@ -21,6 +21,7 @@ pub mod random;
 pub mod raw;
 pub mod sample;
 pub mod server;
+pub mod session;
 pub mod subscriber;
 pub mod synthetic;
 pub mod table;
