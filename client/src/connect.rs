@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Request, StatusCode};
-use sqlrsync_protocol::exchange::{PushId, Refusal};
+use sqlrsync_protocol::exchange::Refusal;
+use sqlrsync_protocol::possible_base::PossibleBase;
 use sqlrsync_protocol::remote::{RemoteName, VersionSelector};
 use sqlrsync_protocol::text::ReplicaIdText;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -14,6 +15,7 @@ use tokio_tungstenite::tungstenite::{self, error::ProtocolError};
 use crate::error::Error;
 use crate::plan::{Access, Visibility};
 use crate::server_url::ServerUrl;
+use crate::state::MadeFrom;
 use crate::wire::websocket::{self, Greeting, Socket, WebSocket};
 use crate::wire::{Cancel, Traffic, tcp, tls};
 
@@ -37,8 +39,8 @@ pub enum Purpose {
         visibility: Option<Visibility>,
         /// Make it the newest version as it is, whatever others pushed meanwhile.
         force: bool,
-        /// Earlier pushes of the file whose end is not known, newest first.
-        unanswered: Vec<PushId>,
+        /// What is known of the file's past.
+        made_from: MadeFrom,
     },
     /// A pull of a version.
     Pull(VersionSelector),
@@ -149,12 +151,13 @@ fn headers(asking: &Asking<'_>, headers: &mut HeaderMap) {
     if let Purpose::Push { force: true, .. } = asking.purpose {
         put("X-Force", b"1");
     }
-    if let Purpose::Push { unanswered, .. } = &asking.purpose
-        && !unanswered.is_empty()
-    {
-        let ids: Vec<String> =
-            unanswered.iter().map(|id| format!("{:032x}", u128::from_be_bytes(id.0))).collect();
-        put("X-Unanswered-Pushes", ids.join(",").as_bytes());
+    if let Purpose::Push { made_from: MadeFrom { unanswered, possible }, .. } = &asking.purpose {
+        let unanswered = PossibleBase { pushes: unanswered.clone(), agreed: None };
+        for (name, list) in [("X-Unanswered-Pushes", &unanswered), ("X-Possible-Base", possible)] {
+            if !list.is_empty() {
+                put(name, list.to_string().as_bytes());
+            }
+        }
     }
     match &asking.purpose {
         Purpose::Push { visibility: Some(Visibility::Unlisted), .. } => put("X-Visibility", b"1"),
@@ -243,6 +246,10 @@ fn by_status(status: StatusCode) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use sqlrsync_protocol::exchange::{Base, PushId};
+    use sqlrsync_protocol::hash::Root;
+    use sqlrsync_protocol::page::VersionNumber;
+
     use super::*;
     use crate::plan::{Credential, KeySource};
 
@@ -264,7 +271,13 @@ mod tests {
                 local: "/srv/app.db".into(),
                 visibility: Some(Visibility::Public),
                 force: true,
-                unanswered: vec![PushId([0; 16]), PushId([0x1a; 16])],
+                made_from: MadeFrom {
+                    unanswered: vec![PushId([0; 16]), PushId([0x1a; 16])],
+                    possible: PossibleBase {
+                        pushes: vec![PushId([0x2b; 16])],
+                        agreed: Some(Base { version: VersionNumber::new(7), root: Root([0x3c; 32]) }),
+                    },
+                },
             },
             remote: Some(&remote),
             replica_id: None,
@@ -280,6 +293,7 @@ mod tests {
             ("x-localabsolutepath", "/srv/app.db"),
             ("x-force", "1"),
             ("x-unanswered-pushes", "00000000000000000000000000000000,1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a"),
+            ("x-possible-base", &format!("{},{}@7", "2b".repeat(16), "3c".repeat(32))),
         ] {
             assert_eq!(request.headers()[name], value);
         }

@@ -1,8 +1,8 @@
 //! What was last agreed on about a local file and a remote, kept between runs.
 //!
 //! - It stands under the XDG state folder, in a folder of its own for each local path and remote, and
-//!   counts only for the file (device and inode) that it was written for: a file put in the place of
-//!   another has no state.
+//!   counts only for the file (device and inode) that it was written for: of a file put in the place of
+//!   another nothing is known but what the other was, which it may have been made from ([`MadeFrom`]).
 //! - It is a help and never a truth that anything depends on: what is missing, damaged or of another
 //!   file is as good as none, and costs a scan.
 //! - The push id is durable before a byte is sent, so that a push whose answer was lost is recognised.
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use sqlrsync_database::{Agreed, Fingerprint};
 use sqlrsync_protocol::exchange::{Base, PushId};
 use sqlrsync_protocol::page::{ConflictNumber, VersionNumber};
+use sqlrsync_protocol::possible_base::{PUSHES_MAX, PossibleBase};
 
 use crate::error::Error;
 use crate::files;
@@ -30,7 +31,7 @@ pub use seen::Seen;
 const FORMAT: u32 = 1;
 
 /// How many pushes are remembered whose end is not known. The server is told of all of them.
-const UNANSWERED_MAX: usize = 64;
+const UNANSWERED_MAX: usize = PUSHES_MAX;
 
 /// How long a second sqlrsync waits for the first to be done with a file.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
@@ -66,6 +67,33 @@ struct Kept {
     /// The ids of pushes before that one whose end is not known either, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     unanswered: Vec<String>,
+    /// Of the file that was in the place of this one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    before: Option<Before>,
+}
+
+/// What is left of a file's state when another is in its place.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Before {
+    /// What was last agreed on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    root: Option<String>,
+    /// The version that it is, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    version: Option<u64>,
+    /// The ids of the pushes after that, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pushes: Vec<String>,
+}
+
+/// What a push says of the past of its file, beside the base.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MadeFrom {
+    /// Pushes of this very file whose end is not known, newest first, but for the one of [`State::push_id`]: what
+    /// one of them sent is a version, perhaps, and then what the file was made from.
+    pub unanswered: Vec<PushId>,
+    /// What the file is made from or not: who knows.
+    pub possible: PossibleBase,
 }
 
 /// A push that was begun and whose end is not known.
@@ -84,11 +112,15 @@ impl State {
             .ok()
             .flatten()
             .and_then(|text| serde_json::from_str::<Kept>(&text).ok())
-            .filter(|kept| kept.format == FORMAT && identity(path) == Some((kept.device, kept.inode)));
-        if kept.is_none() {
-            tracing::debug!(path = %path.display(), "no state that counts for this file");
-        }
-        State { folder, path: path.to_owned(), remote: remote.to_owned(), kept: kept.unwrap_or_default() }
+            .filter(|kept| kept.format == FORMAT);
+        let kept = match kept {
+            Some(kept) if identity(path) == Some((kept.device, kept.inode)) => kept,
+            kept => {
+                tracing::debug!(path = %path.display(), "no state that counts for this file");
+                Kept { before: kept.map(Before::of), ..Kept::default() }
+            }
+        };
+        State { folder, path: path.to_owned(), remote: remote.to_owned(), kept }
     }
 
     /// Where the hashes of the file's pages are kept. The folder is made.
@@ -137,9 +169,8 @@ impl State {
             return Ok(id);
         }
         if let Some(before) = self.kept.push.take() {
-            let unanswered = &mut self.kept.unanswered;
-            unanswered.push(before.id);
-            unanswered.drain(..unanswered.len().saturating_sub(UNANSWERED_MAX));
+            self.kept.unanswered.push(before.id);
+            keep_last(&mut self.kept.unanswered);
         }
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(|error| Error::Random(error.to_string()))?;
@@ -148,10 +179,24 @@ impl State {
         Ok(PushId(id))
     }
 
-    /// The pushes whose end is not known, newest first, but for the one of [`State::push_id`]: what one of them
-    /// sent is a version, perhaps, and then what this file was made from.
-    pub fn unanswered(&self) -> Vec<PushId> {
-        self.kept.unanswered.iter().rev().filter_map(|id| parse_push_id(id)).collect()
+    /// What a push says of the file's past. `is_stated`: the base is proposed. Where it is not, though something was
+    /// agreed on, the file is older than that or its hashes are gone, and all that is known here may be of
+    /// another file.
+    pub fn made_from(&self, is_stated: bool) -> MadeFrom {
+        let ids = |texts: &[String]| texts.iter().rev().filter_map(|id| parse_push_id(id)).collect();
+        let unanswered = ids(&self.kept.unanswered);
+        match (self.base(), &self.kept.before) {
+            (Some(_), _) if is_stated => MadeFrom { unanswered, ..MadeFrom::default() },
+            (Some(base), _) => MadeFrom {
+                unanswered: Vec::new(),
+                possible: PossibleBase { pushes: unanswered, agreed: Some(base) },
+            },
+            (None, Some(before)) => MadeFrom {
+                unanswered,
+                possible: PossibleBase { pushes: ids(&before.pushes), agreed: before.base() },
+            },
+            (None, None) => MadeFrom { unanswered, ..MadeFrom::default() },
+        }
     }
 
     /// Records what both sides now have in common, and that no push is open. `version` is the one that
@@ -183,6 +228,7 @@ impl State {
         self.kept.conflict = conflict.map(ConflictNumber::get);
         self.kept.push = None;
         self.kept.unanswered.clear();
+        self.kept.before = None;
         self.write()?;
         if let Some(all) = self.folder.parent() {
             prune::prune(all, SystemTime::now());
@@ -196,8 +242,10 @@ impl State {
     /// Where the state folder cannot be written.
     pub fn end_push(&mut self) -> Result<(), Error> {
         let unanswered = std::mem::take(&mut self.kept.unanswered);
+        // What was sent is later than all that is known of the file before.
+        let before = self.kept.before.take();
         match self.kept.push.take() {
-            None if unanswered.is_empty() => Ok(()),
+            None if unanswered.is_empty() && before.is_none() => Ok(()),
             _ => self.write(),
         }
     }
@@ -215,6 +263,7 @@ impl State {
             conflict: self.kept.conflict,
             push: self.kept.push.take(),
             unanswered: std::mem::take(&mut self.kept.unanswered),
+            before: self.kept.before.take(),
         };
         let file = self.folder.join("state.json");
         let text = serde_json::to_vec_pretty(&self.kept).map_err(|error| Error::File {
@@ -224,6 +273,32 @@ impl State {
         })?;
         files::replace(&file, &text, 0o600).map_err(Error::file("write", &file))
     }
+}
+
+impl Before {
+    /// What a file's state leaves.
+    fn of(kept: Kept) -> Before {
+        let Kept { known, version, before, unanswered, push, .. } = kept;
+        let mut left = match known {
+            Some(known) => Before { root: Some(known.root.to_string()), version, pushes: Vec::new() },
+            // Nothing was agreed on since the file came in the place of another.
+            None => before.unwrap_or_default(),
+        };
+        left.pushes.extend(unanswered);
+        left.pushes.extend(push.map(|push| push.id));
+        keep_last(&mut left.pushes);
+        left
+    }
+
+    fn base(&self) -> Option<Base> {
+        let root = self.root.as_ref()?.parse().ok()?;
+        Some(Base { version: self.version.and_then(VersionNumber::new), root })
+    }
+}
+
+/// Of many pushes whose end is not known the last ones.
+fn keep_last(pushes: &mut Vec<String>) {
+    pushes.drain(..pushes.len().saturating_sub(UNANSWERED_MAX));
 }
 
 /// Held while a run works on a local file.

@@ -20,6 +20,7 @@ mod lanes;
 pub mod memory;
 pub mod message;
 pub mod page;
+pub mod possible_base;
 pub mod remote;
 pub mod sponge;
 pub mod subscription;

@@ -17,6 +17,7 @@
 //! | what overlaps waits, and is settled | `merge_conflicts` |
 //! | who pushes after a merge without having pulled it | `merge_trap` |
 //! | what must not be taken for a pusher's base | `merge_bases` |
+//! | a machine and its clone | `merge_clones` |
 //! | a server killed during merges and settlements | `merge_faults` |
 //! | rows of stored versions: `diff`, `query`, `log --stat` | `merge_rows` |
 //! | page sizes, encodings, journal modes, odd files; copies without a server | `formats` |
@@ -48,6 +49,7 @@ mod keys;
 mod live;
 mod merge;
 mod merge_bases;
+mod merge_clones;
 mod merge_conflicts;
 mod merge_faults;
 mod merge_rows;

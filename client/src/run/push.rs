@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use sqlrsync_protocol::conversation::{OriginOptions, Summary, run_origin};
-use sqlrsync_protocol::exchange::{Committed, Refusal};
+use sqlrsync_protocol::exchange::{Committed, OriginPages, Refusal};
 use sqlrsync_protocol::remote::RemoteName;
 use sqlrsync_protocol::text::Config;
 
@@ -24,19 +24,20 @@ pub fn push(run: &Run, plan: &mut Push) -> Result<Outcome, Error> {
     let _lock = FileLock::take(run.folders.state(), path)?;
     let mut state = State::open(run.folders.state(), path, &state_name(plan, plan.remote.as_ref()));
     let push_id = if plan.dry { None } else { Some(state.push_id()?) };
-    let database = pages::origin(run, path, Some(&state), push_id, plan.scan)?;
+    let mut database = pages::origin(run, path, Some(&state), push_id, plan.scan)?;
     if plan.access.credential.is_none() {
         plan.access.credential = Some(ask_for_key("push", &plan.local.shown())?);
     }
     run.warn_of_plain_text(&plan.access);
 
     let client_id = client_id(&run.folders)?;
+    let made_from = state.made_from(database.base()?.is_some());
     let asking = Asking {
         purpose: Purpose::Push {
             local: plan.local.path.clone(),
             visibility: plan.visibility,
             force: plan.force,
-            unanswered: state.unanswered(),
+            made_from,
         },
         remote: plan.remote.as_ref(),
         replica_id: plan.replica_id.as_ref(),

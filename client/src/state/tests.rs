@@ -19,6 +19,14 @@ impl Place {
         self.folder.path().join("app.db")
     }
 
+    /// Puts another file in its place.
+    fn replace(&self, with: &str) {
+        // Both exist at once, so the new one cannot get the old one's inode.
+        let other = self.folder.path().join("other");
+        fs::write(&other, with).unwrap();
+        fs::rename(&other, self.file()).unwrap();
+    }
+
     fn state_folder(&self) -> PathBuf {
         self.folder.path().join("state")
     }
@@ -73,11 +81,57 @@ fn what_was_merged_or_waits_in_a_conflict_is_a_base_without_a_version() {
 fn another_file_of_the_same_name_has_no_state() {
     let place = Place::new();
     place.open("one").agree(&place.agreed(), None).unwrap();
-    // Both exist at once, so the new one cannot get the old one's inode.
-    let other = place.folder.path().join("other");
-    fs::write(&other, b"another").unwrap();
-    fs::rename(&other, place.file()).unwrap();
+    place.replace("another");
     assert!(place.open("one").known().is_none());
+}
+
+#[test]
+fn what_was_known_of_the_file_before_is_possible_until_something_new_is_agreed_on() {
+    let place = Place::new();
+    let agreed = place.agreed();
+    let base = Base { version: VersionNumber::new(5), root: agreed.root };
+    place.open("one").agree(&agreed, base.version).unwrap();
+    let first = place.open("one").push_id().unwrap();
+    let possible = |pushes: &[PushId]| PossibleBase { pushes: pushes.to_vec(), agreed: Some(base) };
+
+    place.replace("another");
+    let second = place.open("one").push_id().unwrap();
+    let made_from = place.open("one").made_from(false);
+    assert_eq!((&made_from.unanswered[..], made_from.possible), (&[][..], possible(&[first])));
+
+    // One more file, and what is known of the one before the last is not forgotten.
+    place.replace("another, and longer");
+    let mut state = place.open("one");
+    assert_eq!(state.made_from(false).possible, possible(&[second, first]));
+    let third = state.push_id().unwrap();
+    fs::write(place.file(), "the same file, written to, and longer still").unwrap();
+    state.push_id().unwrap();
+    let made_from = place.open("one").made_from(false);
+    assert_eq!(made_from, MadeFrom { unanswered: vec![third], possible: possible(&[second, first]) });
+
+    // Versions 1 and 2 agree on nothing that could be kept, and the push went through.
+    place.open("one").end_push().unwrap();
+    assert_eq!(place.open("one").made_from(false), MadeFrom::default());
+    place.open("one").agree(&agreed, None).unwrap();
+    place.replace("the last one");
+    place.open("one").agree(&agreed, None).unwrap();
+    assert_eq!(place.open("one").made_from(true), MadeFrom::default());
+}
+
+#[test]
+fn what_is_known_of_a_file_that_was_put_back_is_possible_and_no_more() {
+    let place = Place::new();
+    let agreed = place.agreed();
+    place.open("one").agree(&agreed, None).unwrap();
+    let unanswered = place.open("one").push_id().unwrap();
+    fs::write(place.file(), "something that was there before").unwrap();
+    place.open("one").push_id().unwrap();
+    let possible =
+        PossibleBase { pushes: vec![unanswered], agreed: Some(Base { version: None, root: agreed.root }) };
+    let state = place.open("one");
+    assert_eq!(state.made_from(false), MadeFrom { unanswered: Vec::new(), possible });
+    let known = MadeFrom { unanswered: vec![unanswered], ..MadeFrom::default() };
+    assert_eq!(state.made_from(true), known);
 }
 
 #[test]
@@ -108,9 +162,10 @@ fn a_push_of_other_content_or_after_success_has_a_new_id() {
     std::thread::sleep(Duration::from_millis(30));
     let second = place.open("one").push_id().unwrap();
     assert_ne!(second, first);
-    assert_eq!(place.open("one").unanswered(), [first], "what became of it is not known");
+    let unanswered = MadeFrom { unanswered: vec![first], ..MadeFrom::default() };
+    assert_eq!(place.open("one").made_from(false), unanswered, "what became of it is not known");
     place.open("one").agree(&place.agreed(), None).unwrap();
-    assert_eq!(place.open("one").unanswered(), []);
+    assert_eq!(place.open("one").made_from(true), MadeFrom::default());
     assert_ne!(place.open("one").push_id().unwrap(), second);
 }
 

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use sqlrsync_protocol::exchange::{Fault, PushId};
 use sqlrsync_protocol::key::Key;
+use sqlrsync_protocol::possible_base::PossibleBase;
 use sqlrsync_protocol::remote::RemoteName;
 use sqlrsync_repository::{ReplicaId, Repository};
 use tokio::sync::Semaphore;
@@ -73,6 +74,8 @@ pub struct ClientSays {
     pub force: bool,
     /// `X-Unanswered-Pushes`: earlier pushes from the same file whose answer was lost, newest first.
     pub unanswered: Vec<PushId>,
+    /// `X-Possible-Base`: what our own client last knew a file to be whose base it does not dare to say.
+    pub possible_base: PossibleBase,
     /// `X-ClientVersion` says that it is our own client.
     pub own_client: bool,
     /// `X-ReplicaVersion`.

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use axum::http::{HeaderMap, Uri, header};
 use percent_encoding::percent_decode_str;
-use sqlrsync_protocol::exchange::PushId;
 use sqlrsync_protocol::key::Key;
+use sqlrsync_protocol::possible_base::PossibleBase;
 use sqlrsync_protocol::remote::{RemoteName, VersionSelector};
 use sqlrsync_protocol::text::{ReplicaIdText, printable};
 
@@ -16,9 +16,6 @@ use crate::refused::{Refused, Why};
 
 /// Longest client id, host name and client version that is kept, in bytes; what is longer is cut.
 const WORD_BYTES_MAX: usize = 255;
-
-/// How many pushes a client may say that it had no answer to.
-const UNANSWERED_MAX: usize = 64;
 
 /// Longest path of the pushed database on its machine that is kept, in bytes; what is longer is cut.
 const LOCAL_PATH_BYTES_MAX: usize = 4096;
@@ -108,16 +105,10 @@ pub fn client_says(headers: &HeaderMap) -> Result<ClientSays, Refused> {
         visibility,
         own_client: is_own_client(headers),
         force: text_of(headers, "x-force")? == "1",
-        unanswered: push_ids(text_of(headers, "x-unanswered-pushes")?),
+        unanswered: PossibleBase::from_header(text_of(headers, "x-unanswered-pushes")?).pushes,
+        possible_base: PossibleBase::from_header(text_of(headers, "x-possible-base")?),
         version: VersionSelector::from_header(version).map_err(|error| bad(error.to_string()))?,
     })
-}
-
-/// Ids of pushes, each of 32 hexadecimal digits; what is none is left out, and so is what is too many.
-fn push_ids(list: &str) -> Vec<PushId> {
-    let ids = list.split(',').filter(|id| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()));
-    let ids = ids.filter_map(|id| u128::from_str_radix(id, 16).ok());
-    ids.take(UNANSWERED_MAX).map(|id| PushId(id.to_be_bytes())).collect()
 }
 
 /// Whether it is our own client that asks.

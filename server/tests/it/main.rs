@@ -8,6 +8,7 @@
 //! - `limits`: connections, time, sizes, turns
 //! - `merges`: pushes that were not made from the latest version, conflicts and their settlement
 //! - `possible_bases`: pushes of a client that does not say what they were made from
+//! - `said_bases`: pushes of our own client that says what they may have been made from
 //! - `subscriptions`: notices of new versions
 //! - `api`: what is read over HTTP
 //! - `rules`: the policy, the audit log, the OpenAPI document
@@ -28,6 +29,7 @@ mod program;
 mod public_client;
 mod revoked;
 mod rules;
+mod said_bases;
 mod status;
 mod subscriptions;
 mod support;

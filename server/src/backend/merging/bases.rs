@@ -1,7 +1,9 @@
 //! What a push was made from.
 //!
 //! Our own client says it. A peer that says nothing has possible bases: what was last pushed from the same file
-//! of the same client, and the versions that this client has pulled since, as a pull names no file. One that
+//! of the same client, and the versions that this client has pulled since, as a pull names no file. Our own client,
+//! where it does not dare to say the base, says what it last agreed on for that path, which is one more: a clone
+//! of the machine has its own, and what the other of the two pushed is not taken for its base. One that
 //! fits is it. Several that come to the same are as good as one. Anything else stays unknown, and a merge is
 //! not done by guess:
 //!
@@ -13,6 +15,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
+use sqlrsync_protocol::exchange::PushId;
 use sqlrsync_protocol::hash::Root;
 use sqlrsync_protocol::page::VersionNumber;
 use sqlrsync_repository::{ClientKey, ClientRecord, KeepOptions, Manifest, MergeBase, PULLED_MAX, Replica};
@@ -49,7 +52,9 @@ pub(super) enum Ground {
 
 /// What a push was made from.
 pub(super) fn ground(push: &Push<'_>, latest: &Manifest) -> Result<Ground, Error> {
-    if let Some(before) = unanswered(push)? {
+    // Later than what the file and the replica last agreed on, and the file has gone on from it. Its own changes
+    // are not in conflict with it.
+    if let Some(before) = arrived(push.received.replica(), &push.says.unanswered)? {
         return known(push, &before, latest);
     }
     match push.received.agreed() {
@@ -58,17 +63,18 @@ pub(super) fn ground(push: &Push<'_>, latest: &Manifest) -> Result<Ground, Error
     }
 }
 
-/// What an earlier push from the same file sent whose answer was lost: it is later than what the file and the
-/// replica last agreed on, and the file has gone on from it. Its own changes are not in conflict with it.
-fn unanswered(push: &Push<'_>) -> Result<Option<Manifest>, Error> {
-    let replica = push.received.replica();
-    for id in &push.says.unanswered {
+/// What the first of these pushes sent that arrived. Their answers were lost.
+fn arrived(replica: &Replica, pushes: &[PushId]) -> Result<Option<Manifest>, Error> {
+    if pushes.is_empty() {
+        return Ok(None);
+    }
+    let versions = replica.history(None, SEARCHED_MAX)?;
+    for id in pushes {
         if let Some(candidate) = replica.candidate(*id)? {
             return Ok(Some(candidate.content));
         }
-        let versions = replica.history(None, SEARCHED_MAX)?;
-        if let Some(version) = versions.into_iter().find(|version| version.push_id == Some(*id)) {
-            return Ok(Some(version));
+        if let Some(version) = versions.iter().find(|version| version.push_id == Some(*id)) {
+            return Ok(Some(version.clone()));
         }
     }
     Ok(None)
@@ -120,6 +126,26 @@ struct Possible {
     complete: bool,
 }
 
+impl Possible {
+    /// One more; `None` where it is not there (any more).
+    fn add(&mut self, found: Option<Manifest>) {
+        match found {
+            Some(found) if self.bases.iter().any(|base| base.root == found.root) => {}
+            Some(found) => self.bases.push(found),
+            None => self.complete = false,
+        }
+    }
+}
+
+/// What our own client last knew the file, or the one that was there before, to be, where it says so: a content of
+/// this replica, or `Some(None)` for one that it does not have. That counts as one that is not there any more.
+fn said(says: &ClientSays, replica: &Replica) -> Result<Option<Option<Manifest>>, Error> {
+    if let Some(later) = arrived(replica, &says.possible_base.pushes)? {
+        return Ok(Some(Some(later)));
+    }
+    Ok(says.possible_base.agreed.map(|agreed| replica.find_base(&agreed)).transpose()?)
+}
+
 fn possible(push: &Push<'_>, replica: &Replica) -> Result<Possible, Error> {
     let mut possible = Possible { bases: Vec::new(), own: None, complete: true };
     let Some((file, client)) = keys(push.says) else { return Ok(possible) };
@@ -131,20 +157,15 @@ fn possible(push: &Push<'_>, replica: &Replica) -> Result<Possible, Error> {
         seen.clear();
     }
     if let Some(pushed) = pushed {
-        match replica.merge_base(&pushed)? {
-            Some(found) => {
-                possible.own = Some(found.root);
-                possible.bases.push(found);
-            }
-            None => possible.complete = false,
-        }
+        let found = replica.merge_base(&pushed)?;
+        possible.own = found.as_ref().map(|found| found.root);
+        possible.add(found);
+    }
+    if let Some(said) = said(push.says, replica)? {
+        possible.add(said);
     }
     for number in since(&seen, &pulled) {
-        match replica.manifest(*number)? {
-            Some(found) if possible.bases.iter().any(|base| base.root == found.root) => {}
-            Some(found) => possible.bases.push(found),
-            None => possible.complete = false,
-        }
+        possible.add(replica.manifest(*number)?);
     }
     if possible.bases.len() > POSSIBLE_MAX {
         possible.complete = false;
