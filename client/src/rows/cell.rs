@@ -230,6 +230,14 @@ impl Cells {
     pub fn get(&self, column: &str) -> Option<&Cell> {
         self.0.iter().find(|(name, _)| name == column).map(|(_, cell)| cell)
     }
+
+    /// The same, where it is known at which place it stands most probably: a row may have 2,000 columns.
+    pub fn get_near(&self, place: usize, column: &str) -> Option<&Cell> {
+        match self.0.get(place) {
+            Some((name, cell)) if name == column => Some(cell),
+            _ => self.get(column),
+        }
+    }
 }
 
 impl Serialize for Cells {

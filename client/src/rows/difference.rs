@@ -161,11 +161,16 @@ impl RowDifference {
             cell.map_or_else(|| "-".to_owned(), |cell| cell.literal(Some(VALUE_WIDTH_MAX)))
         });
         let (before, after) = (self.before.as_ref().unwrap_or(&none), self.after.as_ref().unwrap_or(&none));
-        let gone = before.0.iter().filter(|(name, _)| after.get(name).is_none());
-        let names = after.0.iter().chain(gone).map(|(name, _)| name);
-        let changed = names.filter(|name| before.get(name) != after.get(name));
-        changed
-            .map(|name| format!("{} {} -> {}", column(name), text(before.get(name)), text(after.get(name))))
+        let gone =
+            before.0.iter().enumerate().filter(|(place, (name, _))| after.get_near(*place, name).is_none());
+        let both = after
+            .0
+            .iter()
+            .enumerate()
+            .chain(gone)
+            .map(|(place, (name, _))| (name, before.get_near(place, name), after.get_near(place, name)));
+        both.filter(|(_, before, after)| before != after)
+            .map(|(name, before, after)| format!("{} {} -> {}", column(name), text(before), text(after)))
             .collect()
     }
 }
