@@ -64,6 +64,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether a database is damaged, or was made so that it cannot be read.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Error::Sqlite { source, .. } => matches!(
+                source.sqlite_error_code(),
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+            ),
+            Error::Schema(_) => true,
+            _ => false,
+        }
+    }
+
     /// Whether it says something of what is in a database: the same comes of it whenever it is tried again, and
     /// wherever. All others say that a disk, memory or time was short.
     pub fn is_of_database(&self) -> bool {

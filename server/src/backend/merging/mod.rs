@@ -184,6 +184,7 @@ impl Fault for Error {
             Error::Version(error) => error.refusal(),
             Error::Rejected(_) | Error::LeftToChoose(_) => Refusal::Conflict,
             Error::NoSuchRow(_) | Error::TooManyRows(_) | Error::SchemasDiffer => Refusal::Invalid,
+            Error::Rows(error) if error.is_damage() => Refusal::Integrity,
             Error::Rows(_) | Error::Merge(_) | Error::Audit(_) => Refusal::Failed,
         }
     }
@@ -206,6 +207,15 @@ impl Fault for Error {
             | Error::SchemasDiffer
             | Error::LeftToChoose(_) => self.to_string(),
             Error::Audit(_) => "the server cannot write its audit log".to_owned(),
+            Error::Rows(error) if error.is_damage() => {
+                format!(
+                    "the stored version is damaged ({error}): check the pushed file with PRAGMA integrity_check"
+                )
+            }
+            // It is the same whoever compares them, and says nothing that is not in the versions.
+            Error::Rows(error) if error.is_of_database() => {
+                format!("these versions cannot be compared: {error}")
+            }
             Error::Rows(_) | Error::Merge(_) => "the server could not compare the versions".to_owned(),
         }
     }
@@ -220,5 +230,22 @@ impl From<Error> for Refused {
             tracing::error!(%error, "versions could not be compared or merged");
         }
         Refused::new(why, error.public_text())
+    }
+}
+
+#[cfg(test)]
+mod refused {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_compared_for_what_is_in_it_says_so() {
+        let damaged = Error::Rows(rows::Error::Schema("a table has no columns"));
+        assert_eq!(damaged.refusal(), Refusal::Integrity);
+        assert!(damaged.public_text().contains("damaged (the database's schema is damaged: a table has"));
+        let many = Error::Rows(rows::Error::TooMany { what: "tables", most: 3 });
+        assert_eq!(many.refusal(), Refusal::Failed);
+        assert!(many.public_text().contains("more than 3 tables"));
+        let disk = Error::Rows(rows::Error::Read(std::io::Error::other("the path of a file")));
+        assert_eq!(disk.public_text(), "the server could not compare the versions");
     }
 }
