@@ -23,7 +23,7 @@ use crate::apply::{self, Applied, apply};
 use crate::error::{Error, io_error};
 use crate::fingerprint::{Fingerprint, stat};
 use crate::legacy::LegacyHashes;
-use crate::new_file::{NewFile, check_free, folder_of};
+use crate::new_file::{NewFile, check_free, folder_of, remove_leftovers};
 use crate::page_hashes::{Content, PageHashes};
 use crate::receive::{Intake, Layout, Received};
 use crate::replace::replace;
@@ -298,6 +298,10 @@ impl FileReplica {
             let page_size = self.origin.ok_or(Error::Stopped)?.page_size;
             let (new, file) = match &self.found {
                 found if self.aside.is_some() || matches!(found, Some(Found::Database(_))) => {
+                    if self.aside.is_none() {
+                        // A first pull that was killed may have left one a moment before this file came to be.
+                        remove_leftovers(&folder_of(&self.path));
+                    }
                     let file = tempfile::tempfile_in(&self.temp_dir);
                     (None, file.map_err(io_error("creating a spool file", &self.temp_dir))?.into())
                 }

@@ -2,7 +2,8 @@
 //! put into place without overwriting anything. Three times faster than through SQLite.
 //!
 //! - Until it is whole it has a name of its own, mode 0600 and a lock (`flock`, which SQLite does not
-//!   use). A killed run leaves it behind; the next run in that folder removes what nobody has locked.
+//!   use). A killed run leaves it behind; the next run that writes in that folder, a minute later or more, removes
+//!   what nobody has locked.
 //! - It gets the mode that a program creating the database would have given it.
 
 use std::ffi::OsStr;
@@ -112,7 +113,7 @@ pub(crate) fn folder_of(path: &Path) -> PathBuf {
 }
 
 /// Removes what killed runs left. It is no error where that fails: nothing depends on it.
-fn remove_leftovers(folder: &Path) {
+pub(crate) fn remove_leftovers(folder: &Path) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         if is_leftover(&entry.file_name(), &entry.path()).unwrap_or(false) {

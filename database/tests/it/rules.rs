@@ -212,6 +212,20 @@ fn a_new_file_has_the_mode_of_any_new_file_and_leftovers_of_killed_runs_go() {
 }
 
 #[test]
+fn what_a_killed_first_pull_left_goes_with_the_next_change_too() {
+    let bench = Bench::new();
+    let (from, to) = (bench.path("a.db"), bench.path("b.db"));
+    let writer = create(&from, "", 10);
+    // The pull after the one that was killed came too soon to remove it, and there is no other new file.
+    bench.copy(&from, &to, 3);
+    let left = fs::File::create(bench.path(".sqlrsync-new-dead")).unwrap();
+    left.set_modified(std::time::SystemTime::now() - Duration::from_secs(3600)).unwrap();
+    insert(&writer, 1);
+    bench.copy(&from, &to, 3);
+    assert_eq!(names(bench.dir.path()), ["a.db", "b.db"]);
+}
+
+#[test]
 fn another_page_size_is_refused_and_replaced_when_told_so() {
     for mode in ["DELETE", "WAL"] {
         for version in 1..=3 {
