@@ -109,6 +109,14 @@ pub enum Error {
         /// What the system says.
         why: String,
     },
+    /// ssh did not get there.
+    #[error("{destination} cannot be reached: {why}")]
+    NoWay {
+        /// Where to.
+        destination: String,
+        /// How that shows.
+        why: String,
+    },
     /// Somebody answers there who is no sqlrsync server.
     #[error("what answers at {server} is no sqlrsync server: {why}")]
     NotThisServer {
@@ -125,7 +133,17 @@ pub enum Error {
         /// What rustls says.
         why: String,
     },
-    /// The server or the peer said no.
+    /// The program on the other machine said no.
+    #[error("{who} refuses: {}", shown(text))]
+    RefusedThere {
+        /// Which machine.
+        who: String,
+        /// Of what kind.
+        refusal: Refusal,
+        /// Its words.
+        text: String,
+    },
+    /// The server said no.
     #[error("{who} refuses: {}", shown(text))]
     Refused {
         /// Who.
@@ -197,11 +215,11 @@ impl Error {
         match self {
             Error::Usage { .. } | Error::SameFile { .. } | Error::BadFile { .. } => USAGE,
             Error::NoKey { .. } | Error::BadKey { .. } => Refusal::NotAllowed.exit_code(),
-            Error::Unreachable { .. } | Error::InUse { .. } | Error::Cut { .. } => {
+            Error::Unreachable { .. } | Error::NoWay { .. } | Error::InUse { .. } | Error::Cut { .. } => {
                 Refusal::TryLater.exit_code()
             }
             Error::Database(error) => error.refusal().exit_code(),
-            Error::Refused { refusal, .. } => refusal.exit_code(),
+            Error::Refused { refusal, .. } | Error::RefusedThere { refusal, .. } => refusal.exit_code(),
             Error::Cancelled => CANCELLED,
             _ => Refusal::Failed.exit_code(),
         }
@@ -226,6 +244,7 @@ impl Error {
                 "see that it runs (sqlrsync-server serve), and that --server or SQLRSYNC_SERVER names it"
                     .into()
             }
+            Error::NoWay { destination, .. } => format!("see that `ssh {destination}` gets there"),
             Error::NotThisServer { .. } => {
                 "give the address that sqlrsync-server printed with --server".into()
             }
@@ -234,6 +253,7 @@ impl Error {
                     .into()
             }
             Error::Refused { refusal, .. } => return refusal_hint(*refusal),
+            Error::RefusedThere { refusal: Refusal::TryLater, .. } => "run this again in a moment".into(),
             Error::NoSuchProgram { .. } => {
                 "install sqlrsync there, or say with --exe where it or sqlite3_rsync is".into()
             }

@@ -211,7 +211,7 @@ impl Fault for Error {
 
     fn public_text(&self) -> String {
         match self {
-            Error::Missing { .. } => "no such database".into(),
+            Error::Missing { .. } => "no such file or folder".into(),
             Error::NotAFile { .. } | Error::NotADatabase { .. } => "not a SQLite database".into(),
             Error::Empty { .. } => "the database is empty".into(),
             Error::Denied { .. } => "no permission for the database file".into(),

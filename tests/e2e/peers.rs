@@ -65,6 +65,43 @@ fn a_remote_program_that_is_not_there_is_an_error() {
     assert!(!client.path("b.db").exists());
 }
 
+#[test]
+fn what_is_wrong_there_has_the_exit_code_that_it_has_here() {
+    let client = Client::stranger();
+    let ssh = fake_ssh(&client);
+    let exe = text(&programs().client).to_owned();
+    sample::create(&client.path("a.db"));
+    let (file, folder) = (client.path("no-file.db"), client.path("no-folder/far.db"));
+    let cases = [(["FAR", "b.db"], &file), (["a.db", "FAR"], &folder), (["FAR", "b.db"], &folder)];
+    for protocol in ["3", "2", "1"] {
+        for (arguments, far) in &cases {
+            let there = format!("me@host:{}", far.display());
+            let flags = ["--json", "--ssh", text(&ssh), "--exe", &exe, "--protocol", protocol];
+            let arguments = arguments.map(|word| if word == "FAR" { there.as_str() } else { word });
+            let outcome = client.run(&[&arguments[..], &flags[..]].concat());
+            assert_eq!(outcome.code, 10, "version {protocol}: {}", outcome.stderr);
+            let said: serde_json::Value = serde_json::from_str(outcome.stdout.trim()).unwrap();
+            assert_eq!(said["error"], "me@host refuses: no such file or folder");
+            // Nothing of servers and their keys: there is none.
+            assert!(said["hint"].is_null(), "{said}");
+        }
+    }
+    assert!(!client.path("b.db").exists() && !client.path("no-folder").exists());
+}
+
+#[test]
+fn a_machine_that_ssh_cannot_reach_is_to_be_tried_again_and_no_server_is_spoken_of() {
+    let client = Client::stranger();
+    sample::create(&client.path("a.db"));
+    let ssh = client.path("no-way");
+    std::fs::write(&ssh, "#!/bin/sh\nexit 255\n").unwrap();
+    std::fs::set_permissions(&ssh, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let outcome = client.run(&["a.db", "me@host:/far.db", "--ssh", text(&ssh)]);
+    assert_eq!(outcome.code, 5);
+    assert!(outcome.stderr.contains("see that `ssh me@host` gets there"), "{}", outcome.stderr);
+    assert!(!outcome.stderr.contains("server"), "{}", outcome.stderr);
+}
+
 /// `sqlite3_rsync`, or a loud word that it is missing.
 fn sqlite3_rsync(what: &str) -> Option<PathBuf> {
     let found = on_path("sqlite3_rsync");

@@ -1,13 +1,14 @@
 //! Started by a peer over ssh: `--origin` or `--replica` on stdin and stdout.
 //!
 //! Nothing but the conversation is written to stdout. What goes wrong is told to the peer in it, and
-//! to people on stderr. With `--remember` (another sqlrsync) state is kept and a changed file is not
-//! overwritten; without it the rules are those of sqlite3_rsync: the replica becomes the origin.
+//! to people on stderr. With `--remember` (another sqlrsync) state is kept, a changed file is not
+//! overwritten, and what goes wrong is told with its kind, in every version of the protocol; without it the
+//! rules are those of sqlite3_rsync: the replica becomes the origin.
 
 use std::io;
 
 use sqlrsync_protocol::conversation::{OriginOptions, Quiet, ReplicaOptions, Wire, run_origin, run_replica};
-use sqlrsync_protocol::exchange::Fault;
+use sqlrsync_protocol::exchange::{Fault, Refusal};
 use sqlrsync_protocol::message::{Side, error_bytes};
 
 use super::{Run, failed, pages};
@@ -31,8 +32,12 @@ fn be_origin(run: &Run, plan: &Peer, wire: &mut Pipes) -> Result<(), Error> {
     let mut state = plan.remember.then(|| State::open(run.folders.state(), &plan.local.path, &name(plan)));
     let opened =
         check_wal(plan).and_then(|()| pages::origin(run, &plan.local.path, state.as_ref(), None, false));
-    let mut database = opened.map_err(|error| tell(wire, Side::Origin, error))?;
-    let options = OriginOptions { version_max: plan.protocol, ..OriginOptions::default() };
+    let mut database = opened.map_err(|error| tell(plan, wire, Side::Origin, error))?;
+    let options = OriginOptions {
+        version_max: plan.protocol,
+        knows_refusals: plan.remember,
+        ..OriginOptions::default()
+    };
     run_origin(options, &mut database, wire, &mut Quiet).map_err(|error| failed(error, WHO))?;
     if let Some(state) = &mut state {
         pages::remember(run, state, database.agreed(), None);
@@ -42,12 +47,16 @@ fn be_origin(run: &Run, plan: &Peer, wire: &mut Pipes) -> Result<(), Error> {
 
 fn be_replica(run: &Run, plan: &Peer, wire: &mut Pipes) -> Result<(), Error> {
     let lock = plan.remember.then(|| FileLock::take(run.folders.state(), &plan.local.path)).transpose();
-    let _lock = lock.map_err(|error| tell(wire, Side::Replica, error))?;
+    let _lock = lock.map_err(|error| tell(plan, wire, Side::Replica, error))?;
     let mut state = plan.remember.then(|| State::open(run.folders.state(), &plan.local.path, &name(plan)));
     let opened = check_wal(plan)
         .and_then(|()| pages::replica(&plan.local.path, state.as_ref(), pages::overwrite(plan.force)));
-    let mut database = opened.map_err(|error| tell(wire, Side::Replica, error))?;
-    let options = ReplicaOptions { version_max: plan.protocol, ..ReplicaOptions::default() };
+    let mut database = opened.map_err(|error| tell(plan, wire, Side::Replica, error))?;
+    let options = ReplicaOptions {
+        version_max: plan.protocol,
+        knows_refusals: plan.remember,
+        ..ReplicaOptions::default()
+    };
     run_replica(options, &mut database, wire, &mut Quiet).map_err(|error| failed(error, WHO))?;
     if let Some(state) = &mut state {
         pages::remember(run, state, database.agreed(), None);
@@ -56,15 +65,16 @@ fn be_replica(run: &Run, plan: &Peer, wire: &mut Pipes) -> Result<(), Error> {
 }
 
 /// Tells the peer what went wrong before there was a conversation.
-fn tell(wire: &mut Pipes, side: Side, error: Error) -> Error {
-    let text = match &error {
-        Error::Database(error) => error.public_text(),
-        Error::InUse { .. } => "another sqlrsync is at work on the file".to_owned(),
-        Error::NotWal { .. } => "the database is not in WAL mode".to_owned(),
-        _ => "cannot start".to_owned(),
+fn tell(plan: &Peer, wire: &mut Pipes, side: Side, error: Error) -> Error {
+    let (refusal, text) = match &error {
+        Error::Database(error) => (error.refusal(), error.public_text()),
+        Error::InUse { .. } => (Refusal::TryLater, "another sqlrsync is at work on the file".to_owned()),
+        Error::NotWal { .. } => (Refusal::Failed, "the database is not in WAL mode".to_owned()),
+        _ => (Refusal::Failed, "cannot start".to_owned()),
     };
-    // It may be sqlite3_rsync that has started this.
-    let _ = wire.send(error_bytes(side, None, &text));
+    // sqlite3_rsync, which may have started this as well, would print the kind.
+    let refusal = plan.remember.then_some(refusal);
+    let _ = wire.send(error_bytes(side, refusal, &text));
     error
 }
 

@@ -83,7 +83,7 @@ fn attempt(
         Err(error) if closed(&error) && !run.cancel.is_cancelled() => {
             return Err(died(plan, candidate, ended.status));
         }
-        transferred => transferred.map_err(|error| failed(error, &plan.destination))?,
+        transferred => transferred.map_err(|error| there(failed(error, &plan.destination)))?,
     };
     let mut outcome = outcome(plan, &end, remote, progress.total());
     if !plan.dry {
@@ -152,13 +152,21 @@ fn closed(error: &ExchangeError<DatabaseError, WireError>) -> bool {
 /// The program ended before the transfer did, and did not say why in the conversation.
 fn died(plan: &Ssh, candidate: &Candidate, status: ExitStatus) -> Error {
     if status.code() == Some(SSH_FAILED) {
-        return Error::Unreachable {
-            server: plan.destination.clone(),
+        return Error::NoWay {
+            destination: plan.destination.clone(),
             why: format!("{} ended with exit code {SSH_FAILED}", plan.ssh),
         };
     }
     let program = format!("{} on {}", candidate.program, plan.destination);
     Error::Program { program, why: format!("it ended before the transfer did ({status})") }
+}
+
+/// What a server would say no to is another thing than what the program there does: keys and logs are none of it.
+fn there(error: Error) -> Error {
+    match error {
+        Error::Refused { who, refusal, text, .. } => Error::RefusedThere { who, refusal, text },
+        error => error,
+    }
 }
 
 fn outcome(plan: &Ssh, end: &Ended<Summary>, remote: &str, announced: Option<u64>) -> Outcome {
