@@ -81,6 +81,11 @@ fn a_server_whose_disk_is_full_refuses_the_push_and_serves_what_it_has() {
     events::change_rows(&client.path("big.db"), &mut Random::new(1), 10).unwrap();
     client.run(&["big.db", "team/big.db"]).code(5);
     assert!(server.is_running());
+    // Who runs the server hears of it, whatever is filtered from its log but warnings.
+    let log = server.log();
+    let said =
+        |line: &str| line.contains(" WARN ") && line.contains("push failed") && line.contains("no room");
+    assert!(log.lines().any(said), "{log}");
     client.run(&[REMOTE, "pulled.db"]).ok();
     sample::assert_same(&app, &client.path("pulled.db"));
     assert!(server.check());

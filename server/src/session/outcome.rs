@@ -90,6 +90,10 @@ pub fn log_failure<P: Fault>(
         ExchangeError::Local(error) if matches!(error.refusal(), Refusal::Failed | Refusal::Integrity) => {
             tracing::error!(session, replica, %error, seconds, "{what}");
         }
+        // A disk that is full, or another limit of this server: nothing that the peer could mend.
+        ExchangeError::Local(error) if error.refusal() == Refusal::TryLater => {
+            tracing::warn!(session, replica, %error, seconds, "{what}");
+        }
         error => tracing::info!(session, replica, %error, seconds, "{what}"),
     }
 }
