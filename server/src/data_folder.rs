@@ -129,6 +129,19 @@ impl DataFolder {
         make().map_err(|source| Error::Folder { path: path.clone(), source })
     }
 
+    /// Whether a server has ever used it. Who may not look into it is told so, and not that there is nothing.
+    ///
+    /// # Errors
+    /// [`Error::Folder`].
+    pub fn holds_data(&self) -> Result<bool, Error> {
+        for path in [self.catalog(), self.repository()] {
+            if path.try_exists().map_err(|source| Error::Folder { path, source })? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.0
@@ -177,5 +190,15 @@ mod tests {
         folder.lock().unwrap();
         std::fs::write(parent.path().join("file"), "").unwrap();
         assert!(matches!(DataFolder::create(&parent.path().join("file")), Err(Error::Folder { .. })));
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_looked_into_is_not_an_empty_one() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = DataFolder::open(parent.path()).unwrap();
+        assert!(!folder.holds_data().unwrap());
+        // Fails for everybody, as missing rights do for all but root.
+        std::os::unix::fs::symlink("catalog.db", folder.catalog()).unwrap();
+        assert!(matches!(folder.holds_data(), Err(Error::Folder { .. })));
     }
 }

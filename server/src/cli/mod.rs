@@ -63,7 +63,7 @@ fn folder(files: &args::Files) -> Result<DataFolder, Error> {
 fn existing_folder(files: &args::Files) -> Result<DataFolder, Error> {
     let file = config::read_file(files)?;
     let folder = DataFolder::open(&config::data_path(files, &file)?)?;
-    if folder.catalog().exists() || folder.repository().exists() {
+    if folder.holds_data()? {
         Ok(folder)
     } else {
         Err(data_folder::Error::Missing(folder.path().to_owned()).into())
