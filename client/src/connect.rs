@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::plan::{Access, Visibility};
 use crate::server_url::ServerUrl;
 use crate::state::MadeFrom;
-use crate::wire::websocket::{self, Greeting, Socket, WebSocket};
+use crate::wire::websocket::{self, Greeting, LongPieces, Socket, WebSocket};
 use crate::wire::{Cancel, Traffic, tcp, tls};
 
 /// How long one address, and then the handshake, may take.
@@ -82,7 +82,7 @@ pub fn connect(
     let traffic = Traffic::default();
     let socket = runtime.block_on(async {
         tokio::select! {
-            opened = open(asking, &traffic) => opened,
+            opened = shake_hands(asking, &traffic) => opened,
             () = cancel.cancelled() => Err(Error::Cancelled),
         }
     })?;
@@ -92,11 +92,15 @@ pub fn connect(
     Ok((wire, traffic))
 }
 
-/// Opens the socket alone: for a connection that carries no page stream, and for [`connect`].
+/// Opens the socket alone: for a connection that carries no page stream.
 ///
 /// # Errors
 /// As [`connect`], but for being cancelled: whoever stops waiting drops the future.
 pub async fn open(asking: &Asking<'_>, traffic: &Traffic) -> Result<Socket, Error> {
+    shake_hands(asking, traffic).await.map(|(socket, _)| socket)
+}
+
+async fn shake_hands(asking: &Asking<'_>, traffic: &Traffic) -> Result<(Socket, LongPieces), Error> {
     let server = &asking.access.server;
     let tls = server.tls().then(|| tls::config(asking.access.ca_file.as_deref())).transpose()?;
     let request = request(asking)?;

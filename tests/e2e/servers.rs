@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlrsync_tests::client::Client;
 use sqlrsync_tests::fake::{FakeServer, nobody};
 use sqlrsync_tests::faults::{Fault, Plan, Proxy, Way};
+use sqlrsync_tests::programs::programs;
 use sqlrsync_tests::server::Server;
 use sqlrsync_tests::{sample, trace};
 
@@ -44,6 +45,18 @@ fn something_that_is_no_sqlrsync_server_is_an_error() {
         }
         assert!(!client.path("x.db").exists());
     }
+}
+
+#[test]
+fn a_server_that_takes_short_messages_only_gets_no_longer_ones() {
+    let server = Server::start_with(programs(), None, &["--message-bytes-max", "8KiB"]);
+    let client = Client::admin(&server);
+    let app = client.path("app.db");
+    sample::create(&app);
+    sample::execute(&app, "CREATE TABLE long (b); INSERT INTO long VALUES (randomblob(1000000))");
+    client.run(&["app.db", REMOTE]).ok();
+    client.run(&[REMOTE, "pulled.db"]).ok();
+    sample::assert_same(&app, &client.path("pulled.db"));
 }
 
 #[test]

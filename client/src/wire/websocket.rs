@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
+use http::HeaderMap;
 use sqlrsync_protocol::control::{self, ClientSide, FromServer};
 use sqlrsync_protocol::conversation::Wire;
 use sqlrsync_protocol::exchange::Refusal;
@@ -29,8 +30,12 @@ use super::{Cancel, WireError};
 /// The pieces in which the public client cuts its stream, in bytes.
 const PIECE_LEN: usize = 4096;
 
-/// The pieces of version 3, in bytes: as long as a message may be.
+/// The pieces of version 3, in bytes: as long as a message may be. A server that takes no message of that length says
+/// so in [`MESSAGE_MAX_HEADER`].
 const LONG_PIECE_LEN: usize = control::BINARY_MESSAGE_MAX;
+
+/// The header of a server's answer with the longest message that it takes, in bytes.
+const MESSAGE_MAX_HEADER: &str = "X-Sqlrsync-Message-Max";
 
 /// Messages that wait in either direction; with [`LONG_PIECE_LEN`] it bounds what is held in memory.
 const QUEUE_MAX: usize = 32;
@@ -83,6 +88,7 @@ pub struct WebSocket {
     /// What goes out after the first piece of the stream.
     after_first: VecDeque<Bytes>,
     piece_len: usize,
+    long_pieces: LongPieces,
 }
 
 /// Connects: TLS where the address says so, then the handshake of HTTP.
@@ -93,7 +99,7 @@ pub async fn handshake(
     request: impl IntoClientRequest + Unpin,
     stream: Counted,
     tls: Option<Arc<rustls::ClientConfig>>,
-) -> Result<Socket, tungstenite::Error> {
+) -> Result<(Socket, LongPieces), tungstenite::Error> {
     let config = WebSocketConfig::default()
         .max_message_size(Some(MESSAGE_MAX))
         .max_frame_size(Some(MESSAGE_MAX))
@@ -102,7 +108,19 @@ pub async fn handshake(
     let connector = tls.map_or(Connector::Plain, Connector::Rustls);
     tokio_tungstenite::client_async_tls_with_config(request, stream, Some(config), Some(connector))
         .await
-        .map(|(socket, _)| socket)
+        .map(|(socket, response)| (socket, LongPieces::of(response.headers())))
+}
+
+/// How long the pieces of version 3 are that a server takes, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LongPieces(usize);
+
+impl LongPieces {
+    /// What a server says, within what every server takes and what is ever sent.
+    fn of(headers: &HeaderMap) -> LongPieces {
+        let said = headers.get(MESSAGE_MAX_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+        LongPieces(said.unwrap_or(LONG_PIECE_LEN).clamp(PIECE_LEN, LONG_PIECE_LEN))
+    }
 }
 
 impl WebSocket {
@@ -112,7 +130,7 @@ impl WebSocket {
     /// # Errors
     /// Where the greeting cannot be queued.
     pub fn new(
-        socket: Socket,
+        (socket, long_pieces): (Socket, LongPieces),
         greeting: &Greeting,
         silence_max: Duration,
         cancel: &Cancel,
@@ -137,6 +155,7 @@ impl WebSocket {
             runtime: tokio::runtime::Handle::current(),
             after_first,
             piece_len: PIECE_LEN,
+            long_pieces,
         };
         if !greeting.message.is_empty() {
             let message = control::commit_message(&greeting.message)
@@ -241,7 +260,7 @@ impl Wire for WebSocket {
 
     fn agreed(&mut self, version: u8) {
         if version >= 3 {
-            self.piece_len = LONG_PIECE_LEN;
+            self.piece_len = self.long_pieces.0;
         }
     }
 }
@@ -342,5 +361,25 @@ fn lost(error: tungstenite::Error) -> WireError {
         Error::ConnectionClosed | Error::AlreadyClosed => WireError::Closed,
         Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => WireError::Closed,
         other => WireError::Malformed(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_as_long_as_the_server_takes_them_and_never_shorter_than_every_server_does() {
+        let of = |said: &str| {
+            LongPieces::of(
+                &[(MESSAGE_MAX_HEADER.parse().unwrap(), said.parse().unwrap())].into_iter().collect(),
+            )
+        };
+        assert_eq!(of("8192"), LongPieces(8192));
+        for said in ["65536", "65537", "99999999999999999999", "-1", "all"] {
+            assert_eq!(of(said), LongPieces(LONG_PIECE_LEN), "{said}");
+        }
+        assert_eq!(of("0"), LongPieces(PIECE_LEN));
+        assert_eq!(LongPieces::of(&HeaderMap::new()), LongPieces(LONG_PIECE_LEN));
     }
 }

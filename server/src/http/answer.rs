@@ -11,6 +11,10 @@ use crate::refused::{Refused, Why};
 /// Says what kind of refusal it is, as a number: for our own client.
 pub const REFUSAL_HEADER: HeaderName = HeaderName::from_static("x-sqlrsync-refusal");
 
+/// The longest message that is taken on a WebSocket, in bytes: for our own client, whose pieces are longer than those of
+/// the public one.
+pub const MESSAGE_MAX_HEADER: HeaderName = HeaderName::from_static("x-sqlrsync-message-max");
+
 /// After how many seconds who was refused for a limit may try again.
 const RETRY_AFTER_S: u32 = 5;
 

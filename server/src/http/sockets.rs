@@ -166,14 +166,18 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     match upgrade {
-        Ok(upgrade) => upgrade
-            .read_buffer_size(buffers.read)
-            .write_buffer_size(buffers.write)
-            // Reached only by a bug: what does not fit waits in the session's queue, or is not asked for.
-            .max_write_buffer_size(buffers.write + 8 * buffers.message_max)
-            .max_message_size(buffers.message_max)
-            .max_frame_size(buffers.message_max)
-            .on_upgrade(session),
+        Ok(upgrade) => {
+            let mut response = upgrade
+                .read_buffer_size(buffers.read)
+                .write_buffer_size(buffers.write)
+                // Reached only by a bug: what does not fit waits in the session's queue, or is not asked for.
+                .max_write_buffer_size(buffers.write + 8 * buffers.message_max)
+                .max_message_size(buffers.message_max)
+                .max_frame_size(buffers.message_max)
+                .on_upgrade(session);
+            response.headers_mut().insert(answer::MESSAGE_MAX_HEADER, buffers.message_max.into());
+            response
+        }
         Err(rejection) => {
             let text = format!("this is for WebSockets: {}", rejection.body_text());
             answer::refusal(&Refused::new(Why::BadRequest, text))
