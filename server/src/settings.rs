@@ -7,12 +7,17 @@ use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
+use sqlrsync_protocol::control::BINARY_MESSAGE_MAX;
 use sqlrsync_protocol::duration::Seconds;
 
 use crate::size::ByteSize;
 
 /// Largest configuration file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The least that a message may be limited to, in bytes: clients send 4,101 of the stream before they have agreed on
+/// more, and a commit message has 4,099.
+const MESSAGE_BYTES_LEAST: usize = 8 * 1024;
 
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +29,16 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// A setting with a value that nothing could be served with, or that would not be kept to.
+    #[error("{name} cannot be {value}: it is {allowed}")]
+    Range {
+        /// The setting, as its flag is called.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        allowed: &'static str,
     },
     /// The configuration file is not what it should be.
     #[error("the configuration file {} is wrong: {problem}", path.display())]
@@ -376,6 +391,30 @@ impl File {
     }
 }
 
+impl Settings {
+    /// Refuses what nobody can mean: a server that takes no connection, and a message that is not taken although
+    /// every client may send one of that length.
+    ///
+    /// # Errors
+    /// [`Error::Range`].
+    pub fn check(&self) -> Result<(), Error> {
+        let counts = [
+            ("--connections-max", self.connections_max),
+            ("--connections-per-address-max", self.connections_per_address_max),
+            ("--transfers-max", self.transfers_max),
+            ("--transfers-per-address-max", self.transfers_per_address_max),
+        ];
+        if let Some((name, value)) = counts.into_iter().find(|(_, value)| *value == 0) {
+            return Err(Error::Range { name, value: value.to_string(), allowed: "1 or more" });
+        }
+        if !(MESSAGE_BYTES_LEAST..=BINARY_MESSAGE_MAX).contains(&self.message_bytes_max.as_usize()) {
+            let value = self.message_bytes_max.to_string();
+            return Err(Error::Range { name: "--message-bytes-max", value, allowed: "8KiB to 64KiB" });
+        }
+        Ok(())
+    }
+}
+
 fn read_bounded(path: &Path) -> std::io::Result<String> {
     use std::io::Read;
     let mut text = String::new();
@@ -398,6 +437,25 @@ mod tests {
         assert_eq!(settings.listen, "[::1]:1");
         assert!(settings.behind_proxy);
         assert_eq!(settings.transfers_max, 32);
+    }
+
+    #[test]
+    fn a_limit_that_lets_nothing_through_is_refused() {
+        Settings::default().check().unwrap();
+        for (setting, ok) in [
+            ("connections_max = 0", false),
+            ("connections_per_address_max = 0", false),
+            ("transfers_max = 0", false),
+            ("transfers_per_address_max = 0", false),
+            ("transfers_max = 1", true),
+            ("message_bytes_max = \"8191\"", false),
+            ("message_bytes_max = \"8KiB\"", true),
+            ("message_bytes_max = \"64KiB\"", true),
+            ("message_bytes_max = \"65537\"", false),
+        ] {
+            let checked = Given::default().over(File::parse(setting).given).check();
+            assert_eq!(checked.is_ok(), ok, "{setting}: {checked:?}");
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub fn serve(files: &Files, given: Box<Given>) -> Result<ExitCode, Error> {
     let file = config::read_file(files)?;
     let data = config::data_path(files, &file)?;
     let settings = given.over(file.given);
+    settings.check()?;
     logging::start(&settings.log, settings.log_format)?;
     let runtime = runtime()?;
     let outcome = runtime.block_on(run(Config { data, settings }));

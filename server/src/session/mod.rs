@@ -68,7 +68,6 @@ pub struct Limits {
 impl Limits {
     /// From the settings.
     pub fn of(settings: &Settings) -> Limits {
-        let smallest = MESSAGE_BYTES_LEAST.min(sqlrsync_protocol::control::BINARY_MESSAGE_MAX);
         Limits {
             idle: settings.idle_timeout.duration(),
             rate_min: settings.rate_min.0,
@@ -77,17 +76,11 @@ impl Limits {
             subscriber_ping: settings.subscriber_ping_interval.duration(),
             subscriber_patience: settings.subscriber_timeout.duration(),
             busy_wait: settings.busy_wait.duration(),
-            message_bytes_max: settings
-                .message_bytes_max
-                .as_usize()
-                .clamp(smallest, sqlrsync_protocol::control::BINARY_MESSAGE_MAX),
+            message_bytes_max: settings.message_bytes_max.as_usize(),
             queue_bytes_max: settings.queue_bytes_max.as_usize(),
         }
     }
 }
-
-/// What both public and own clients send at least: 4,101 bytes of stream, 4,099 of a commit message.
-const MESSAGE_BYTES_LEAST: usize = 8 * 1024;
 
 /// A peer that is silent for so many pings is gone.
 const PINGS_UNANSWERED_MAX: u32 = 3;
