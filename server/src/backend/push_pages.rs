@@ -16,7 +16,7 @@ use sqlrsync_protocol::exchange::{
     Committed, End, Fault, Ground, Held, PushId, Refusal, ReplicaPages, StagedBlock,
 };
 use sqlrsync_protocol::hash::PageHash;
-use sqlrsync_protocol::page::{ConflictNumber, Geometry, PageNumber, VersionNumber};
+use sqlrsync_protocol::page::{ConflictNumber, Geometry, PageCount, PageNumber, VersionNumber};
 use sqlrsync_protocol::sponge::Hash20;
 use sqlrsync_protocol::tree::NodeId;
 use sqlrsync_repository::{About, PushOptions, PushReplica, Received};
@@ -280,6 +280,16 @@ impl ReplicaPages for PushPages {
     }
 
     fn finish(&mut self, end: End) -> Result<Committed, PushError> {
+        let pages = match &end {
+            End::PageCount(count) => *count,
+            End::Proof(proof) => proof.page_count,
+        };
+        if pages == PageCount::ZERO {
+            // No SQLite database: nobody could pull it.
+            return Err(
+                Refused::new(Why::BadRequest, "the database has no pages: there is nothing to push").into()
+            );
+        }
         let record = self.register()?.clone();
         self.may_be_committed = true;
         let received = self.inner()?.receive(end).inspect_err(|_| self.may_be_committed = false)?;
@@ -327,7 +337,7 @@ fn ended_before_the_commit(error: &merging::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use sqlrsync_protocol::canonical::empty_database;
-    use sqlrsync_protocol::page::{PageCount, PageSize};
+    use sqlrsync_protocol::page::PageSize;
 
     use super::super::bench::Bench;
     use super::*;
@@ -358,6 +368,17 @@ mod tests {
             push(&bench).abandon(may_be_continued);
             assert_eq!(bench.record().is_some(), may_be_continued);
         }
+    }
+
+    #[test]
+    fn a_database_without_pages_is_no_version() {
+        let folder = tempfile::tempdir().unwrap();
+        let bench = Bench::on(&folder);
+        let mut pages = push(&bench);
+        let error = pages.finish(End::PageCount(PageCount(0))).unwrap_err();
+        assert_eq!(error.refusal(), Refusal::Invalid);
+        pages.abandon(false);
+        assert_eq!(bench.record(), None);
     }
 
     #[test]
