@@ -155,6 +155,8 @@ fn a_stored_push_finds_its_way_again() {
     assert_eq!(push.access.server.to_string(), "ws://one:1");
     assert_eq!(key(&push.access), Some("stored-key"));
     assert_eq!(push.replica_id.unwrap().as_str(), "id1");
+    let push = home.push(&[&database, "--replicaID="]);
+    assert_eq!(push.replica_id.unwrap().as_str(), "id1");
 }
 
 #[test]

@@ -216,7 +216,8 @@ impl Given<'_> {
     }
 
     fn replica_id(&self, stored: Option<ReplicaIdText>) -> Result<Option<ReplicaIdText>, Error> {
-        match &self.typed.replica_id {
+        // A script of the public client may have nothing after the flag: then it says nothing.
+        match self.typed.replica_id.as_deref().filter(|text| !text.is_empty()) {
             Some(text) => text.parse().map(Some).map_err(|_| {
                 Error::usage("--replicaID is no id of a replica", "it has letters, digits, - and _ only")
             }),
