@@ -210,7 +210,7 @@ fn not_opened(server: &ServerUrl, error: tungstenite::Error) -> Error {
 }
 
 /// rustls reports its own errors inside of those of the system.
-fn is_tls(error: &std::io::Error) -> bool {
+pub fn is_tls(error: &std::io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
 }
 

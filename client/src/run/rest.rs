@@ -10,7 +10,7 @@ use sqlrsync_protocol::exchange::Refusal;
 use sqlrsync_protocol::remote::RemoteName;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-use crate::connect::{percent_encode, refused};
+use crate::connect::{is_tls, percent_encode, refused};
 use crate::error::Error;
 use crate::plan::{Access, Credential};
 use crate::prompt::ask_for_key;
@@ -328,6 +328,7 @@ impl Rest {
         let (server, why) = (self.access.server.to_string(), error.to_string());
         match error {
             ureq::Error::Tls(_) | ureq::Error::Rustls(_) => Error::Tls { server, why },
+            ureq::Error::Io(error) if is_tls(error) => Error::Tls { server, why: error.to_string() },
             ureq::Error::Protocol(_) | ureq::Error::BodyExceedsLimit(_) => {
                 Error::NotThisServer { server, why }
             }
