@@ -8,6 +8,7 @@ use sqlrsync_tests::client::Client;
 use sqlrsync_tests::programs::programs;
 use sqlrsync_tests::random::Random;
 use sqlrsync_tests::server::Server;
+use sqlrsync_tests::subscriber::wait_until;
 use sqlrsync_tests::team::{self, Team};
 use sqlrsync_tests::{events, sample, trace};
 use tempfile::TempDir;
@@ -82,10 +83,10 @@ fn a_server_whose_disk_is_full_refuses_the_push_and_serves_what_it_has() {
     client.run(&["big.db", "team/big.db"]).code(5);
     assert!(server.is_running());
     // Who runs the server hears of it, whatever is filtered from its log but warnings.
-    let log = server.log();
     let said =
         |line: &str| line.contains(" WARN ") && line.contains("push failed") && line.contains("no room");
-    assert!(log.lines().any(said), "{log}");
+    // The client hears of it a moment earlier.
+    wait_until("the warning", || server.log().lines().any(said));
     client.run(&[REMOTE, "pulled.db"]).ok();
     sample::assert_same(&app, &client.path("pulled.db"));
     assert!(server.check());
