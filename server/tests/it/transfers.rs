@@ -227,9 +227,16 @@ fn a_lost_catalog_loses_no_version() {
     let content = database(4096, 100, 1);
     let ask = Ask::new(&server.admin, 2).header("x-visibility", "2");
     push(&server, "team/deep/app.db", &ask, &content).unwrap();
-    let folder = server.into_folder();
-    for name in ["catalog.db", "catalog.db-wal", "catalog.db-shm"] {
-        let _ = std::fs::remove_file(folder.path().join("data").join(name));
+    // A thread of this process may still have the old catalog open, and takes its WAL away when it closes it: all but
+    // the catalog goes to another folder.
+    let (old, folder) = (server.into_folder(), tempfile::tempdir().unwrap());
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    for entry in std::fs::read_dir(old.path().join("data")).unwrap() {
+        let name = entry.unwrap().file_name();
+        if !name.to_str().unwrap().starts_with("catalog.db") {
+            std::fs::rename(old.path().join("data").join(&name), data.join(&name)).unwrap();
+        }
     }
     let server = TestServer::on(folder, crate::support::settings());
     let key = server.key(Kind::AccountPull, "team");
