@@ -103,6 +103,9 @@ pub enum Error {
     /// A settlement names a row of a table, or with a key, that there is not.
     #[error("there is no table {0:?}, or it has no key of that form")]
     NoSuchRow(String),
+    /// A settlement says of one row that it is to be as either side has it.
+    #[error("a row of the table {0:?} is chosen twice, once for each side: say which it is to be")]
+    ChosenTwice(String),
     /// A settlement has to choose for more rows than it may.
     #[error("more than {0} rows differ: settle it with --keep theirs or --keep mine")]
     TooManyRows(usize),
@@ -183,7 +186,9 @@ impl Fault for Error {
             Error::Merge(merge::Error::TimeUp) => Refusal::TryLater,
             Error::Version(error) => error.refusal(),
             Error::Rejected(_) | Error::LeftToChoose(_) => Refusal::Conflict,
-            Error::NoSuchRow(_) | Error::TooManyRows(_) | Error::SchemasDiffer => Refusal::Invalid,
+            Error::NoSuchRow(_) | Error::ChosenTwice(_) | Error::TooManyRows(_) | Error::SchemasDiffer => {
+                Refusal::Invalid
+            }
             Error::Rows(error) if error.is_damage() => Refusal::Integrity,
             Error::Rows(_) | Error::Merge(_) | Error::Audit(_) => Refusal::Failed,
         }
@@ -203,6 +208,7 @@ impl Fault for Error {
             Error::Version(error) => error.public_text(),
             Error::Rejected(_)
             | Error::NoSuchRow(_)
+            | Error::ChosenTwice(_)
             | Error::TooManyRows(_)
             | Error::SchemasDiffer
             | Error::LeftToChoose(_) => self.to_string(),

@@ -275,7 +275,7 @@ impl Settling<'_> {
             let schemas = [versions.open(latest)?.schema, versions.open(&self.candidate.content)?.schema];
             for row in &self.wanted.rows {
                 let key = key_of(&schemas, row).ok_or_else(|| Error::NoSuchRow(row.table.clone()))?;
-                chosen.insert((row.table.clone(), key), row.keep.side());
+                note(&mut chosen, (row.table.clone(), key), row.keep.side())?;
             }
         }
         let default = self.wanted.keep.map(Keep::side);
@@ -434,4 +434,32 @@ fn left_to_choose(conflict: &sqlrsync_database::merge::Conflict, encoding: Encod
         text.push_str(&reason.to_string());
     }
     Refused::new(Why::Conflict, sqlrsync_protocol::text::printable(&text))
+}
+
+/// Notes what was chosen for a row. One that is to be as both sides have it is nobody's choice.
+fn note(chosen: &mut HashMap<(String, Key), Side>, row: (String, Key), side: Side) -> Result<(), Error> {
+    match chosen.entry(row) {
+        Entry::Occupied(held) if *held.get() != side => Err(Error::ChosenTwice(held.key().0.clone())),
+        Entry::Occupied(_) => Ok(()),
+        Entry::Vacant(row) => {
+            row.insert(side);
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_is_chosen_of_both_sides_is_refused() {
+        let mut chosen = HashMap::new();
+        let row = || ("t".to_owned(), Key::Rowid(1));
+        note(&mut chosen, row(), Side::Mine).unwrap();
+        note(&mut chosen, row(), Side::Mine).unwrap();
+        let refused = note(&mut chosen, row(), Side::Theirs).unwrap_err();
+        assert!(matches!(&refused, Error::ChosenTwice(table) if table == "t"));
+        assert_eq!(chosen.values().collect::<Vec<_>>(), [&Side::Mine]);
+    }
 }
