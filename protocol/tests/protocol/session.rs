@@ -56,7 +56,8 @@ fn hex(bytes: &[u8]) -> String {
 /// The bytes in the document's session that this side sends.
 fn documented(side: &str) -> String {
     let document = document();
-    let session = document.split("```text").last().unwrap();
+    let chapter = document.split("A session\n").nth(1).unwrap();
+    let session = chapter.split("```text").nth(1).unwrap().split("```").next().unwrap();
     let lines = session.lines().filter_map(|line| line.strip_prefix(side)?.strip_prefix(' '));
     lines.map(|line| line.split('#').next().unwrap().replace(' ', "")).collect()
 }
