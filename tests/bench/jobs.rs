@@ -109,7 +109,9 @@ impl Lab {
             self.settle_for(events.bytes);
             series.rsync(rivals::rsync(&pair.file, &copy));
             self.settle_for(events.bytes);
-            self.ours(&client, &[pair.remote.clone(), text(&client.path("new.db"))], &mut series);
+            let file = client.path("new.db");
+            self.ours(&client, &[pair.remote.clone(), text(&file)], &mut series);
+            std::fs::remove_file(&file).expect("what was pulled can be removed");
         }
         let _ = std::fs::remove_file(&copy);
         let mut row = series.row(&format!("{}: pull into a new file", events.name), Some(1.4));
