@@ -26,6 +26,9 @@ use crate::sparse;
 use crate::table::{Check, Row, bytes, median, seconds};
 use series::Series;
 
+/// More than is written anew for a changed row: its page in a segment, in a WAL and in what is kept beside.
+const NEW_BYTES_A_ROW: u64 = 16 << 10;
+
 /// How many versions the job `versions` makes.
 const VERSIONS: usize = 100;
 
@@ -125,7 +128,9 @@ impl Lab {
         let (mut push, mut pull) = (Series::default(), Series::default());
         for run in 0..self.runs {
             events::change_rows(&pair.file, &mut pair.random, count).expect("rows can be changed");
-            settle();
+            // The rivals write into files that are in memory already.
+            let new_bytes = count.saturating_mul(NEW_BYTES_A_ROW).min(events.bytes);
+            self.settle_for(new_bytes);
             // Each of them is once the first to read the new pages.
             if run % 2 == 0 {
                 self.ours(&pair.pusher, &pair.push_by_scan(), &mut push);
@@ -134,7 +139,7 @@ impl Lab {
             if run % 2 == 1 {
                 self.ours(&pair.pusher, &pair.push_by_scan(), &mut push);
             }
-            settle();
+            self.settle_for(new_bytes);
             self.ours(&pair.puller, &pair.pull(), &mut pull);
         }
         pull.rsync.clone_from(&push.rsync);
