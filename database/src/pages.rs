@@ -459,6 +459,24 @@ mod tests {
     }
 
     #[test]
+    fn who_reads_all_has_a_handle_and_sees_the_transaction_whatever_is_written_beside() {
+        let live = Live::new();
+        live.change();
+        let mut snapshot = live.snapshot();
+        let then = committed(&snapshot);
+        let chunks = Chunks::new(&mut snapshot, &Pages::All, 16).unwrap();
+        let (mut own, mut numbers, mut data) = (Own::default(), Vec::new(), Vec::new());
+        for chunk in 0..chunks.len() {
+            live.change();
+            live.checkpoint("PASSIVE");
+            chunks.read(chunk, &mut own, &mut numbers, &mut data).unwrap();
+            let at = chunk as usize * 16 * 512;
+            assert!(data == then[at..at + data.len()], "chunk {chunk}");
+            assert!(matches!(own, Own::Handle(_)), "no other thread is waited for");
+        }
+    }
+
+    #[test]
     fn chunks_of_picked_pages_have_each_of_them_once_and_end_the_transaction() {
         let live = Live::new();
         let snapshot = live.snapshot();

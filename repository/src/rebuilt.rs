@@ -82,3 +82,34 @@ impl Drop for Thread {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlrsync_protocol::page::{PageNumber, PageSize};
+
+    use super::*;
+
+    #[test]
+    fn what_a_thread_compresses_comes_out_in_order() {
+        let mut rebuilt = Rebuilt::default();
+        for first in 1..10 {
+            for page in first..first + ON_THEIR_WAY_MAX as u32 {
+                let mut pages = BlockBuilder::new(PageSize::MIN);
+                pages.push(PageNumber::new(page).unwrap(), &[page as u8; 512]);
+                assert!(rebuilt.give(pages).is_none(), "it is compressed beside");
+            }
+            for page in first..first + ON_THEIR_WAY_MAX as u32 {
+                assert_eq!(rebuilt.take().unwrap().first().get(), page);
+            }
+        }
+    }
+
+    #[test]
+    fn a_thread_that_is_gone_gives_no_block() {
+        let mut rebuilt = Rebuilt::default();
+        assert!(rebuilt.take().is_none());
+        // No page: nothing to make a block of.
+        assert!(rebuilt.give(BlockBuilder::new(PageSize::MIN)).is_none());
+        assert!(rebuilt.take().is_none());
+    }
+}
