@@ -2,13 +2,21 @@
 
 use sqlrsync_protocol::page::ConflictNumber;
 use sqlrsync_repository::{
-    Candidate, Described, Error, Manifest, MergeBase, MergePages, Permission, Standing, StepKind,
+    Candidate, Conflict, Described, Error, Manifest, MergeBase, MergePages, Permission, Standing, StepKind,
 };
 
 use crate::kept::{assert_content, receive};
 use crate::sides::{ROWS, Sides, by, conflict_number, overlap};
 use crate::support::*;
 use crate::versions::alone;
+
+/// Both sides, mine kept, and the conflict that it waits in.
+fn in_conflict() -> (Sides, Candidate, Conflict) {
+    let sides = Sides::in_memory();
+    let first = sides.mine();
+    let conflict = sides.replica.open_conflict(&first, overlap(&first), ROWS, by("me")).unwrap();
+    (sides, first, conflict)
+}
 
 #[test]
 fn a_conflict_is_opened_once_and_read_back_with_its_rows() {
@@ -114,9 +122,7 @@ fn a_settlement_is_a_version_that_ends_the_conflict_once() {
 
 #[test]
 fn a_later_push_takes_its_forerunners_place_and_a_clones_push_does_not() {
-    let sides = Sides::in_memory();
-    let first = sides.mine();
-    let conflict = sides.replica.open_conflict(&first, overlap(&first), ROWS, by("me")).unwrap();
+    let (sides, first, conflict) = in_conflict();
     let mut later = sides.mine.clone();
     later.set(9, 9);
     let mut clones = sides.mine.clone();
@@ -156,9 +162,7 @@ fn a_later_push_takes_its_forerunners_place_and_a_clones_push_does_not() {
 
 #[test]
 fn what_comes_into_a_conflict_while_it_is_settled_keeps_it_open() {
-    let sides = Sides::in_memory();
-    let first = sides.mine();
-    let conflict = sides.replica.open_conflict(&first, overlap(&first), ROWS, by("me")).unwrap();
+    let (sides, first, conflict) = in_conflict();
     let mut later = sides.mine.clone();
     later.set(9, 9);
     let later_on = sides.keep(4, &later, (&sides.mine, &first.content));
@@ -179,9 +183,7 @@ fn what_comes_into_a_conflict_while_it_is_settled_keeps_it_open() {
 
 #[test]
 fn a_conflict_that_goes_away_by_itself_ends_with_the_merge() {
-    let sides = Sides::in_memory();
-    let first = sides.mine();
-    let conflict = sides.replica.open_conflict(&first, overlap(&first), ROWS, by("me")).unwrap();
+    let (sides, first, conflict) = in_conflict();
     let mut later = sides.mine.clone();
     later.set(9, 9);
     let later_on = sides.keep(4, &later, (&sides.mine, &first.content));

@@ -7,6 +7,8 @@ mod races;
 mod too_long;
 mod too_much;
 
+use std::sync::Arc;
+
 use sqlrsync_protocol::conversation::{OriginOptions, Quiet, ReplicaOptions, run_origin, run_replica};
 use sqlrsync_protocol::exchange::{Base, Committed};
 use sqlrsync_protocol::memory::{Content, MemoryOrigin, wires};
@@ -14,12 +16,25 @@ use sqlrsync_protocol::page::{ConflictNumber, PageSize};
 use sqlrsync_protocol::remote::RemoteName;
 use sqlrsync_repository::{Manifest, Replica};
 
-use crate::backend::ClientSays;
 use crate::backend::bench::Bench;
+use crate::backend::{ClientSays, ConflictInfo, Keep, Settlement};
+use crate::refused::Refused;
 
 impl Bench {
     fn replica(&self) -> Replica {
         self.backend.repository_replica(&self.record().unwrap()).unwrap()
+    }
+
+    /// Settles conflict 1 for one side, `seen` being the version that was looked at. Returns the version made.
+    fn settle(&self, keep: Keep, seen: Option<u64>) -> Result<u64, Refused> {
+        let wanted = Settlement { keep: Some(keep), latest: seen, ..Settlement::default() };
+        let settled = self.backend.settle(&self.caller(), &name(), one(), &wanted, None, &Arc::default());
+        settled.map(|version| version.get())
+    }
+
+    /// Conflict 1 as it is shown.
+    fn shown(&self) -> ConflictInfo {
+        self.backend.conflict(&self.caller(), &name(), one(), &Arc::default()).unwrap()
     }
 
     /// Pushes; `base`: what it was made from.

@@ -1,16 +1,14 @@
 //! A merge that needs more temporary space than it may have is a conflict, as one that takes too long is. A disk that
 //! fails is none: the push fails, and merges when it comes again.
 
-use std::sync::Arc;
-
 use sqlrsync_database::version::VersionError;
 use sqlrsync_database::{merge, rows};
 use sqlrsync_protocol::memory::Content;
 use tempfile::TempDir;
 
 use super::super::Error;
-use super::{Bench, name, one, with_sql};
-use crate::backend::{ConflictInfo, Keep, Settlement};
+use super::{Bench, with_sql};
+use crate::backend::Keep;
 use crate::refused::{Refused, Why};
 
 /// Less than the least merge takes: a page.
@@ -21,22 +19,12 @@ fn narrow(folder: &TempDir) -> Bench {
     Bench::with(folder, |backend| backend.merge_scratch.bytes = TOO_LITTLE)
 }
 
-fn settle(bench: &Bench, keep: Keep) -> Result<u64, Refused> {
-    let wanted = Settlement { keep: Some(keep), ..Settlement::default() };
-    let settled = bench.backend.settle(&bench.caller(), &name(), one(), &wanted, None, &Arc::default());
-    settled.map(|version| version.get())
-}
-
-fn shown(bench: &Bench) -> ConflictInfo {
-    bench.backend.conflict(&bench.caller(), &name(), one(), &Arc::default()).unwrap()
-}
-
 #[test]
 fn the_conflict_says_that_it_was_the_space_and_what_to_do_next() {
     let folder = tempfile::tempdir().unwrap();
     let bench = narrow(&folder);
     bench.conflict();
-    let shown = shown(&bench);
+    let shown = bench.shown();
     assert_eq!((shown.state, shown.rows), ("open", 0));
     for words in ["more temporary space than a merge may take", "--keep theirs", "--keep mine"] {
         assert!(shown.problem.contains(words), "{}", shown.problem);
@@ -49,9 +37,9 @@ fn either_side_is_taken_whole_without_merging_again() {
         let folder = tempfile::tempdir().unwrap();
         let bench = narrow(&folder);
         let roots = bench.conflict().map(|content| content.root());
-        assert_eq!(settle(&bench, keep), Ok(3));
+        assert_eq!(bench.settle(keep, None), Ok(3));
         assert_eq!(bench.latest().root, roots[content], "{keep:?}");
-        assert_eq!(shown(&bench).state, "settled");
+        assert_eq!(bench.shown().state, "settled");
     }
 }
 
@@ -60,10 +48,10 @@ fn a_settlement_that_needs_too_much_is_not_told_to_try_again() {
     let folder = tempfile::tempdir().unwrap();
     Bench::on(&folder).conflict();
     let bench = narrow(&folder);
-    let refused = settle(&bench, Keep::Mine).unwrap_err();
+    let refused = bench.settle(Keep::Mine, None).unwrap_err();
     assert_eq!(refused.why, Why::Conflict);
     assert!(refused.text.contains("--keep theirs") && !refused.text.contains("later"), "{refused:?}");
-    assert_eq!(settle(&bench, Keep::Theirs), Ok(3));
+    assert_eq!(bench.settle(Keep::Theirs, None), Ok(3));
 }
 
 /// What both sides did to one base, with more on mine's side than a merge keeps in memory.
