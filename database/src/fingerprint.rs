@@ -177,7 +177,7 @@ impl Wal {
             let Mark { salts, frame, checksum } = *mark;
             Ok(Wal::Frames(WalPoint { inode: header.inode, salts, frame, checksum }))
         };
-        check().map_err(io_error("reading the WAL", &wal_path))
+        unknown_where_truncated(check()).map_err(io_error("reading the WAL", &wal_path))
     }
 }
 
@@ -206,8 +206,12 @@ fn read_wal(file: &File) -> std::io::Result<Wal> {
         let checksum = header.frame(file, last)?.checksum;
         Ok(Wal::Frames(WalPoint { inode: header.inode, salts: header.salts, frame: with, checksum }))
     };
-    match read() {
-        // Truncated by a checkpoint as it was read.
+    unknown_where_truncated(read())
+}
+
+/// A checkpoint may truncate a WAL as it is read, and that of a transaction that reads the file alone, too.
+fn unknown_where_truncated(read: std::io::Result<Wal>) -> std::io::Result<Wal> {
+    match read {
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(Wal::Unknown),
         other => other,
     }

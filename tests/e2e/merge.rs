@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sqlrsync_tests::client::Client;
 use sqlrsync_tests::sample;
+use sqlrsync_tests::stop::StopOnDrop;
 use sqlrsync_tests::team::{FILE, REMOTE, Team, assert_sound, name, pull, push, push_with, write};
 
 #[test]
@@ -84,6 +85,7 @@ fn with_merge_a_file_that_is_written_to_meanwhile_keeps_every_write() {
     let (stop, written) = (AtomicBool::new(false), AtomicU32::new(0));
     write(b, "INSERT INTO notes VALUES('counter', 0)");
     std::thread::scope(|scope| {
+        let _writing = StopOnDrop(&stop);
         scope.spawn(|| {
             let database = rusqlite::Connection::open(&file).unwrap();
             database.busy_timeout(Duration::from_secs(30)).unwrap();
@@ -102,7 +104,6 @@ fn with_merge_a_file_that_is_written_to_meanwhile_keeps_every_write() {
                 assert!(!text.is_empty(), "{said}");
             }
         }
-        stop.store(true, Ordering::SeqCst);
     });
     let counted = sample::number(&file, "SELECT CAST(text AS INTEGER) FROM notes WHERE key = 'counter'");
     assert_eq!(counted, i64::from(written.load(Ordering::SeqCst)), "no write is lost");

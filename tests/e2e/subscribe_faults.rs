@@ -18,6 +18,7 @@ use sqlrsync_tests::history::{History, assert_push_ids_differ};
 use sqlrsync_tests::random::Random;
 use sqlrsync_tests::sample;
 use sqlrsync_tests::server::Server;
+use sqlrsync_tests::stop::StopOnDrop;
 use sqlrsync_tests::subscriber::{PATIENCE, Subscriber, wait_until};
 
 use crate::REMOTE;
@@ -208,6 +209,7 @@ fn a_network_that_cuts_resets_and_stalls_at_random_loses_and_doubles_nothing() {
 
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _pushing = StopOnDrop(&over);
         scope.spawn(|| {
             while !over.load(Ordering::SeqCst) {
                 try_push(&pusher, &app, &proxies[4].url(), &history);
@@ -218,7 +220,6 @@ fn a_network_that_cuts_resets_and_stalls_at_random_loses_and_doubles_nothing() {
             chain::step(&own);
             std::thread::sleep(Duration::from_millis(700));
         }
-        over.store(true, Ordering::SeqCst);
     });
     proxies.iter().for_each(Proxy::heal);
     for (number, proxy) in proxies.iter().enumerate() {

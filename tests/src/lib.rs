@@ -22,6 +22,7 @@ pub mod raw;
 pub mod sample;
 pub mod server;
 pub mod session;
+pub mod stop;
 pub mod subscriber;
 pub mod synthetic;
 pub mod table;

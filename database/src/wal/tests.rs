@@ -14,7 +14,9 @@ use rusqlite::Connection;
 
 use self::follower::{Follower, Said};
 use super::{Changed, Scan, is_due};
-use crate::snapshot::Snapshot;
+use crate::fingerprint::Wal;
+use crate::pages::{ReadPages, View};
+use crate::snapshot::{Snapshot, wal_of};
 
 /// A folder in memory where there is one: a round writes a lot, and nothing here is about disks.
 fn folder() -> tempfile::TempDir {
@@ -170,6 +172,18 @@ fn a_wal_that_is_started_over_while_it_is_read_says_nothing() {
     assert!(matches!(place.follower.look(&snapshot).unwrap(), Changed::Pages(_)));
     place.run("UPDATE t SET name = 'three' WHERE id = 100");
     assert!(matches!(place.follower.look(&snapshot).unwrap(), Changed::Unknown(Scan::Reset)));
+}
+
+#[test]
+fn a_wal_that_is_truncated_before_it_is_looked_at_says_nothing() {
+    let place = Place::new();
+    place.run("UPDATE t SET name = 'one' WHERE id = 7; PRAGMA wal_checkpoint(PASSIVE)");
+    let snapshot = Snapshot::open(&place.path).unwrap();
+    let View { path, connection, wal, .. } = snapshot.view();
+    assert!(matches!(wal, Wal::Frames(_)));
+    // All of it is in the file, and the next WAL is shorter than the one in which the transaction ends.
+    place.run("PRAGMA wal_checkpoint(TRUNCATE); UPDATE t SET name = 'two' WHERE id = 8");
+    assert_eq!(wal_of(path, connection).unwrap(), Wal::Unknown);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use sqlrsync_database::{Agreed, Fingerprint};
 use sqlrsync_protocol::exchange::{Form, OriginPages, Since, Wanted};
 
-use crate::support::{Bench, Memory, create, root_of};
+use crate::support::{Bench, Memory, StopOnDrop, create, root_of};
 
 /// Sends everything to nowhere, and returns what was sent as what was agreed on.
 fn record(bench: &Bench, path: &Path) -> Agreed {
@@ -161,6 +161,7 @@ fn a_writer_at_work_during_the_snapshot_is_never_overlooked() {
     writer.busy_timeout(Duration::from_secs(5)).unwrap();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let writing = StopOnDrop(&stop);
         scope.spawn(|| {
             let mut random = Random(99);
             while !stop.load(Ordering::Relaxed) {
@@ -183,7 +184,7 @@ fn a_writer_at_work_during_the_snapshot_is_never_overlooked() {
                 }
             }
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(writing);
         assert!(checked > 0, "the writer never rested long enough");
     });
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use sqlrsync_protocol::exchange::{Form, OriginPages, Since, Wanted};
 
-use crate::support::{Bench, Memory, create, dump, query};
+use crate::support::{Bench, Memory, StopOnDrop, create, dump, query};
 
 /// A database in which every commit leaves all rows alike, over many pages.
 fn create_uniform(path: &Path, mode: &str) -> Connection {
@@ -71,6 +71,7 @@ fn an_image_is_one_committed_state_while_a_writer_commits_all_the_time() {
         let writer = create_uniform(&from, mode);
         let (stop, commits) = (AtomicBool::new(false), AtomicU32::new(0));
         std::thread::scope(|scope| {
+            let _writing = StopOnDrop(&stop);
             let (stop_writing, committed) = (&stop, &commits);
             scope.spawn(move || write_on(&writer, stop_writing, committed));
             let start = Instant::now();
@@ -92,7 +93,6 @@ fn an_image_is_one_committed_state_while_a_writer_commits_all_the_time() {
                 assert!(generation >= last, "the replica went back in time");
                 last = generation;
             }
-            stop.store(true, Ordering::Relaxed);
         });
         assert!(commits.load(Ordering::Relaxed) > 10, "{mode}: the writer got through");
         bench.sync(&from, &to, 3, &mut of, &mut at);
@@ -114,6 +114,7 @@ fn readers_of_the_replica_never_see_a_mixture() {
             .unwrap();
         let (stop, reads) = (AtomicBool::new(false), AtomicU32::new(0));
         std::thread::scope(|scope| {
+            let _reading = StopOnDrop(&stop);
             for _ in 0..2 {
                 scope.spawn(|| {
                     let reader = Connection::open(&to).unwrap();
@@ -129,7 +130,6 @@ fn readers_of_the_replica_never_see_a_mixture() {
                 writer.execute_batch("UPDATE t SET generation = generation + 1").unwrap();
                 bench.sync(&from, &to, 3, &mut of, &mut at);
             }
-            stop.store(true, Ordering::Relaxed);
         });
         assert!(reads.load(Ordering::Relaxed) > 20, "{mode}");
         assert_eq!(assert_uniform(&to), 12);
@@ -171,11 +171,11 @@ fn a_writer_in_wal_mode_does_not_notice_the_snapshot() {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
+            let _copying = StopOnDrop(&stop);
             for _ in 0..3 {
                 bench.copy(&path, &bench.path("b.db"), 3);
                 std::fs::remove_file(bench.path("b.db")).unwrap();
             }
-            stop.store(true, Ordering::Relaxed);
         });
         let mut commits = 0;
         while !stop.load(Ordering::Relaxed) {

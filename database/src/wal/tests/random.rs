@@ -79,6 +79,19 @@ fn child(path: &Path, seed: u64) -> Child {
     child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
+/// Writers that end when this is dropped, also by a test that fails: its scope waits for them.
+struct Beside<'s> {
+    process: Child,
+    stop: &'s Path,
+}
+
+impl Drop for Beside<'_> {
+    fn drop(&mut self) {
+        let _ = std::fs::write(self.stop, "");
+        let _ = self.process.wait();
+    }
+}
+
 /// Another file takes the place of the first, or the same one is made anew. Nobody has it open.
 fn replace(path: &Path, random: &mut Random) {
     let other = path.with_file_name("other.db");
@@ -112,17 +125,15 @@ fn no_page_is_missed_beside_random_writers() {
     while follower.tally.rounds < rounds() {
         seed += 2;
         let last = (follower.tally.rounds + 20 + random.below(80) as u32).min(rounds());
-        let mut process = child(&path, seed);
         std::thread::scope(|scope| {
+            let mut beside = Beside { process: child(&path, seed), stop: &stop };
             scope.spawn(|| write(&path, seed + 1));
             follow(&mut follower, last, &mut random);
             // A crash at any point, or an orderly end.
             if random.below(2) == 0 {
-                process.kill().unwrap();
+                beside.process.kill().unwrap();
             }
-            std::fs::write(&stop, "").unwrap();
         });
-        process.wait().unwrap();
         std::fs::remove_file(&stop).unwrap();
         if random.below(2) == 0 {
             // Closed by the last, so that nothing of the old file lies beside the new one.
