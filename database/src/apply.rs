@@ -28,6 +28,7 @@ use sqlrsync_protocol::page::{Geometry, PageNumber};
 
 use crate::error::Error;
 use crate::fingerprint::{Fingerprint, Wal};
+use crate::handle::has_moved;
 use crate::image::{Compare, Job, Select, run};
 use crate::legacy::LegacyHashes;
 use crate::page_hashes::PageHashes;
@@ -70,9 +71,10 @@ pub(crate) fn apply(
     temp_dir: &Path,
 ) -> Result<Applied, Error> {
     let sqlite = |error| Error::sqlite(path, error);
-    let mut connection = connect(path)?;
+    let mut connection = connect(path).map_err(gone(path))?;
     begin(&connection, received.pages.len() * geometry.page_size.bytes() as u64).map_err(sqlite)?;
-    check_still_held(path, &mut connection, held, temp_dir)?;
+    check_still_held(path, &mut connection, held, temp_dir).map_err(gone(path))?;
+    check_in_place(path, &connection)?;
     let version = data_version(&connection).map_err(sqlite)?;
     write_pages(path, &connection, received, geometry)?;
     connection.execute_batch("COMMIT").map_err(sqlite)?;
@@ -108,6 +110,20 @@ pub(crate) fn journal_mode(connection: &Connection) -> rusqlite::Result<String> 
 /// Changes whenever another connection commits, and not by one's own commits.
 pub(crate) fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA data_version", [], |row| row.get(0))
+}
+
+/// The file that is open is still the one under its name. SQLite sees to that in rollback mode alone.
+pub(crate) fn check_in_place(path: &Path, connection: &Connection) -> Result<(), Error> {
+    if has_moved(connection) { Err(Error::ChangedMeanwhile { path: path.to_path_buf() }) } else { Ok(()) }
+}
+
+/// That a file is missing which was there as the pages came.
+pub(crate) fn gone(path: &Path) -> impl FnOnce(Error) -> Error {
+    let path = path.to_path_buf();
+    move |error| match error {
+        Error::Missing { .. } => Error::ChangedMeanwhile { path },
+        error => error,
+    }
 }
 
 /// Nobody wrote since the file was looked at: told by the fingerprint, or else by reading it again.
@@ -210,6 +226,8 @@ pub(crate) fn committed(path: &Path, writer: &Connection, version: i64) -> Resul
     };
     let (seen, ours) = look().map_err(sqlite)?;
     let fields = seen.map(|(_, fields)| fields).unwrap_or_default();
+    // The file looked at is the one that was written, or another has taken its place since.
+    let ours = ours && !has_moved(writer) && !has_moved(&reader);
     let wal = if ours { wal_of(path, &reader)? } else { Wal::Unknown };
     Ok(Applied { fingerprint: before.with_wal(wal), fields })
 }
@@ -228,6 +246,24 @@ fn checkpoint(writer: &Connection) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_in_whose_place_another_was_put_is_not_written() {
+        for mode in ["DELETE", "WAL"] {
+            let dir = tempfile::tempdir().unwrap();
+            let (path, other) = (dir.path().join("a.db"), dir.path().join("b.db"));
+            for file in [&path, &other] {
+                let sql = format!("PRAGMA journal_mode = {mode}; CREATE TABLE t (a)");
+                Connection::open(file).unwrap().execute_batch(&sql).unwrap();
+            }
+            let connection = connect(&path).unwrap();
+            begin(&connection, 0).unwrap();
+            check_in_place(&path, &connection).unwrap();
+            std::fs::rename(&other, &path).unwrap();
+            let error = check_in_place(&path, &connection).unwrap_err();
+            assert!(matches!(error, Error::ChangedMeanwhile { .. }), "{mode}");
+        }
+    }
 
     #[test]
     fn a_cookie_goes_on_with_the_clock_and_without_it() {

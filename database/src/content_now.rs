@@ -13,8 +13,8 @@ use std::path::Path;
 use sqlrsync_protocol::hash::Root;
 
 use crate::agreed::Agreed;
-use crate::error::{Error, io_error};
-use crate::fingerprint::Fingerprint;
+use crate::error::Error;
+use crate::fingerprint::{Fingerprint, real_path};
 use crate::image::{Compare, Job, Select, run};
 use crate::page_hashes::PageHashes;
 use crate::pages::Pages;
@@ -52,8 +52,7 @@ pub struct Look {
 /// As [`crate::LiveOrigin`] has them for a file that cannot be read, and for the page hashes.
 pub fn root_now(path: &Path, hashes: &Path, known: &Agreed, options: NowOptions<'_>) -> Result<Look, Error> {
     const NOTHING: Look = Look { root: None, read_all: false };
-    // SQLite names the WAL after the file that a symbolic link leads to.
-    let path = path.canonicalize().map_err(io_error("finding the file", path))?;
+    let path = real_path(path)?;
     let Some(kept) = PageHashes::open(hashes)?.filter(|kept| kept.root() == known.root) else {
         return Ok(NOTHING);
     };

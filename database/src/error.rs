@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 use sqlrsync_protocol::block::BlockError;
 use sqlrsync_protocol::exchange::{Fault, Refusal};
 use sqlrsync_protocol::page::PageSize;
@@ -72,10 +72,13 @@ pub enum Error {
         /// The replica.
         path: PathBuf,
     },
-    /// Somebody wrote while the pages were on their way.
-    #[error("{}: the file was changed while the pages arrived, and is left as it is: try again", .path.display())]
+    /// Somebody wrote to it in between, or put another file in its place.
+    #[error(
+        "{}: the file was changed by another program in the middle of this, and is left as it is: try again",
+        .path.display()
+    )]
     ChangedMeanwhile {
-        /// The replica.
+        /// The file.
         path: PathBuf,
     },
     /// The replica has another page size.
@@ -180,6 +183,7 @@ impl Error {
                 ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed,
             ) => Error::Busy { path },
             Some(ErrorCode::DiskFull) => Error::DiskFull { path },
+            _ if is_moved(&source) => Error::ChangedMeanwhile { path },
             Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
                 let source = Box::new(Error::Sqlite { path: path.clone(), source });
                 Error::Denied { path, source }
@@ -187,6 +191,11 @@ impl Error {
             _ => Error::Sqlite { path, source },
         }
     }
+}
+
+/// Whether SQLite found another file under the name of the one that it has open, or none.
+fn is_moved(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_READONLY_DBMOVED)
 }
 
 /// The closure that turns an I/O error into ours, for `map_err`.

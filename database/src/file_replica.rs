@@ -21,7 +21,7 @@ use sqlrsync_protocol::page::{Geometry, PageNumber};
 use crate::agreed::{Agreed, Kept, keep};
 use crate::apply::{self, Applied, apply};
 use crate::error::{Error, io_error};
-use crate::fingerprint::{Fingerprint, stat};
+use crate::fingerprint::{Fingerprint, real_path};
 use crate::legacy::LegacyHashes;
 use crate::new_file::{NewFile, check_free, folder_of, remove_leftovers};
 use crate::page_hashes::{Content, PageHashes};
@@ -175,11 +175,9 @@ impl FileReplica {
     /// [`Error::NotAFile`] and [`Error::Denied`] for the path, [`Error::Missing`] where its folder does
     /// not exist, [`Error::Io`] where the kept hashes cannot be opened.
     pub fn open(path: &Path, options: FileReplicaOptions) -> Result<FileReplica, Error> {
-        let path = match stat(path) {
-            // SQLite names the journals after the file that a symbolic link leads to.
-            Ok(_) => path.canonicalize().map_err(io_error("finding the file", path))?,
+        let path = match real_path(path) {
             Err(Error::Missing { .. }) => path_of_missing(path)?,
-            Err(error) => return Err(error),
+            path => path?,
         };
         let kept = match &options.hashes {
             Some(path) => PageHashes::open(path)?,
@@ -220,15 +218,23 @@ impl FileReplica {
 
     /// Looks at what is there.
     fn find(&self, origin: Geometry, version: u8) -> Result<Found, Error> {
-        if let Err(Error::Missing { .. }) = stat(&self.path) {
-            check_free(&self.path)?;
-            return Ok(Found::Free);
+        match self.find_file(origin, version) {
+            Err(Error::Missing { .. }) => {
+                check_free(&self.path)?;
+                Ok(Found::Free)
+            }
+            found => found,
         }
+    }
+
+    /// Looks at the file that is there, unless it is not.
+    fn find_file(&self, origin: Geometry, version: u8) -> Result<Found, Error> {
         if version >= 3
-            && let Some((kept, known)) = self.current(&Fingerprint::of(&self.path)?)?
+            && let Some((kept, known)) = self.of_known_root()
+            && known.fingerprint.proves_unchanged(&Fingerprint::of(&self.path)?)
             && kept.geometry().page_size == origin.page_size
         {
-            let (geometry, tree) = (kept.geometry(), Some(Tree::Kept(kept, known)));
+            let (geometry, tree) = (kept.geometry(), Some(Tree::Kept(kept.reader(), known.clone())));
             return Ok(Found::Database(Box::new(Database { geometry, tree, legacy: None })));
         }
         let mut snapshot = match Snapshot::open(&self.path) {
@@ -260,16 +266,10 @@ impl FileReplica {
         Ok(Found::Database(Box::new(Database { geometry, tree, legacy })))
     }
 
-    /// The kept hashes, where it is certain that the file with that fingerprint still is what they are of.
-    fn current(&self, now: &Fingerprint) -> Result<Option<(PageHashes, Agreed)>, Error> {
-        match (&self.kept, &self.options.known) {
-            (Some(kept), Some(known))
-                if kept.root() == known.root && known.fingerprint.proves_unchanged(now) =>
-            {
-                Ok(Some((kept.reader(), known.clone())))
-            }
-            _ => Ok(None),
-        }
+    /// The kept hashes, where it is known what the file was like that they are of.
+    fn of_known_root(&self) -> Option<(&PageHashes, &Agreed)> {
+        let (kept, known) = (self.kept.as_ref()?, self.options.known.as_ref()?);
+        (kept.root() == known.root).then_some((kept, known))
     }
 
     fn database(&mut self) -> Result<&mut Database, Error> {

@@ -114,6 +114,24 @@ impl Fingerprint {
         (self.device, self.inode, self.born_ns) == (file.dev(), file.ino(), born_ns(file))
     }
 
+    /// Whether it is certain that the file with this metadata is another one. An inode's number is given again, and
+    /// not every file system knows when a file was made.
+    pub(crate) fn is_of_another(&self, file: &Metadata) -> bool {
+        let born = self.born_ns.zip(born_ns(file));
+        (self.device, self.inode) != (file.dev(), file.ino()) || born.is_some_and(|(then, now)| then != now)
+    }
+
+    /// Whether the file with this metadata has been written to since, or is another one; the WAL aside.
+    pub(crate) fn shows_a_write(&self, now: &Metadata) -> bool {
+        let modified_ns = nanoseconds(now.mtime(), now.mtime_nsec());
+        self.is_of_another(now) || (self.size, self.modified_ns) != (now.size(), modified_ns)
+    }
+
+    /// Device and inode of the file.
+    pub const fn file(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+
     /// Whether it is certain that nobody has written to the database file since; the WAL aside.
     pub(crate) fn proves_unwritten(&self, now: &Metadata) -> bool {
         let modified_ns = nanoseconds(now.mtime(), now.mtime_nsec());
@@ -224,6 +242,16 @@ pub(crate) fn stat(path: &Path) -> Result<Metadata, Error> {
         _ => Error::io("looking at the file", path, error),
     })?;
     if metadata.is_file() { Ok(metadata) } else { Err(Error::NotAFile { path: path.to_path_buf() }) }
+}
+
+/// The path without symbolic links, after which SQLite names the journals and the WAL.
+pub(crate) fn real_path(path: &Path) -> Result<PathBuf, Error> {
+    stat(path)?;
+    path.canonicalize().map_err(|error| match error.kind() {
+        // Removed since.
+        std::io::ErrorKind::NotFound => Error::Missing { path: path.to_path_buf() },
+        _ => Error::io("finding the file", path, error),
+    })
 }
 
 /// The path with `suffix` after its file name, as SQLite names what belongs to a database.

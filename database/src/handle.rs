@@ -114,6 +114,14 @@ impl Drop for Handle {
     }
 }
 
+/// Whether the file that the connection has open is not what lies under its name any more: another was put there, or
+/// it was removed.
+pub(crate) fn has_moved(connection: &Connection) -> bool {
+    let mut moved: c_int = 0;
+    // A VFS that cannot tell has no such names.
+    control(connection, ffi::SQLITE_FCNTL_HAS_MOVED, &mut moved).is_ok() && moved != 0
+}
+
 /// Asks the connection's own file for something that is written to `answer`.
 fn control<T>(connection: &Connection, operation: c_int, answer: &mut T) -> Result<(), Code> {
     // SAFETY: the connection is open, and each of the operations used here writes one value of the type

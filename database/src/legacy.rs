@@ -59,6 +59,11 @@ impl LegacyHashes {
         self.geometry
     }
 
+    /// Whether that snapshot is, for certain, of what was hashed.
+    pub(crate) fn is_of(&self, snapshot: &Snapshot) -> Result<bool, Error> {
+        self.fingerprint.as_ref().map_or(Ok(false), |then| snapshot.is_as_of(then))
+    }
+
     /// Whether a database of this fingerprint still is what was hashed.
     pub(crate) fn proves_unchanged(&self, now: &Fingerprint) -> bool {
         self.fingerprint.as_ref().is_some_and(|then| then.proves_unchanged(now))

@@ -6,7 +6,8 @@
 //! - What was agreed on is recorded under a fingerprint of the very snapshot that was sent, so that a
 //!   later write is found whenever it was made.
 //! - A file that was put back from a backup (the same inode, an older content) is not made from what was last
-//!   agreed on: taken for that, it would delete what others did since. No base is proposed for it.
+//!   agreed on: taken for that, it would delete what others did since. No base is proposed for it, and where it was
+//!   put back after the base was proposed, the push ends.
 //! - One process at a time uses a file of kept hashes; the caller sees to that.
 
 mod exchange;
@@ -22,7 +23,7 @@ use sqlrsync_protocol::page::Geometry;
 use crate::agreed::{Agreed, Kept, keep};
 use crate::delta::Delta;
 use crate::error::{Error, io_error};
-use crate::fingerprint::Fingerprint;
+use crate::fingerprint::{Fingerprint, real_path};
 use crate::image::{Compare, Job, Outcome, Select, run};
 use crate::legacy::LegacyHashes;
 use crate::page_hashes::{Content, PageHashes};
@@ -68,8 +69,8 @@ pub struct LiveOrigin {
     sending: Option<Sending>,
     /// Whether every page was read.
     read_all: bool,
-    /// Whether the file is older than what the kept hashes are of, as one that was put back from a backup is.
-    put_back: bool,
+    /// Whether the file is made from something else than what the kept hashes are of, for certain.
+    is_another: bool,
 }
 
 impl std::fmt::Debug for LiveOrigin {
@@ -96,9 +97,7 @@ impl LiveOrigin {
     /// [`Error::Missing`], [`Error::NotAFile`], [`Error::Denied`] for the file; [`Error::Io`] where the
     /// kept hashes cannot be opened.
     pub fn open(path: &Path, options: LiveOriginOptions) -> Result<LiveOrigin, Error> {
-        crate::fingerprint::stat(path)?;
-        // SQLite names the WAL after the file that a symbolic link leads to.
-        let path = path.canonicalize().map_err(io_error("finding the file", path))?;
+        let path = real_path(path)?;
         let kept = match &options.hashes {
             Some(path) => PageHashes::open(path)?,
             None => None,
@@ -112,7 +111,7 @@ impl LiveOrigin {
             legacy: None,
             sending: None,
             read_all: false,
-            put_back: false,
+            is_another: false,
         })
     }
 
@@ -152,7 +151,7 @@ impl LiveOrigin {
     /// The tree of the content as the last scan found it, scanning if there was none.
     fn scanned(&mut self) -> Result<&mut Scanned, Error> {
         if self.scanned.is_none() {
-            let mut snapshot = Snapshot::open(&self.path)?;
+            let mut snapshot = self.snapshot()?;
             let kept_at = self.options.hashes.as_deref();
             self.read_all = true;
             self.scanned = Some(scan(&mut snapshot, self.kept.as_ref(), kept_at, &self.options.temp_dir)?);
@@ -162,7 +161,7 @@ impl LiveOrigin {
 
     fn legacy(&mut self) -> Result<&mut LegacyHashes, Error> {
         if self.legacy.is_none() {
-            let mut snapshot = Snapshot::open(&self.path)?;
+            let mut snapshot = self.snapshot()?;
             self.read_all = true;
             self.legacy = Some(LegacyHashes::scan(&mut snapshot, &self.options.temp_dir)?);
         }
@@ -255,7 +254,7 @@ impl LiveOrigin {
         Ok(run(snapshot, job, None, &self.options.temp_dir)?.root)
     }
 
-    /// Opens the snapshot that is sent. It must have the page size that the peer was told.
+    /// Opens a snapshot. It must have the page size that the peer was told.
     fn snapshot(&self) -> Result<Snapshot, Error> {
         let snapshot = Snapshot::open(&self.path)?;
         match self.geometry {
@@ -264,6 +263,21 @@ impl LiveOrigin {
             }
             _ => Ok(snapshot),
         }
+    }
+
+    /// The replica takes what is sent for something made from the base, as it was told when the file was looked at. If
+    /// it has been put back from a backup since, or replaced, that would delete what others did.
+    fn check_made_from(&self, snapshot: &Snapshot) -> Result<(), Error> {
+        let is_another = match (&self.scanned, &self.kept) {
+            (Some(scanned), _) => {
+                snapshot.is_made_from_another(scanned.hashes.fields(), Some(&scanned.fingerprint))?
+            }
+            (None, Some(kept)) if !self.is_another => {
+                snapshot.is_made_from_another(kept.fields(), self.kept_fingerprint())?
+            }
+            _ => false,
+        };
+        if is_another { Err(Error::ChangedMeanwhile { path: self.path.clone() }) } else { Ok(()) }
     }
 
     /// What changed since `ground`, and nothing at all where the fingerprint proves that nothing did.
@@ -288,6 +302,7 @@ impl LiveOrigin {
             });
         }
         let snapshot = self.snapshot()?;
+        self.check_made_from(&snapshot)?;
         let tree =
             self.tree(ground).filter(|tree| tree.geometry().page_size == snapshot.geometry().page_size);
         let ground = if tree.is_some() { ground } else { Ground::Nothing };
@@ -307,10 +322,10 @@ impl LiveOrigin {
         let raw = wanted.form == Form::Pages;
         let snapshot = self.snapshot()?;
         let unchanged = match (raw, &self.legacy, &self.scanned) {
-            (true, Some(legacy), _) => legacy.proves_unchanged(snapshot.fingerprint()),
+            (true, Some(legacy), _) => legacy.is_of(&snapshot)?,
             // Nobody asked for a hash: nothing to have changed since.
             (true, None, _) => true,
-            (false, _, Some(scanned)) => scanned.fingerprint.proves_unchanged(snapshot.fingerprint()),
+            (false, _, Some(scanned)) => snapshot.is_as_of(&scanned.fingerprint)?,
             (false, _, None) => false,
         };
         let geometry = snapshot.geometry();

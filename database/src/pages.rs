@@ -48,6 +48,12 @@ pub(crate) struct View<'v> {
 /// One committed state whose pages can be read.
 pub(crate) trait ReadPages {
     fn view(&self) -> View<'_>;
+
+    /// [`Error::ChangedMeanwhile`] where somebody is seen to have written to the file past SQLite, since the
+    /// transaction began: what was read is then of no one state.
+    fn check(&self) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// Reads pages of a transaction, which ends when the reader is dropped, if it came as a whole.
@@ -267,6 +273,22 @@ impl<'p, S: ReadPages> Chunks<'p, S> {
     ) -> Result<(), Error> {
         numbers.clear();
         self.numbers(chunk, numbers);
+        let done = self.read_runs(own, numbers, data);
+        let mut open = self.lock();
+        open.read += 1;
+        let is_last = open.read == self.len();
+        let reader = open.reader.as_ref().ok_or(Error::Stopped)?;
+        if is_last || done.is_err() {
+            // Whoever wrote past SQLite is to blame for what could not be read, too.
+            reader.source.check()?;
+        }
+        if is_last {
+            open.reader = None;
+        }
+        done
+    }
+
+    fn read_runs(&self, own: &mut Own, numbers: &[PageNumber], data: &mut Vec<u8>) -> Result<(), Error> {
         let page_len = self.geometry.page_size.bytes();
         data.resize(numbers.len() * page_len, 0);
         for run in runs(numbers, self.geometry, self.in_wal.as_ref()) {
@@ -277,11 +299,6 @@ impl<'p, S: ReadPages> Chunks<'p, S> {
                     .map_err(|code| code_error(&self.path, code))?,
                 _ => self.with_reader(|reader| run.read(&reader.source.view(), place))?,
             }
-        }
-        let mut open = self.lock();
-        open.read += 1;
-        if open.read == self.len() {
-            open.reader = None;
         }
         Ok(())
     }
@@ -456,6 +473,21 @@ mod tests {
         assert_eq!((in_wal, data == std::fs::read(live.path()).unwrap()), (Some(0), true));
         // Those locks are gone now, by the test's own reading.
         drop(snapshot);
+    }
+
+    #[test]
+    fn a_file_that_is_written_past_sqlite_while_it_is_read_is_no_one_state() {
+        let live = Live::new();
+        live.writer.execute_batch("PRAGMA journal_mode = DELETE").unwrap();
+        let mut snapshot = live.snapshot();
+        let whole = std::fs::read(live.path()).unwrap();
+        let chunks = Chunks::new(&mut snapshot, &Pages::All, 16).unwrap();
+        let (mut own, mut numbers, mut data) = (Own::default(), Vec::new(), Vec::new());
+        let mut read = |chunk| chunks.read(chunk, &mut own, &mut numbers, &mut data);
+        (0..chunks.len() - 1).for_each(|chunk| read(chunk).unwrap());
+        // As `cp` does, which asks for no lock.
+        std::fs::write(live.path(), &whole[..whole.len() - 512]).unwrap();
+        assert!(matches!(read(chunks.len() - 1), Err(Error::ChangedMeanwhile { .. })));
     }
 
     #[test]

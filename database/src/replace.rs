@@ -10,14 +10,14 @@ use std::path::Path;
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
-use crate::apply::{Applied, committed, data_version, journal_mode};
+use crate::apply::{Applied, check_in_place, committed, data_version, gone, journal_mode};
 use crate::error::Error;
 use crate::snapshot::connect;
 
 /// Makes the file at `path` what the database at `source` is. `vacant` says that it has no page yet,
 /// and is left alone if it has one by now.
 pub(crate) fn replace(path: &Path, source: &Path, vacant: bool) -> Result<Applied, Error> {
-    let mut target = connect(path)?;
+    let mut target = connect(path).map_err(gone(path))?;
     let wal = journal_mode(&target).map_err(|error| Error::sqlite(path, error))? == "wal";
     let version = match overwrite(path, &mut target, source, vacant) {
         Ok(version) => version,
@@ -38,6 +38,7 @@ pub(crate) fn replace(path: &Path, source: &Path, vacant: bool) -> Result<Applie
 fn overwrite(path: &Path, target: &mut Connection, source: &Path, vacant: bool) -> Result<i64, Error> {
     let sqlite = |error| Error::sqlite(path, error);
     lock_out(target).map_err(sqlite)?;
+    check_in_place(path, target)?;
     let pages: u32 = target.query_row("PRAGMA page_count", [], |row| row.get(0)).map_err(sqlite)?;
     if vacant && pages > 0 {
         return Err(Error::ChangedMeanwhile { path: path.to_path_buf() });

@@ -5,7 +5,11 @@
 //! - The file is opened for writing although nothing is written: a hot journal must be rolled back and
 //!   a WAL left by a crash recovered, by whoever comes first.
 //! - Dropping the snapshot ends the transaction and closes the connection.
+//! - Others may change the file past SQLite: `cp` over it, another file put under its name, a removal. SQLite does not
+//!   keep them out, nor notice, so it is looked for where it shows.
 
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,16 +20,33 @@ use sqlrsync_protocol::page::{Geometry, PageCount, PageSize};
 
 use crate::error::Error;
 use crate::fingerprint::{Fingerprint, Mark, TICK, Wal, stat};
+use crate::handle::has_moved;
 use crate::pages::{ReadPages, View};
 
 /// How long to wait for a lock that another program holds: what a reader in rollback mode waits for a
 /// commit, and an apply for readers.
 pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(10);
 
+/// How often a file is opened that was changed past SQLite as it was opened, and how long to wait in between: a file is
+/// removed and made again in less, or copied, if it is no large one.
+const OPENINGS_MAX: u32 = 4;
+const OPENING_PAUSE: Duration = Duration::from_millis(50);
+
 /// Opens an existing database through SQLite. The path is absolute, so that SQLite does not take one
 /// that begins with `file:` for a URI.
 pub(crate) fn connect(path: &Path) -> Result<Connection, Error> {
-    stat(path)?;
+    let mut openings = 1;
+    loop {
+        stat(path)?;
+        match connect_once(path) {
+            // It may have been removed since, or be back by now. What is really denied stays so.
+            Err(Error::Denied { .. }) if openings < OPENINGS_MAX => openings += 1,
+            connected => return connected,
+        }
+    }
+}
+
+fn connect_once(path: &Path) -> Result<Connection, Error> {
     let path_absolute =
         std::path::absolute(path).map_err(|error| Error::io("naming the file", path, error))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -49,22 +70,47 @@ pub(crate) struct Snapshot {
     fields: HeaderFields,
     fingerprint: Fingerprint,
     wal: Wal,
+    /// What `stat` said after the transaction began, in rollback mode: it holds SHARED, and nobody who asks SQLite
+    /// writes to the file before it ends.
+    kept_still: Option<Metadata>,
 }
 
 impl Snapshot {
     /// Opens the file and fixes what is seen.
     pub(crate) fn open(path: &Path) -> Result<Snapshot, Error> {
+        let mut openings = 1;
+        loop {
+            match Snapshot::open_once(path) {
+                Err(Error::ChangedMeanwhile { .. }) if openings < OPENINGS_MAX => openings += 1,
+                opened => return opened,
+            }
+            std::thread::sleep(OPENING_PAUSE);
+        }
+    }
+
+    fn open_once(path: &Path) -> Result<Snapshot, Error> {
         // Taken before the transaction begins: whatever is written after this look changes the ctime,
         // and so is found out, whether the transaction sees it or not.
         let before = settled_fingerprint(path)?;
-        let connection = connect(path)?;
+        Snapshot::begin(path, before, connect(path)?)
+    }
+
+    fn begin(path: &Path, before: Fingerprint, connection: Connection) -> Result<Snapshot, Error> {
         let begin = || -> rusqlite::Result<Option<(Geometry, HeaderFields)>> {
             connection.execute_batch("BEGIN")?;
             look(&connection)
         };
-        let seen = begin().map_err(|error| Error::sqlite(path, error))?;
+        let seen = begin().map_err(|error| blame(path, &before, Error::sqlite(path, error)))?;
+        // SQLite opens the WAL by its name, at the first read: it may be that of another file than is open.
+        if has_moved(&connection) {
+            return Err(match stat(path) {
+                Ok(_) => Error::ChangedMeanwhile { path: path.to_path_buf() },
+                Err(error) => error,
+            });
+        }
         let Some((geometry, fields)) = seen else { return Err(Error::Empty { path: path.to_path_buf() }) };
         let wal = wal_of(path, &connection)?;
+        let kept_still = if fields.is_wal() { None } else { Some(stat(path)?) };
         Ok(Snapshot {
             path: path.to_path_buf(),
             connection,
@@ -72,6 +118,7 @@ impl Snapshot {
             fields,
             fingerprint: before.with_wal(wal),
             wal,
+            kept_still,
         })
     }
 
@@ -100,9 +147,43 @@ impl Snapshot {
     }
 
     /// A fingerprint that belongs to what is seen here: a write that this snapshot does not show is
-    /// found out later, whenever it was made.
+    /// found out later, whenever it was made. It does not say what the file is *now*, which is for
+    /// [`Snapshot::is_as_of`]: the look is older than what is seen.
     pub(crate) fn fingerprint(&self) -> &Fingerprint {
         &self.fingerprint
+    }
+
+    /// Whether what is seen here is, for certain, what the file had when `then` was taken. The file is looked at once
+    /// more: whoever opened this waited, perhaps, for a commit that was made after the look before.
+    pub(crate) fn is_as_of(&self, then: &Fingerprint) -> Result<bool, Error> {
+        let is_same_wal = then.wal != Wal::Unknown && then.wal == self.wal;
+        Ok(is_same_wal && then.proves_unwritten(&stat(&self.path)?))
+    }
+
+    /// Whether what is seen is, for certain, made from something else than the file with that fingerprint and those
+    /// fields: it is older, as one that was put back from a backup, or another file.
+    pub(crate) fn is_made_from_another(
+        &self,
+        fields: HeaderFields,
+        then: Option<&Fingerprint>,
+    ) -> Result<bool, Error> {
+        let now = stat(&self.path)?;
+        Ok(self.fields.is_put_back(fields) || then.is_some_and(|then| then.is_of_another(&now)))
+    }
+}
+
+/// An error of SQLite's, where the file has been changed meanwhile: what was read belongs to nothing then.
+fn blame(path: &Path, before: &Fingerprint, error: Error) -> Error {
+    let is_changed = |now: &Metadata| match error {
+        // A file in use is written to, and may not be open to us all the same.
+        Error::Denied { .. } => before.is_of_another(now),
+        Error::NotADatabase { .. } | Error::Sqlite { .. } => before.shows_a_write(now),
+        _ => false,
+    };
+    match stat(path) {
+        Err(missing @ Error::Missing { .. }) => missing,
+        Ok(now) if is_changed(&now) => Error::ChangedMeanwhile { path: path.to_path_buf() },
+        _ => error,
     }
 }
 
@@ -123,12 +204,29 @@ impl ReadPages for Snapshot {
         let Snapshot { path, connection, geometry, wal, .. } = self;
         View { path, connection, geometry: *geometry, wal: *wal }
     }
+
+    fn check(&self) -> Result<(), Error> {
+        let Some(then) = &self.kept_still else { return Ok(()) };
+        // Another file under the name is no matter: the one that is open is as it was.
+        if has_moved(&self.connection) || stat(&self.path).is_ok_and(|now| is_same_write(then, &now)) {
+            return Ok(());
+        }
+        Err(Error::ChangedMeanwhile { path: self.path.clone() })
+    }
+}
+
+fn is_same_write(then: &Metadata, now: &Metadata) -> bool {
+    (then.size(), then.mtime(), then.mtime_nsec()) == (now.size(), now.mtime(), now.mtime_nsec())
 }
 
 /// A snapshot that goes on after it was read.
 impl ReadPages for &mut Snapshot {
     fn view(&self) -> View<'_> {
         (**self).view()
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        (**self).check()
     }
 }
 
@@ -210,4 +308,67 @@ fn snapshot_mark(connection: &Connection) -> Option<Mark> {
     checksum[..4].copy_from_slice(&word(24).to_be_bytes());
     checksum[4..].copy_from_slice(&word(28).to_be_bytes());
     Some(Mark { salts, frame: word(16), checksum })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn create(path: &Path, mode: &str) -> Connection {
+        let connection = Connection::open(path).unwrap();
+        connection.pragma_update(None, "journal_mode", mode).unwrap();
+        connection.execute_batch("CREATE TABLE t (a); INSERT INTO t VALUES (1)").unwrap();
+        connection
+    }
+
+    #[test]
+    fn a_commit_after_the_look_and_before_the_transaction_is_not_taken_for_what_was_there_before() {
+        for mode in ["DELETE", "WAL"] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("a.db");
+            let writer = create(&path, mode);
+            let then = Snapshot::open(&path).unwrap().fingerprint().clone();
+            assert!(Snapshot::open(&path).unwrap().is_as_of(&then).unwrap(), "{mode}: nothing was written");
+            let before = settled_fingerprint(&path).unwrap();
+            let connection = connect(&path).unwrap();
+            writer.execute_batch("INSERT INTO t VALUES (2)").unwrap();
+            let snapshot = Snapshot::begin(&path, before, connection).unwrap();
+            assert!(!snapshot.is_as_of(&then).unwrap(), "{mode}");
+        }
+    }
+
+    #[test]
+    fn a_file_with_the_wal_of_another_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        drop(create(&path, "WAL"));
+        let before = settled_fingerprint(&path).unwrap();
+        let connection = connect(&path).unwrap();
+        // Its WAL is opened with the first read only, and by name.
+        std::fs::remove_file(&path).unwrap();
+        let _other = create(&path, "WAL");
+        let error = Snapshot::begin(&path, before, connection).err().unwrap();
+        assert!(matches!(error, Error::ChangedMeanwhile { .. }), "{error}");
+        Snapshot::open(&path).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_read_while_it_is_copied_is_no_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        drop(create(&path, "DELETE"));
+        let whole = std::fs::read(&path).unwrap();
+        for half in [&b"half a text of some other program"[..], &whole[..whole.len() / 2]] {
+            std::fs::write(&path, &whole).unwrap();
+            let before = settled_fingerprint(&path).unwrap();
+            let connection = connect(&path).unwrap();
+            std::fs::write(&path, half).unwrap();
+            let error = Snapshot::begin(&path, before, connection).err().unwrap();
+            assert!(matches!(error, Error::ChangedMeanwhile { .. }), "{error}");
+            let error = Snapshot::open(&path).err().unwrap();
+            assert!(!matches!(error, Error::ChangedMeanwhile { .. }), "it stays like that: {error}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(Snapshot::open(&path).err().unwrap(), Error::Missing { .. }));
+    }
 }

@@ -142,7 +142,8 @@ pub trait OriginPages {
     /// as it is in the file.
     fn group_hash(&mut self, first: PageNumber, count: u32) -> Result<Hash20, Self::Error>;
 
-    /// The children of a node of the page tree of [`OriginPages::geometry`]; empty where it has no such node.
+    /// The children of a node of the page tree; empty where it has no such node. Of a live file that is the tree of
+    /// one state, which may have another number of pages than [`OriginPages::geometry`] said before.
     fn node(&mut self, node: NodeId) -> Result<Vec<PageHash>, Self::Error>;
 
     /// Fixes the image that is sent from here on.

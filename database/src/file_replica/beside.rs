@@ -81,7 +81,7 @@ impl FileReplica {
             Seen::Open(snapshot) => *snapshot,
             Seen::Was(then) => {
                 let snapshot = Snapshot::open_to_look(&path)?;
-                if !then.proves_unchanged(snapshot.fingerprint()) {
+                if !snapshot.is_as_of(&then)? {
                     return Err(Error::ChangedMeanwhile { path });
                 }
                 snapshot
@@ -130,8 +130,10 @@ impl FileReplica {
     }
 
     fn tree_of(&self, snapshot: &mut Snapshot) -> Result<Tree, Error> {
-        if let Some((kept, known)) = self.current(snapshot.fingerprint())? {
-            return Ok(Tree::Kept(kept, known));
+        if let Some((kept, known)) = self.of_known_root()
+            && snapshot.is_as_of(&known.fingerprint)?
+        {
+            return Ok(Tree::Kept(kept.reader(), known.clone()));
         }
         Ok(Tree::Scanned(scan(snapshot, self.kept.as_ref(), None, &self.temp_dir)?))
     }

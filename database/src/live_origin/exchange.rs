@@ -24,8 +24,10 @@ impl OriginPages for LiveOrigin {
             Some(kept) if self.kept_is_current()? => kept.geometry(),
             kept => {
                 let snapshot = Snapshot::open(&self.path)?;
-                self.put_back =
-                    kept.as_ref().is_some_and(|kept| snapshot.fields().is_put_back(kept.fields()));
+                self.is_another = match kept {
+                    Some(kept) => snapshot.is_made_from_another(kept.fields(), self.kept_fingerprint())?,
+                    None => false,
+                };
                 snapshot.geometry()
             }
         };
@@ -40,8 +42,8 @@ impl OriginPages for LiveOrigin {
                 .as_ref()
                 .is_some_and(|kept| kept.root() == base.root && kept.geometry().page_size == page_size)
         };
-        if self.put_back {
-            tracing::debug!(path = %self.path.display(), "older than what was agreed on: made from something else");
+        if self.is_another {
+            tracing::debug!(path = %self.path.display(), "not made from what was agreed on: older, or another file");
             return Ok(None);
         }
         Ok(self.options.base.filter(ours))
@@ -52,7 +54,7 @@ impl OriginPages for LiveOrigin {
     }
 
     fn knows(&mut self, base: &Base) -> Result<bool, Error> {
-        if !self.put_back && self.kept.as_ref().is_some_and(|kept| kept.root() == base.root) {
+        if !self.is_another && self.kept.as_ref().is_some_and(|kept| kept.root() == base.root) {
             return Ok(true);
         }
         // What is not what the replica has needs no scan: the base is proposed next.

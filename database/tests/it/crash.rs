@@ -44,7 +44,7 @@ fn child() -> Command {
     child
 }
 
-/// Starts the child and kills it after a moment, which grows with each round.
+/// Starts the child and kills it after a moment. How long that may be grows with each round: a machine can be slow.
 fn run_and_kill(from: &str, to: &Path, once: bool, round: u64) {
     let mut child = child();
     child.env(FROM, from).env(TO, to).stdout(Stdio::null());
@@ -53,7 +53,7 @@ fn run_and_kill(from: &str, to: &Path, once: bool, round: u64) {
     }
     let mut child = child.spawn().unwrap();
     // Any moment will do: what is shown has to hold at all of them.
-    std::thread::sleep(Duration::from_millis(20 + round * 13 % 150));
+    std::thread::sleep(Duration::from_millis(20 + round * 13 % (150 + 10 * round)));
     child.kill().unwrap();
     child.wait().unwrap();
 }

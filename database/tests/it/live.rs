@@ -9,6 +9,9 @@ use sqlrsync_protocol::exchange::{Form, OriginPages, Since, Wanted};
 
 use crate::support::{Bench, Memory, StopOnDrop, create, dump, query};
 
+/// How long a writer is given to get through.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A database in which every commit leaves all rows alike, over many pages.
 fn create_uniform(path: &Path, mode: &str) -> Connection {
     let connection = Connection::open(path).unwrap();
@@ -77,7 +80,9 @@ fn an_image_is_one_committed_state_while_a_writer_commits_all_the_time() {
             let start = Instant::now();
             let mut last = 0;
             for round in 0.. {
-                if start.elapsed() > Duration::from_millis(1500) {
+                // On a slow machine it takes longer until there is enough to see.
+                let seen = commits.load(Ordering::Relaxed) > 10 || start.elapsed() > PATIENCE;
+                if seen && start.elapsed() > Duration::from_millis(1500) {
                     break;
                 }
                 match round % 3 {

@@ -22,6 +22,7 @@ mod exchange;
 mod fingerprint;
 mod in_use;
 mod live;
+mod meanwhile;
 mod odd_files;
 mod resume;
 mod rules;
