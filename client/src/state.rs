@@ -45,6 +45,8 @@ pub struct State {
     folder: PathBuf,
     path: PathBuf,
     remote: String,
+    /// Device and inode of the file that this is the state of; `None` where there was none.
+    file: Option<(u64, u64)>,
     kept: Kept,
 }
 
@@ -113,14 +115,15 @@ impl State {
             .flatten()
             .and_then(|text| serde_json::from_str::<Kept>(&text).ok())
             .filter(|kept| kept.format == FORMAT);
+        let file = identity(path);
         let kept = match kept {
-            Some(kept) if identity(path) == Some((kept.device, kept.inode)) => kept,
+            Some(kept) if file == Some((kept.device, kept.inode)) => kept,
             kept => {
                 tracing::debug!(path = %path.display(), "no state that counts for this file");
                 Kept { before: kept.map(Before::of), ..Kept::default() }
             }
         };
-        State { folder, path: path.to_owned(), remote: remote.to_owned(), kept }
+        State { folder, path: path.to_owned(), remote: remote.to_owned(), file, kept }
     }
 
     /// Where the hashes of the file's pages are kept. The folder is made.
@@ -162,6 +165,7 @@ impl State {
     /// Where the file is gone, or the state folder cannot be written.
     pub fn push_id(&mut self) -> Result<PushId, Error> {
         let now = Fingerprint::of(&self.path)?;
+        self.is_of(now.file());
         if let Some(push) = &self.kept.push
             && push.fingerprint.proves_unchanged(&now)
             && let Some(id) = parse_push_id(&push.id)
@@ -223,6 +227,8 @@ impl State {
         version: Option<VersionNumber>,
         conflict: Option<ConflictNumber>,
     ) -> Result<(), Error> {
+        // Another file may be in its place by now, of which this says nothing.
+        self.file = Some(agreed.fingerprint.file());
         self.kept.known = Some(agreed.clone());
         self.kept.version = version.map(VersionNumber::get);
         self.kept.conflict = conflict.map(ConflictNumber::get);
@@ -250,8 +256,16 @@ impl State {
         }
     }
 
+    /// From now on it is the state of that file. Where another was put into the place of the first since this was
+    /// opened, what is known of the first is no more than what it may have been made from.
+    fn is_of(&mut self, file: (u64, u64)) {
+        if self.file.replace(file) != Some(file) {
+            self.kept = Kept { before: Some(Before::of(std::mem::take(&mut self.kept))), ..Kept::default() };
+        }
+    }
+
     fn write(&mut self) -> Result<(), Error> {
-        let Some((device, inode)) = identity(&self.path) else { return Ok(()) };
+        let Some((device, inode)) = self.file else { return Ok(()) };
         self.kept = Kept {
             format: FORMAT,
             path: self.path.to_string_lossy().into_owned(),

@@ -80,6 +80,11 @@ impl<S: ReadPages> PageReader<S> {
         }
     }
 
+    /// As [`ReadPages::check`].
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.source.check()
+    }
+
     /// Fills `out` with these pages, which ascend. The lock page reads as zeros.
     pub(crate) fn read(&self, numbers: &[PageNumber], out: &mut Vec<u8>) -> Result<(), Error> {
         let view = self.source.view();

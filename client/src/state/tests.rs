@@ -114,8 +114,33 @@ fn what_was_known_of_the_file_before_is_possible_until_something_new_is_agreed_o
     assert_eq!(place.open("one").made_from(false), MadeFrom::default());
     place.open("one").agree(&agreed, None).unwrap();
     place.replace("the last one");
-    place.open("one").agree(&agreed, None).unwrap();
+    place.open("one").agree(&place.agreed(), None).unwrap();
     assert_eq!(place.open("one").made_from(true), MadeFrom::default());
+}
+
+#[test]
+fn a_file_put_in_the_place_of_another_in_the_middle_of_a_run_does_not_pass_for_it() {
+    let place = Place::new();
+    let (agreed, version) = (place.agreed(), VersionNumber::new(5));
+    let base = Base { version, root: agreed.root };
+    let possible = PossibleBase { pushes: Vec::new(), agreed: Some(base) };
+    let mut state = place.open("one");
+    place.replace("another, after the state was opened");
+    state.agree(&agreed, version).unwrap();
+    let other = place.open("one");
+    assert_eq!((other.known(), other.base()), (None, None));
+    assert_eq!(other.made_from(false).possible, possible);
+
+    let place = Place::new();
+    place.open("one").agree(&place.agreed(), version).unwrap();
+    let mut state = place.open("one");
+    assert_eq!(state.base(), Some(base));
+    place.replace("another, before the id of the push is made");
+    state.push_id().unwrap();
+    for state in [state, place.open("one")] {
+        assert_eq!((state.known(), state.base()), (None, None));
+        assert_eq!(state.made_from(false).possible, possible);
+    }
 }
 
 #[test]

@@ -61,6 +61,14 @@ impl LiveContent {
         LiveContent { stop: Some(stop), ..self }
     }
 
+    /// Whether what was read so far is one state of the file. SQLite keeps out who asks it; of others it shows here.
+    ///
+    /// # Errors
+    /// [`Error::ChangedMeanwhile`] where somebody is seen to have written to the file past SQLite.
+    pub fn check(&self) -> Result<(), Error> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner).check()
+    }
+
     /// Reads the page into what was read ahead: alone, or with those behind it where it follows what was read last.
     fn fill(&mut self, index: u32) -> Result<(), Error> {
         if self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed)) {

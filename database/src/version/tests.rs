@@ -83,6 +83,19 @@ pub(super) fn number(connection: &Connection, sql: &str) -> i64 {
 }
 
 #[test]
+fn a_live_file_that_is_written_past_sqlite_is_no_one_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.db");
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.execute_batch("CREATE TABLE t (a); INSERT INTO t VALUES (randomblob(9000))").unwrap();
+    let live = LiveContent::open(&path).unwrap();
+    live.check().unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &whole[..whole.len() - 4096]).unwrap();
+    assert!(matches!(live.check(), Err(crate::Error::ChangedMeanwhile { .. })));
+}
+
+#[test]
 fn a_version_opens_as_a_database_whatever_its_pages_are() {
     let settings = [
         "PRAGMA page_size = 512",

@@ -1,6 +1,7 @@
 //! Comparing files here, and a file here with a version from a server.
 //!
-//! - Both sides are read through one read transaction each, and nothing is written to either.
+//! - Both sides are read through one read transaction each, and nothing is written to either. Who writes to one past
+//!   SQLite, as `cp` does, is noticed at the end: what differed then is a mixture, and so is what could not be read.
 //! - Which rows may differ is told by the pages that do, and only their rows are looked at with SQL. Of two files both
 //!   are read once to find those pages; of a file and a version they are known.
 //! - A version is pulled beside the file, as the difference of it: what both have in common does not travel, and is not
@@ -39,7 +40,12 @@ const ATTEMPTS_MAX: u32 = 3;
 pub fn files(run: &Run, from: &Path, to: &Path, form: &DiffForm) -> Result<bool, Error> {
     let stop = Stop::with(run);
     let open = |path| -> Result<LiveContent, Error> { Ok(stop.content(LiveContent::open(path)?)) };
-    let compared = || compare(run, open(from)?, open(to)?, &ChangedPages::Unknown, form, &stop);
+    let compared = || {
+        let (from, to) = (open(from)?, open(to)?);
+        let differs = compare(run, from.clone(), to.clone(), &ChangedPages::Unknown, form, &stop);
+        [from, to].iter().try_for_each(LiveContent::check)?;
+        differs
+    };
     stop.or_cancelled(run, compared())
 }
 
@@ -55,10 +61,13 @@ pub fn file_and_version(
     let stop = Stop::with(run);
     let compared = || {
         let Beside { file, version, changed } = pull_beside(run, local, version, access)?;
-        match file_first {
+        let looked_at = file.clone();
+        let differs = match file_first {
             true => compare(run, stop.content(file), version, &changed, form, &stop),
             false => compare(run, version, stop.content(file), &changed, form, &stop),
-        }
+        };
+        looked_at.check()?;
+        differs
     };
     stop.or_cancelled(run, compared())
 }
