@@ -32,6 +32,9 @@ pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(10);
 const OPENINGS_MAX: u32 = 4;
 const OPENING_PAUSE: Duration = Duration::from_millis(50);
 
+/// A file that cannot be read and was last written to longer ago is not being copied.
+const COPYING_PAUSE_MAX: Duration = Duration::from_secs(1);
+
 /// Opens an existing database through SQLite. The path is absolute, so that SQLite does not take one
 /// that begins with `file:` for a URI.
 pub(crate) fn connect(path: &Path) -> Result<Connection, Error> {
@@ -81,7 +84,7 @@ impl Snapshot {
         let mut openings = 1;
         loop {
             match Snapshot::open_once(path) {
-                Err(Error::ChangedMeanwhile { .. }) if openings < OPENINGS_MAX => openings += 1,
+                Err(error) if openings < OPENINGS_MAX && may_pass(path, &error) => openings += 1,
                 opened => return opened,
             }
             std::thread::sleep(OPENING_PAUSE);
@@ -169,6 +172,18 @@ impl Snapshot {
     ) -> Result<bool, Error> {
         let now = stat(&self.path)?;
         Ok(self.fields.is_put_back(fields) || then.is_some_and(|then| then.is_of_another(&now)))
+    }
+}
+
+/// Whether the file was changed past SQLite just now, or may be in the middle of it.
+fn may_pass(path: &Path, error: &Error) -> bool {
+    match error {
+        Error::ChangedMeanwhile { .. } => true,
+        Error::NotADatabase { .. } | Error::Sqlite { .. } => {
+            let age = stat(path).ok().and_then(|file| file.modified().ok()?.elapsed().ok());
+            age.is_some_and(|age| age < COPYING_PAUSE_MAX)
+        }
+        _ => false,
     }
 }
 
