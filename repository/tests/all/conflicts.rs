@@ -232,6 +232,7 @@ fn listings_have_pages_and_texts_have_maxima() {
         let page = sides.replica.conflicts(true, before, 2).unwrap();
         assert!(page.conflicts.len() <= 2);
         seen.extend(page.conflicts.iter().map(|conflict| conflict.number.get()));
+        assert!(seen.len() <= 5, "a page comes again: {seen:?}");
         before = page.before;
         if before.is_none() {
             break;

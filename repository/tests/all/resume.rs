@@ -88,6 +88,7 @@ fn a_push_that_is_cut_again_and_again_sends_nothing_twice() {
         let part = rest.get(..1024).unwrap_or(&rest);
         send(&mut push, &database, part).unwrap();
         sent += part.len();
+        assert!(sent <= 5120, "what had arrived was sent again");
         if part.len() == rest.len() {
             push.finish(End::Proof(database.proof())).unwrap();
             break;

@@ -30,12 +30,15 @@ fn change(database: &Database, push: u32) -> Database {
     changed
 }
 
+/// How often a push is tried: it stands still only for as long as others get on.
+const ROUNDS_MAX: u32 = 10_000;
+
 /// What a server does with a push, whatever others do meanwhile.
 fn serve(sides: &Sides, push: u32) -> Result<Standing, Error> {
     let replica = &sides.replica;
     let mine = change(&sides.base, push);
     let candidate = keep(sides, push, &mine)?;
-    loop {
+    for _ in 0..ROUNDS_MAX {
         match replica.standing(&candidate)? {
             Standing::Kept => {}
             Standing::InConflict(_) => settle(sides, &candidate, push)?,
@@ -50,6 +53,7 @@ fn serve(sides: &Sides, push: u32) -> Result<Standing, Error> {
             Err(error) => return Err(error),
         }
     }
+    panic!("push {push} never comes to an end")
 }
 
 fn keep(sides: &Sides, push: u32, mine: &Database) -> Result<Candidate, Error> {
