@@ -34,7 +34,7 @@ use crate::legacy::LegacyHashes;
 use crate::page_hashes::PageHashes;
 use crate::pages::Pages;
 use crate::receive::Received;
-use crate::snapshot::{InTransaction, connect, look, settled_fingerprint, wal_of};
+use crate::snapshot::{InTransaction, blame, connect, look, settled_fingerprint, wal_of};
 
 /// SQLite's page cache for an apply. What fits is written at the commit alone; more would have to be
 /// written in between, for which readers must be kept out from the beginning (rollback mode).
@@ -71,10 +71,17 @@ pub(crate) fn apply(
     temp_dir: &Path,
 ) -> Result<Applied, Error> {
     let sqlite = |error| Error::sqlite(path, error);
-    let mut connection = connect(path).map_err(gone(path))?;
-    begin(&connection, received.pages.len() * geometry.page_size.bytes() as u64).map_err(sqlite)?;
-    check_still_held(path, &mut connection, held, temp_dir).map_err(gone(path))?;
-    check_in_place(path, &connection)?;
+    let before = Fingerprint::of(path).map_err(gone(path))?;
+    let bytes = received.pages.len() * geometry.page_size.bytes() as u64;
+    let open = || -> Result<Connection, Error> {
+        let mut connection = connect(path)?;
+        begin(&connection, bytes).map_err(sqlite)?;
+        check_still_held(path, &mut connection, held, temp_dir)?;
+        check_in_place(path, &connection)?;
+        Ok(connection)
+    };
+    // Nothing of ours is written yet: what shows a write is somebody else's.
+    let connection = open().map_err(|error| gone(path)(blame(path, &before, error)))?;
     let version = data_version(&connection).map_err(sqlite)?;
     write_pages(path, &connection, received, geometry)?;
     connection.execute_batch("COMMIT").map_err(sqlite)?;

@@ -188,7 +188,7 @@ fn may_pass(path: &Path, error: &Error) -> bool {
 }
 
 /// An error of SQLite's, where the file has been changed meanwhile: what was read belongs to nothing then.
-fn blame(path: &Path, before: &Fingerprint, error: Error) -> Error {
+pub(crate) fn blame(path: &Path, before: &Fingerprint, error: Error) -> Error {
     let is_changed = |now: &Metadata| match error {
         // A file in use is written to, and may not be open to us all the same.
         Error::Denied { .. } => before.is_of_another(now),
