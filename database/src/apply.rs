@@ -94,11 +94,18 @@ pub(crate) fn apply(
 /// Opens the write transaction, after waiting for writers and, where many pages come, for readers.
 fn begin(connection: &Connection, bytes: u64) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false)?;
+    sync_everything(connection)?;
     connection.pragma_update(None, "cache_size", -((APPLY_CACHE_LEN >> 10) as i64))?;
     let wal = journal_mode(connection)? == "wal";
     let large = bytes * 2 > APPLY_CACHE_LEN;
     connection.execute_batch(if large && !wal { "BEGIN EXCLUSIVE" } else { "BEGIN IMMEDIATE" })?;
     Ok(())
+}
+
+/// Makes a commit outlast a power cut: in rollback mode it is the removal of the journal, and one that comes back
+/// takes back what was said to be there.
+pub(crate) fn sync_everything(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "synchronous", "EXTRA")
 }
 
 /// Keeps SQLite from moving pages about as the transaction commits. It notes the change on page 1: what

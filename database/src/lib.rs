@@ -17,6 +17,7 @@ mod apply;
 pub mod btree;
 mod content_now;
 mod delta;
+mod durable;
 mod error;
 mod file_replica;
 mod fingerprint;

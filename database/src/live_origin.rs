@@ -8,6 +8,8 @@
 //! - A file that was put back from a backup (the same inode, an older content) is not made from what was last
 //!   agreed on: taken for that, it would delete what others did since. No base is proposed for it, and where it was
 //!   put back after the base was proposed, the push ends.
+//! - What is pushed is durable here before the replica commits it: a file that lost it in a power cut would take it
+//!   back from the replica.
 //! - One process at a time uses a file of kept hashes; the caller sees to that.
 
 mod exchange;

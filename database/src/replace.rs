@@ -10,7 +10,7 @@ use std::path::Path;
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
-use crate::apply::{Applied, check_in_place, committed, data_version, gone, journal_mode};
+use crate::apply::{Applied, check_in_place, committed, data_version, gone, journal_mode, sync_everything};
 use crate::error::Error;
 use crate::snapshot::connect;
 
@@ -37,7 +37,7 @@ pub(crate) fn replace(path: &Path, source: &Path, vacant: bool) -> Result<Applie
 /// Does it, with the file for us alone. Returns the data version of what was committed.
 fn overwrite(path: &Path, target: &mut Connection, source: &Path, vacant: bool) -> Result<i64, Error> {
     let sqlite = |error| Error::sqlite(path, error);
-    lock_out(target).map_err(sqlite)?;
+    sync_everything(target).and_then(|()| lock_out(target)).map_err(sqlite)?;
     check_in_place(path, target)?;
     let pages: u32 = target.query_row("PRAGMA page_count", [], |row| row.get(0)).map_err(sqlite)?;
     if vacant && pages > 0 {

@@ -10,6 +10,8 @@
 //! | a server beside a hostile client | `hostile_client` |
 //! | a client beside a hostile server | `hostile_server` |
 //! | processes killed at any moment, connections cut at any byte | `crash` |
+//! | a server whose power fails | `power` |
+//! | a client's machine whose power fails | `power_client` |
 //! | writers and readers that go on during a push and a pull | `live` |
 //! | a database that is pushed by itself | `subscribe_push` |
 //! | two clients at once, replicas changed locally | `together` |
@@ -33,7 +35,7 @@
 //! | a publisher whose file is replaced, deleted, vacuumed, away | `subscribe_files` |
 //! | a wall clock that jumps under all three programs | `subscribe_clock` |
 //!
-//! A test that needs a program that may be missing (`sqlite3_rsync`, `sshd`, `systemd-analyze`) or a right
+//! A test that needs a program that may be missing (`sqlite3_rsync`, `sshd`, `systemd-analyze`, `mkfs.ext4`) or a right
 //! that it may not have (root) passes without it and says loudly what it did not show, so that the tests
 //! pass on any machine with Rust and a C compiler. Where [`REQUIRE_ALL`] is set, as `.ci/run` does, what
 //! can be installed must be there: then such a test fails. See [`not_shown`] and [`needs`].
@@ -55,6 +57,8 @@ mod merge_faults;
 mod merge_rows;
 mod merge_trap;
 mod peers;
+mod power;
+mod power_client;
 mod public_client;
 mod scripts;
 mod servers;

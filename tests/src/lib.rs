@@ -16,6 +16,7 @@ pub mod fake;
 pub mod faults;
 pub mod history;
 pub mod measure;
+pub mod power;
 pub mod programs;
 pub mod random;
 pub mod raw;

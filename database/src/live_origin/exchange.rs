@@ -8,6 +8,7 @@ use sqlrsync_protocol::sponge::Hash20;
 use sqlrsync_protocol::tree::NodeId;
 
 use super::{Ground, LiveOrigin};
+use crate::durable::make_durable;
 use crate::error::Error;
 use crate::image::{Compare, Job, Select};
 use crate::pages::Pages;
@@ -130,6 +131,10 @@ impl OriginPages for LiveOrigin {
     }
 
     fn proof(&mut self) -> Result<Proof, Error> {
+        if self.options.push_id.is_some() {
+            // The replica commits after this.
+            make_durable(&self.path)?;
+        }
         let sending = self.sending.as_ref().ok_or(Error::Stopped)?;
         let root = self.root_of(sending)?;
         Ok(Proof { page_count: sending.geometry.page_count, root, fields: sending.fields })
