@@ -3,7 +3,7 @@
 //!
 //! What always holds here:
 //! - Nothing but SQLite opens a database file. Closing a descriptor of it anywhere in the process would
-//!   drop the POSIX locks that SQLite holds on it. By hand there is `stat`, and reading the `-wal`.
+//!   drop the POSIX locks that SQLite holds on it. By hand there is `stat`, and reading and syncing the `-wal`.
 //! - A snapshot is one read transaction. It ends as soon as what is to be sent is spooled, and no
 //!   connection stays open between two exchanges.
 //! - A write transaction begins when all that it writes has arrived and is proved. A file that does not

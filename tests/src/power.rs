@@ -6,6 +6,8 @@
 //!   only is lost, and the next mount recovers the journal as after any crash.
 //! - The file system is told to be in no hurry of its own (`commit=600`), and not to sync on its own where a
 //!   program that renames a file over another forgot to (`noauto_da_alloc`).
+//! - ext4 writes its log in order: a sync of anything makes every rename and link before it durable. So a file whose
+//!   sync was forgotten shows always, a folder's only where nothing is synced between it and the cut.
 //! - What a drive still had in a cache of its own is not lost here: every sync is also a flush, so only a file
 //!   system that lies could tell.
 //! - The mount is in a namespace of the thread that made it and the programs that it starts: whatever becomes
