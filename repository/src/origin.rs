@@ -1,12 +1,13 @@
 //! A stored version as something that has pages: what a pull is served from.
 //!
 //! Stored blocks go out as they are where all of their pages are wanted and still current; what is
-//! left is collected into new blocks, which are compressed beside.
+//! left is collected into new blocks, which are compressed beside. So are blocks of a few pages: each of many small
+//! pushes left one, and they would cut what is collected into pieces.
 
 use std::collections::VecDeque;
 
 use roaring::RoaringBitmap;
-use sqlrsync_protocol::block::{Block, BlockBuilder};
+use sqlrsync_protocol::block::{BLOCK_RAW_MAX, Block, BlockBuilder};
 use sqlrsync_protocol::exchange::{
     Base, Committed, Form, OriginPages, Proof, PushId, Since, StagedBlock, Wanted, staged_hash,
 };
@@ -22,6 +23,9 @@ use crate::manifest::Manifest;
 use crate::pages::PageReader;
 use crate::rebuilt::{ON_THEIR_WAY_MAX, Rebuilt, compress};
 use crate::replica::Replica;
+
+/// A stored block whose pages take less than this goes together with its neighbours.
+const FEW_BYTES: usize = BLOCK_RAW_MAX / 4;
 
 /// A version being read. It does not change, so that reading may take as long as it likes.
 #[derive(Debug)]
@@ -118,11 +122,19 @@ impl VersionOrigin {
         Ok(Some(block))
     }
 
+    /// Whether a block is to be sent by itself: it is not small, or nothing is there that it could go together with.
+    fn stands_alone(&self, block: &Block, collected: &BlockBuilder) -> bool {
+        let bytes = block.page_count() as usize * block.page_size().bytes();
+        let all = collected.is_empty() && self.wanted.len() == u64::from(block.page_count());
+        all || bytes >= FEW_BYTES
+    }
+
     /// Puts the next block behind those on their way out: a stored one, or what is wanted before it.
     fn gather(&mut self) -> Result<(), Error> {
         let mut pages = BlockBuilder::new(self.version.geometry.page_size);
         while let (false, Some(page)) = (pages.is_full(), self.wanted.min().and_then(PageNumber::new)) {
-            if let Some(block) = self.whole_block(page)? {
+            let whole = self.whole_block(page)?;
+            if let Some(block) = whole.filter(|block| self.stands_alone(block, &pages)) {
                 // What was collected so far goes before it.
                 if pages.is_empty() {
                     self.wanted.remove_range(block.first().get()..=block.last().get());

@@ -19,8 +19,9 @@ use crate::id::{Name, ReplicaId, SegmentId};
 use crate::sealed::Check;
 use crate::store::Store;
 
-/// How much is read from the end of a segment to begin with: all of a small one.
-const TAIL_LEN: u64 = 16 << 10;
+/// How much is read from the end of a segment to begin with: all of one that a push of a page makes, which has a
+/// node a level, up to 9 KB each. With less, its header would be read by itself.
+const TAIL_LEN: u64 = 32 << 10;
 
 /// How much is read at once where parts are read one after the other.
 const READ_AHEAD_BYTES: u64 = 1 << 20;
@@ -270,6 +271,10 @@ impl BlockReader {
         let path = Name::Segment(id).path(self.segments.replica);
         let bytes = self.segments.store.get_range(&path, at.offset..end)?;
         let wanted = bytes.slice(..at.len as usize);
+        // Nothing follows the only block: many small pushes must not take the place of what is read in order.
+        if self.segments.open(id)?.footer.blocks == 1 {
+            return Ok(wanted);
+        }
         if self.ahead.len() >= READ_AHEAD_MAX {
             self.ahead.pop_front();
         }

@@ -17,7 +17,7 @@ use crate::sides::{Sides, by, conflict_number, overlap};
 use crate::support::*;
 
 /// A database of any size in little memory: its pages are one of 64.
-fn repeating(size: PageSize, pages: u32) -> Database {
+pub fn repeating(size: PageSize, pages: u32) -> Database {
     let some: Vec<Page> = (0..64).map(|n| content(size, n + 1)).collect();
     Database { size, pages: (0..pages as usize).map(|n| some[n % 64].clone()).collect() }
 }

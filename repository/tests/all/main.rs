@@ -37,6 +37,7 @@ mod merged;
 mod older;
 mod resume;
 mod sides;
+mod small_pushes;
 mod support;
 mod swept;
 mod two_servers;
