@@ -4,6 +4,7 @@
 //! the job before it, with the same programs.
 
 mod by_wal;
+mod history;
 mod series;
 
 use std::fs::File;
@@ -28,9 +29,6 @@ use series::Series;
 
 /// More than is written anew for a changed row: its page in a segment, in a WAL and in what is kept beside.
 const NEW_BYTES_A_ROW: u64 = 16 << 10;
-
-/// How many versions the job `versions` makes.
-const VERSIONS: usize = 100;
 
 /// A server, and what was found out about it so far.
 pub struct Lab {
@@ -228,45 +226,6 @@ impl Lab {
         let time = median(&series.times);
         row.checks[0] = Check::ratio(time, "sqlite3_rsync", median(&series.sqlite3_rsync), Some(1.0));
         row.checks.push(Check::note(format!("the server read {} of files", bytes(series.server_read_max))));
-        self.report(&row);
-    }
-
-    /// Many versions of one database: what they take, and whether the last opens like the first.
-    pub fn versions(&mut self, events: &Events, database: &Path) {
-        let mut pair = Pair::new(self, events, database);
-        let one = self.repository_bytes();
-        let empty = one - self.bytes_of_first_version(&pair);
-        for _ in 1..VERSIONS {
-            events::change_rows(&pair.file, &mut pair.random, 1).expect("a row can be changed");
-            self.ours(&pair.pusher, &pair.push(), &mut Series::default());
-        }
-        let all = self.repository_bytes();
-        let ratio = (all - empty) as f64 / (one - empty) as f64;
-        let (mut first, mut last) = (Series::default(), Series::default());
-        for _ in 0..self.runs {
-            for (version, series) in [(1, &mut first), (VERSIONS, &mut last)] {
-                let client = self.machine();
-                settle();
-                self.ours(&client, &[format!("{}@{version}", pair.remote), "new.db".into()], series);
-            }
-        }
-        let mut row = last.row(&format!("{}: pull of version {VERSIONS} into a new file", events.name), None);
-        let (last, first) = (median(&last.times), median(&first.times));
-        let times = last.as_secs_f64() / first.as_secs_f64();
-        row.checks = vec![
-            Check::at_most(
-                format!("{ratio:.3} × one version in the repository ({})", bytes(one - empty)),
-                ratio,
-                1.05,
-                "1.05",
-            ),
-            Check::at_most(
-                format!("{times:.2} × the time of version 1 ({})", seconds(first)),
-                times,
-                2.0,
-                "2",
-            ),
-        ];
         self.report(&row);
     }
 

@@ -5,7 +5,7 @@
 //! cargo bench -p sqlrsync-tests --bench transfer -- [--small] [--runs N] [JOB]...
 //! ```
 //!
-//! Jobs: `first`, `new`, `row`, `wal`, `percent`, `unchanged`, `v2`, `versions`, `memory`, `sparse`; all of
+//! Jobs: `first`, `new`, `row`, `wal`, `percent`, `unchanged`, `v2`, `versions`, `churned`, `memory`, `sparse`; all of
 //! them if none is named. `--small` takes the 100 MB database instead of the gigabyte, to see that
 //! everything works. The databases are made once, from a seed, and kept in `target/bench`.
 //!
@@ -39,8 +39,8 @@ const HUGE: Events = Events { name: "XL", bytes: 4_000_000_000, seed: 3 };
 /// 20 GB of pages.
 const SPARSE_PAGES: u32 = 20_000_000_000_u64.div_ceil(4096) as u32;
 
-const JOBS: [&str; 10] =
-    ["first", "new", "row", "wal", "percent", "unchanged", "v2", "versions", "memory", "sparse"];
+const JOBS: [&str; 11] =
+    ["first", "new", "row", "wal", "percent", "unchanged", "v2", "versions", "churned", "memory", "sparse"];
 
 /// What was typed.
 struct Plan {
@@ -89,6 +89,9 @@ fn run(plan: &Plan) {
     }
     if plan.jobs.wants("versions") {
         lab.versions(&plan.database, &database(&plan.database, &folder));
+    }
+    if plan.jobs.wants("churned") {
+        lab.churned(&plan.database, &database(&plan.database, &folder));
     }
     if plan.jobs.wants("memory") {
         lab.memory(&plan.memory, &database(&plan.memory, &folder));
