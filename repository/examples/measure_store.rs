@@ -2,7 +2,7 @@
 //! costs, without network and database file.
 //!
 //! ```text
-//! cargo run --release -p sqlrsync-repository --example measure -- FOLDER PAGES [sparse]
+//! cargo run --release -p sqlrsync-repository --example measure_store -- FOLDER PAGES [sparse]
 //! ```
 //!
 //! Pages are of 4 KiB and compress to about half, or to almost nothing where they are sparse: what one

@@ -1,7 +1,7 @@
 //! How fast a live file is read, hashed, compressed and taken in, on this machine:
 //!
 //! ```text
-//! cargo run --release -p sqlrsync-database --example measure -- FOLDER [MEGABYTES]
+//! cargo run --release -p sqlrsync-database --example measure_file -- FOLDER [MEGABYTES]
 //! ```
 //!
 //! It makes a database of rows like an application's in FOLDER (and keeps it for the next time), and
