@@ -390,6 +390,12 @@ pub enum ArgumentError {
     /// There is a `:` before any `/`, and what is before it is no host.
     #[error("{0:?} is no USER@HOST:PATH; write ./ first if it is a local file")]
     Ssh(String),
+    /// The address of a server, with a replica behind it or not.
+    #[error(
+        "{0:?} is an address: a replica is NAMESPACE/PATH alone, and the server is said with --server or \
+         SQLRSYNC_SERVER"
+    )]
+    Address(String),
     /// Not UTF-8, and no local file by its beginning.
     #[error("a remote name is UTF-8; write ./ first if it is a local file")]
     NotUtf8,
@@ -399,6 +405,7 @@ impl Argument {
     /// Tells local files, remote names and files behind ssh apart.
     ///
     /// - What begins with `/`, `./`, `../` or `~/` is local.
+    /// - Else what begins as the address of a server does (`wss://`, `https://`) is nothing.
     /// - Else what has a `:` before any `/` is `USER@HOST:PATH` or `HOST:PATH`, as `sqlite3_rsync` has it.
     /// - Else what has no `/` is local.
     /// - Anything else is remote.
@@ -415,10 +422,17 @@ impl Argument {
         match (mark, argument.to_str()) {
             (None, _) => local(),
             (Some(_), None) => Err(ArgumentError::NotUtf8),
+            (Some(b':'), Some(text)) if is_address(text) => Err(ArgumentError::Address(text.to_owned())),
             (Some(b':'), Some(text)) => parse_ssh(text),
             (Some(_), Some(text)) => parse_remote(text),
         }
     }
+}
+
+/// Whether it begins as the address of a server. No host is meant by such a name, and ssh would look for it.
+fn is_address(text: &str) -> bool {
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+    scheme.is_some_and(|scheme| ["ws", "wss", "http", "https"].contains(&scheme.as_str()))
 }
 
 fn parse_ssh(text: &str) -> Result<Argument, ArgumentError> {

@@ -169,6 +169,15 @@ fn anything_else_is_remote() {
 }
 
 #[test]
+fn the_address_of_a_server_is_no_host_for_ssh() {
+    for text in ["http://127.0.0.1:7777/team/app.db", "https://h", "ws://h/a/b@3", "WSS://h:1/a"] {
+        assert_eq!(argument(text), Err(ArgumentError::Address(text.into())));
+    }
+    assert!(matches!(argument("http:a"), Ok(Argument::Ssh { .. })));
+    assert!(matches!(argument("./http://h"), Ok(Argument::Local(_))));
+}
+
+#[test]
 fn a_colon_before_any_slash_is_ssh() {
     let ssh = |destination: &str, path: &str| {
         Ok(Argument::Ssh { destination: destination.into(), path: path.into() })
