@@ -42,7 +42,7 @@ pub use history::{HISTORY_MAX, HistoryPage, ListedReplica, VersionInfo};
 pub use merging::{
     Chosen, ConflictInfo, ConflictsPage, CountedPage, CountedVersion, DiffEnd, DiffFormat, DiffStat,
     Difference, Error as MergingError, Keep, QueryAnswer, Question, RowCounts, RowsPage, Settlement,
-    error_line,
+    error_end, error_line,
 };
 use merging::{Counted, LookTimes, MERGE_TIME, Maps, Recent, Scratch};
 pub use notices::{Notice, Notices, Pusher, Subscription};

@@ -312,12 +312,17 @@ impl DiffEnd {
         loop {
             let line = format!("{}\n", json!(self));
             if line.len() <= len_max || self.left_out.is_empty() {
-                return format!("{line}{:010}\n", line.len());
+                return ended(&line);
             }
             self.left_out.truncate(self.left_out.len() / 2);
             self.more_left_out = true;
         }
     }
+}
+
+/// A line, and after it how long it is.
+fn ended(line: &str) -> String {
+    format!("{line}{:010}\n", line.len())
 }
 
 fn told(left_out: &[sqlrsync_database::rows::LeftOut]) -> impl Iterator<Item = LeftOut> {
@@ -338,7 +343,13 @@ fn missing(name: &RemoteName, what: &str) -> Refused {
 
 /// The line that ends a difference that could not be finished.
 pub fn error_line(error: &Refused) -> String {
-    format!("{}\n", json!({"error": error.text}))
+    format!("{}\n", json!({"error": error.text, "refusal": error.why.refusal() as u8}))
+}
+
+/// The same behind a form that is no lines of JSON, as [`DiffEnd::lines`]; `None` where it is too long.
+pub fn error_end(error: &Refused, len_max: usize) -> Option<String> {
+    let line = error_line(error);
+    (line.len() <= len_max).then(|| ended(&line))
 }
 
 #[cfg(test)]
@@ -354,6 +365,16 @@ mod tests {
         assert_eq!(refused.why, Why::BadRequest);
         assert!(refused.text.contains("10m") && refused.text.contains("--diff-timeout"), "{refused:?}");
         assert_eq!(diff_refused(VersionError::Memory.into(), ten_minutes).why, Why::TryLater);
+    }
+
+    #[test]
+    fn what_could_not_be_finished_ends_with_why_and_of_what_kind_or_breaks_off() {
+        let lines = error_end(&Refused::new(Why::TryLater, "no room"), 4096).unwrap();
+        let (line, len) = lines.split_at(lines.len() - 11);
+        assert_eq!(len.trim_end().parse(), Ok(line.len()));
+        let said: Json = serde_json::from_str(line).unwrap();
+        assert_eq!(said, json!({"error": "no room", "refusal": 5}));
+        assert_eq!(error_end(&Refused::new(Why::Failed, "x".repeat(4096)), 4096), None);
     }
 
     #[test]

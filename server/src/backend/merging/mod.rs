@@ -46,7 +46,9 @@ pub(super) use counted::Counted;
 pub use counted::{CountedPage, CountedVersion};
 use given_up::GivenUp;
 pub(super) use look::LookTimes;
-pub use look::{DiffEnd, DiffFormat, DiffStat, Difference, QueryAnswer, Question, RowCounts, error_line};
+pub use look::{
+    DiffEnd, DiffFormat, DiffStat, Difference, QueryAnswer, Question, RowCounts, error_end, error_line,
+};
 pub(super) use maps::Maps;
 pub(super) use push::Push;
 pub use settle::{Chosen, Keep, Settlement};

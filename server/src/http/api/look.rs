@@ -17,7 +17,7 @@ use utoipa::IntoParams;
 
 use super::super::answer;
 use super::{Asked, Cancel, is_set, version};
-use crate::backend::{DiffFormat, DiffStat, Difference, QueryAnswer, Question, error_line};
+use crate::backend::{DiffFormat, DiffStat, Difference, QueryAnswer, Question, error_end, error_line};
 use crate::refused::Refused;
 
 /// How much is collected before it goes out, in bytes.
@@ -45,7 +45,8 @@ pub(super) struct DiffQuery {
     #[serde(default)]
     format: DiffFormat,
     /// With `sql` and `changeset`: after all of it comes a line of JSON, a `DiffEnd` of 64 KiB at the most, and then
-    /// its length with the line feed, as ten digits and a line feed.
+    /// its length with the line feed, as ten digits and a line feed. Where it could not be finished, the line has `error`
+    /// as that of JSON has, and what stands before it is a part; without `end` the answer breaks off.
     end: Option<String>,
 }
 
@@ -54,7 +55,7 @@ pub(super) struct DiffQuery {
 /// As lines of JSON each has `table`, `key`, `op` (`insert`, `update`, `delete`), `before` and `after`; a change
 /// of the schema has `schema` and `name` in place of the first two. At the end a line with `left_out`, a table, and
 /// `why` says that of that table more differs, or may, which no row says: rows that nothing names. A last line with
-/// `error` says that it could not be finished. What takes longer than the
+/// `error`, and `refusal` (the number of the header `x-sqlrsync-refusal`), says that it could not be finished. What takes longer than the
 /// server's `--diff-timeout` is refused with 400, or ends so.
 #[utoipa::path(
     get, path = "/api/v1/replicas/{name}/diff", tag = "rows",
@@ -121,8 +122,13 @@ fn write(difference: &Difference, format: DiffFormat, ends: bool, mut writer: Ch
             // Where nobody reads any more, this is for nobody as well.
             let _ = writer.write_all(error_line(&difference.refused(error)).as_bytes());
         }
-        // Nothing in these forms says that it is not all: the answer has to break off.
-        Err(error) => return writer.break_off(difference.refused(error)),
+        Err(error) => {
+            let refused = difference.refused(error);
+            let end = error_end(&refused, END_LEN_MAX).filter(|_| ends);
+            // Without its end, nothing in these forms says that it is not all: the answer has to break off.
+            let Some(end) = end else { return writer.break_off(refused) };
+            let _ = writer.write_all(end.as_bytes());
+        }
     }
     let _ = writer.flush();
 }
