@@ -198,7 +198,7 @@ fn not_opened(server: &ServerUrl, error: tungstenite::Error) -> Error {
             refused(server, head.status, &head.headers, &body.unwrap_or_default())
         }
         tungstenite::Error::Io(error) if is_tls(&error) => {
-            Error::Tls { server: server.to_string(), why: error.to_string() }
+            Error::Tls { server: server.to_string(), why: tls_text(&error) }
         }
         tungstenite::Error::Tls(error) => Error::Tls { server: server.to_string(), why: error.to_string() },
         tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete) => {
@@ -212,6 +212,17 @@ fn not_opened(server: &ServerUrl, error: tungstenite::Error) -> Error {
 /// rustls reports its own errors inside of those of the system.
 pub fn is_tls(error: &std::io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+}
+
+/// What rustls says, but where that is nothing to anybody: what answers speaks no TLS, most likely plain HTTP.
+pub fn tls_text(error: &std::io::Error) -> String {
+    let rustls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match rustls {
+        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
+            "what answers there does not speak TLS".to_owned()
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// An answer over HTTP that is no switch to a WebSocket.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sqlrsync_database::Error as DatabaseError;
 use sqlrsync_protocol::exchange::{Fault, Refusal};
 
 use sqlrsync_protocol::text::printable as shown;
@@ -11,6 +12,9 @@ use sqlrsync_protocol::text::printable as shown;
 /// Exit codes that no [`Refusal`] stands for.
 const USAGE: u8 = 2;
 const CANCELLED: u8 = 130;
+
+/// What is done with the folders of our own, in [`Error::File`].
+pub const MAKE: &str = "make";
 
 /// What ended a run. The text is one line that says what is wrong and whose fault it is;
 /// [`Error::hint`] says what to do.
@@ -48,13 +52,32 @@ pub enum Error {
     },
     /// The local database: missing, no database, changed, busy, a full disk.
     #[error(transparent)]
-    Database(#[from] sqlrsync_database::Error),
+    Database(#[from] DatabaseError),
     /// The rows of a local database cannot be compared.
     #[error("the rows cannot be compared: {0}")]
     Rows(#[from] sqlrsync_database::rows::Error),
-    /// A local database cannot be read as one.
-    #[error("the rows cannot be compared: {0}")]
-    Version(#[from] sqlrsync_database::version::VersionError),
+    /// A database cannot be opened to be compared.
+    #[error("{} cannot be compared: {source}", shown(what))]
+    Version {
+        /// As it was typed.
+        what: String,
+        /// Why not.
+        source: sqlrsync_database::version::VersionError,
+    },
+    /// SQLite cannot read a database that is compared.
+    #[error("{} is damaged: {why}", shown(what))]
+    Damaged {
+        /// As it was typed; both, where it is not known which.
+        what: String,
+        /// What SQLite says.
+        why: String,
+    },
+    /// A database that was written to while it was compared: again and again, or past SQLite.
+    #[error("{} was written to while it was compared", shown(&path.to_string_lossy()))]
+    NeverStill {
+        /// The database.
+        path: PathBuf,
+    },
     /// A page of a local database cannot be read.
     #[error("a page cannot be read: {why}")]
     Unreadable {
@@ -215,9 +238,11 @@ impl Error {
         match self {
             Error::Usage { .. } | Error::SameFile { .. } | Error::BadFile { .. } => USAGE,
             Error::NoKey { .. } | Error::BadKey { .. } => Refusal::NotAllowed.exit_code(),
-            Error::Unreachable { .. } | Error::NoWay { .. } | Error::InUse { .. } | Error::Cut { .. } => {
-                Refusal::TryLater.exit_code()
-            }
+            Error::Unreachable { .. }
+            | Error::NoWay { .. }
+            | Error::InUse { .. }
+            | Error::NeverStill { .. }
+            | Error::Cut { .. } => Refusal::TryLater.exit_code(),
             Error::Database(error) => error.refusal().exit_code(),
             Error::Refused { refusal, .. } | Error::RefusedThere { refusal, .. } => refusal.exit_code(),
             Error::Cancelled => CANCELLED,
@@ -231,6 +256,18 @@ impl Error {
             Error::Usage { hint, .. } => hint.clone(),
             Error::NoHome => "set HOME".into(),
             Error::BadFile { .. } => "correct it, or move it away".into(),
+            Error::File { doing: MAKE, .. } => {
+                "sqlrsync keeps there what it agreed on with servers; XDG_STATE_HOME names another folder".into()
+            }
+            Error::Database(error) => return database_hint(error),
+            Error::Damaged { .. } => {
+                "PRAGMA integrity_check in sqlite3 says what is; what was pushed before can be pulled again".into()
+            }
+            Error::NeverStill { .. } => {
+                "run this again when less is written, or compare a copy (sqlrsync LOCAL COPY); a file in WAL mode is \
+                 compared as it is when this begins"
+                    .into()
+            }
             Error::NotWal { .. } => "leave --wal-only out, or run PRAGMA journal_mode=WAL".into(),
             Error::SameFile { .. } => "name another file".into(),
             Error::BadKey { .. } => "a key has letters, digits and . _ - + / = only, and no spaces".into(),
@@ -263,6 +300,20 @@ impl Error {
     }
 }
 
+/// What is not in the text of the database's errors: how a file is told from a replica is the command line's.
+fn database_hint(error: &DatabaseError) -> Option<String> {
+    Some(match error {
+        DatabaseError::Missing { .. } => {
+            "what begins with / or ./, or has no / in it, is a file here; a replica on a server is NAMESPACE/PATH"
+                .into()
+        }
+        DatabaseError::NotAFile { path } if path.is_dir() => {
+            "that is a folder: name the database file in it, as ./FOLDER/NAME".into()
+        }
+        _ => return None,
+    })
+}
+
 fn refusal_hint(refusal: Refusal) -> Option<String> {
     Some(match refusal {
         Refusal::NotAllowed => {
@@ -274,8 +325,9 @@ fn refusal_hint(refusal: Refusal) -> Option<String> {
                               makes this file the latest as it is"
                 .into()
         }
-        Refusal::NotFound => "sqlrsync log NAMESPACE/PATH lists the versions; \
-                              a private replica also needs a key that may pull"
+        Refusal::NotFound => "is the name spelled right? sqlrsync log NAMESPACE/PATH lists the versions of a replica, \
+                              sqlrsync conflicts NAMESPACE/PATH --all its conflicts; a private one is there only for \
+                              a key that may pull"
             .into(),
         _ => return None,
     })

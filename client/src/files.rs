@@ -51,7 +51,8 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     };
     make_folder(folder)?;
     // The temporary file is 0600 from its first moment, so that a key is never readable for others.
-    let mut file = tempfile::Builder::new().prefix(".sqlrsync-").tempfile_in(folder)?;
+    let file = tempfile::Builder::new().prefix(".sqlrsync-").tempfile_in(folder);
+    let mut file = file.map_err(without_its_path)?;
     file.write_all(content)?;
     file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;
@@ -59,9 +60,27 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// An error of a temporary file without the name that this was to have: nobody has seen it, and it is gone.
+pub fn without_its_path(error: io::Error) -> io::Error {
+    error.kind().into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_names_no_temporary_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing =
+            tempfile::tempfile_in(folder.path().join("none")).map_err(without_its_path).unwrap_err();
+        let named = tempfile::Builder::new().tempfile_in(folder.path().join("none"));
+        let named = named.map_err(without_its_path).unwrap_err();
+        for error in [missing, named] {
+            assert_eq!(error.kind(), io::ErrorKind::NotFound);
+            assert!(!error.to_string().contains("none"), "{error}");
+        }
+    }
 
     #[test]
     fn replacing_sets_the_mode_keeps_a_link_and_leaves_nothing_behind() {

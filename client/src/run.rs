@@ -139,7 +139,7 @@ impl Run {
     /// moved into it.
     fn temp_folder(&self) -> Result<PathBuf, Error> {
         let folder = self.folders.state().join("tmp");
-        crate::files::make_folder(&folder).map_err(Error::file("make", &folder))?;
+        crate::files::make_folder(&folder).map_err(Error::file(crate::error::MAKE, &folder))?;
         Ok(folder)
     }
 

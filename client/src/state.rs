@@ -131,7 +131,7 @@ impl State {
     /// # Errors
     /// Where the state folder cannot be written.
     pub fn hashes(&self) -> Result<PathBuf, Error> {
-        files::make_folder(&self.folder).map_err(Error::file("make", &self.folder))?;
+        files::make_folder(&self.folder).map_err(Error::file(crate::error::MAKE, &self.folder))?;
         Ok(self.folder.join("pages"))
     }
 
@@ -354,7 +354,7 @@ impl FileLock {
     /// `None` where another keeps it for longer than that.
     fn take_within(state_folder: &Path, name: &str, wait: Duration) -> Result<Option<FileLock>, Error> {
         let folder = state_folder.join("locks");
-        files::make_folder(&folder).map_err(Error::file("make", &folder))?;
+        files::make_folder(&folder).map_err(Error::file(crate::error::MAKE, &folder))?;
         let name = folder.join(name);
         let file = File::options().create(true).truncate(false).write(true).open(&name);
         let file = file.map_err(Error::file("open", &name))?;

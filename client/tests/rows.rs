@@ -42,11 +42,23 @@ impl Server {
         Server { address, asked, home: tempfile::tempdir().unwrap() }
     }
 
+    /// What there is in the folder that the program works in, but for what it keeps for itself.
+    fn leavings(&self) -> Vec<String> {
+        let names = std::fs::read_dir(self.home.path()).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| ![".config", ".local"].contains(&name.as_str())).collect()
+    }
+
     fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sqlrsync"));
         command.args(arguments).current_dir(self.home.path()).env_clear().stdin(Stdio::null());
         command.env("HOME", self.home.path()).env("SQLRSYNC_SERVER", format!("ws://{}", self.address));
-        command.env("SQLRSYNC_AUTH_TOKEN", "key").output().unwrap()
+        command.env("SQLRSYNC_AUTH_TOKEN", "key");
+        command
     }
 
     /// Exit code, stdout, stderr.
@@ -231,6 +243,62 @@ fn what_a_script_does_not_say_comes_behind_it_and_nothing_is_asked_twice() {
         assert!(code == 1 && said.contains("cannot be read"), "{said}");
         assert!(!server.home.path().join("set.bin").exists());
     }
+}
+
+#[test]
+fn a_script_or_changeset_that_could_not_be_finished_says_why_and_is_not_taken_for_one() {
+    for (refusal, code) in [(2, 1), (5, 5)] {
+        let end = json!({"error": "out of time\u{1b}", "refusal": refusal});
+        let end = format!("{end}\n");
+        let body = format!("BEGIN;\nDELETE FROM t;\n{end}{:010}\n", end.len());
+        let server = Server::new(move |_, _| (200, "", body.clone()));
+        let versions = ["diff", "team/a.db@1", "team/a.db@2"];
+        let (got, out, said) = server.said(&[&versions[..], &["--sql"]].concat());
+        assert!(got == code && said.contains("out of time\n"), "{got} {said}");
+        assert!(!out.contains("COMMIT") && !out.contains("error"), "{out}");
+        let (got, _, said) = server.said(&[&versions[..], &["--changeset", "set.bin"]].concat());
+        assert!(got == code && said.contains("out of time\n"), "{got} {said}");
+        assert_eq!(server.leavings(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_connection_that_breaks_leaves_no_changeset_and_no_end_of_a_script() {
+    // The end of a script is there, and then the connection ends before what comes behind.
+    let body = format!("BEGIN;\n{}COMMIT;\n", "DELETE FROM t;\n".repeat(20_000));
+    let server = Server::new(move |_, _| (200, "Content-Length: 1000000", body.clone()));
+    let versions = ["diff", "team/a.db@1", "team/a.db@2"];
+    let (code, out, said) = server.said(&[&versions[..], &["--sql"]].concat());
+    assert_eq!(code, 5, "{said}");
+    assert!(out.starts_with("BEGIN;\n") && !out.contains("COMMIT"), "{}", out.len());
+    let (code, _, said) = server.said(&[&versions[..], &["--changeset", "set.bin"]].concat());
+    assert_eq!(code, 5, "{said}");
+    assert_eq!(server.leavings(), [""; 0]);
+}
+
+#[test]
+fn one_that_is_stopped_while_the_server_is_silent_leaves_nothing() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = Server::new(|_, _| unreachable!());
+    let mut command = server.command(&["diff", "team/a.db@1", "team/a.db@2", "--changeset", "set.bin"]);
+    command.env("SQLRSYNC_SERVER", format!("ws://{}", silent.local_addr().unwrap())).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let (mut stream, _) = silent.accept().unwrap();
+    request(&stream).unwrap();
+    stream.write_all(b"HTTP/1.1 200 x\r\nContent-Length: 1000000\r\n\r\nBEGIN;\n").unwrap();
+    while server.leavings().is_empty() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let ended = loop {
+        // The first stops it, the second ends it where it does not.
+        assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        if let Some(ended) = child.try_wait().unwrap() {
+            break ended;
+        }
+    };
+    assert_eq!(ended.code(), Some(130));
+    assert_eq!(server.leavings(), [""; 0]);
 }
 
 #[test]

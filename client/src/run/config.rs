@@ -72,7 +72,7 @@ pub fn completions(shell: Shell) -> Result<(), Error> {
 }
 
 pub fn man(folder: &Path) -> Result<(), Error> {
-    std::fs::create_dir_all(folder).map_err(Error::file("make", folder))?;
+    std::fs::create_dir_all(folder).map_err(Error::file("make the folder", folder))?;
     let mut command = cli::command();
     command.build();
     clap_mangen::generate_to(command, folder).map_err(Error::file("write the pages into", folder))

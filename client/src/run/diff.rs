@@ -2,10 +2,10 @@
 
 mod local;
 mod printer;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -18,9 +18,10 @@ use super::rest::{Rest, Stream};
 use super::{Finish, Run};
 use crate::error::Error;
 use crate::outcome::print_line;
-use crate::plan::{Diff, DiffForm, DiffSides};
+use crate::plan::{Access, Diff, DiffForm, DiffSides};
 use crate::rows::difference::{Count, Counts, NOTHING, RowDifference, SchemaDifference};
 use printer::Printer;
+use whole::WholeFile;
 
 /// A line of the server's answer.
 #[derive(Debug, Deserialize)]
@@ -29,10 +30,23 @@ enum Line {
     Row(RowDifference),
     Schema(SchemaDifference),
     LeftOut(LeftOut),
-    /// The comparison could not be finished.
-    Error {
-        error: String,
-    },
+    Broken(Broken),
+}
+
+/// What the server says where it could not finish the comparison.
+#[derive(Debug, Deserialize)]
+struct Broken {
+    error: String,
+    /// Of what kind; older servers do not say.
+    #[serde(default)]
+    refusal: u8,
+}
+
+impl Broken {
+    fn into_error(self, rest: &Access) -> Error {
+        let (who, refusal) = (format!("the server {}", rest.server), Refusal::from_u8(self.refusal));
+        Error::Refused { who, refusal, text: self.error, retry_after: None }
+    }
 }
 
 /// A table of which something differs, or may, that is not among what was printed.
@@ -45,21 +59,32 @@ struct LeftOut {
 
 /// What the server says after a script or a changeset, which do not say it.
 #[derive(Debug, Deserialize)]
-struct End {
+#[serde(untagged)]
+enum End {
+    All(Ended),
+    Broken(Broken),
+}
+
+#[derive(Debug, Deserialize)]
+struct Ended {
     differs: bool,
     left_out: Vec<LeftOut>,
     more_left_out: bool,
 }
 
 pub fn show(run: &Run, plan: &Diff) -> Result<Finish, Error> {
+    if let DiffForm::Changeset(path) = &plan.form {
+        // That it can be written nowhere is said before anything is compared.
+        WholeFile::beside(run, path)?;
+    }
     let differs = match &plan.sides {
         DiffSides::Versions { remote, from, to, access } => {
             run.warn_of_plain_text(access);
             let mut rest = Rest::new(access)?;
             let (from, to) = numbers(&mut rest, remote, *from, *to)?;
-            versions(run, &mut rest, remote, (from, to), &plan.form)?
+            versions(run, &mut rest, (remote, access), (from, to), &plan.form)?
         }
-        DiffSides::Files { from, to } => local::files(run, &from.path, &to.path, &plan.form)?,
+        DiffSides::Files { from, to } => local::files(run, from, to, &plan.form)?,
         DiffSides::FileAndVersion { local, remote, version, access, file_first } => {
             run.warn_of_plain_text(access);
             local::file_and_version(run, local, (remote, *version), access, *file_first, &plan.form)?
@@ -94,7 +119,7 @@ pub fn numbers(
 fn versions(
     run: &Run,
     rest: &mut Rest,
-    remote: &RemoteName,
+    (remote, access): (&RemoteName, &Access),
     (from, to): (VersionNumber, VersionNumber),
     form: &DiffForm,
 ) -> Result<bool, Error> {
@@ -109,14 +134,20 @@ fn versions(
         query.push(("end", "1".to_owned()));
     }
     let mut stream = rest.get_stream(remote, "diff", &query)?;
-    let end: End = match form {
-        DiffForm::Rows | DiffForm::Stat => return rows(run, &mut stream, form),
+    let end = match form {
+        DiffForm::Rows | DiffForm::Stat => return rows(run, access, &mut stream, form),
         DiffForm::Sql => match sql(&mut stream) {
             // Nobody reads any more, of what begins with what differs.
             Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(true),
             end => end?,
-        },
-        DiffForm::Changeset(file) => into_file(file, |out| stream.copy_to_end(out))?,
+        }
+        .all(access)?,
+        DiffForm::Changeset(file) => {
+            let mut whole = WholeFile::beside(run, file)?;
+            let end = stream.copy_to_end::<End>(&mut whole)?.all(access)?;
+            whole.appear()?;
+            end
+        }
     };
     run.warn_of_left_out(&end.left_out);
     if end.more_left_out {
@@ -124,6 +155,16 @@ fn versions(
     }
     run.say_if_nothing_differs(end.differs);
     Ok(end.differs)
+}
+
+impl End {
+    /// What it says, where all came before it.
+    fn all(self, access: &Access) -> Result<Ended, Error> {
+        match self {
+            End::All(end) => Ok(end),
+            End::Broken(broken) => Err(broken.into_error(access)),
+        }
+    }
 }
 
 impl Run {
@@ -176,7 +217,7 @@ impl Stat {
 }
 
 /// Prints rows as they come. Says whether any came.
-fn rows(run: &Run, stream: &mut Stream, form: &DiffForm) -> Result<bool, Error> {
+fn rows(run: &Run, access: &Access, stream: &mut Stream, form: &DiffForm) -> Result<bool, Error> {
     let mut printer = Printer::new(run.output.json, form, BufWriter::new(io::stdout().lock()));
     let (mut differs, mut all) = (false, true);
     while let Some(line) = stream.object()? {
@@ -188,10 +229,7 @@ fn rows(run: &Run, stream: &mut Stream, form: &DiffForm) -> Result<bool, Error> 
                 all = false;
                 true
             }
-            Line::Error { error } => {
-                let who = "the server".to_owned();
-                return Err(Error::Refused { who, refusal: Refusal::Failed, text: error, retry_after: None });
-            }
+            Line::Broken(broken) => return Err(broken.into_error(access)),
         };
         differs = true;
         if !goes_on {
@@ -271,22 +309,6 @@ fn quietly(written: Result<(), Error>) -> Result<(), Error> {
         Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written,
     }
-}
-
-/// Writes a file whole or not at all.
-fn into_file<T>(
-    path: &Path,
-    write: impl FnOnce(&mut BufWriter<&std::fs::File>) -> Result<T, Error>,
-) -> Result<T, Error> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let file = tempfile::Builder::new().prefix(".sqlrsync-").tempfile_in(folder);
-    let file = file.map_err(Error::file("write into", folder))?;
-    let mut out = BufWriter::new(file.as_file());
-    let written = write(&mut out)?;
-    out.flush().map_err(Error::file("write", path))?;
-    drop(out);
-    file.persist(path).map_err(|error| Error::file("write", path)(error.error))?;
-    Ok(written)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use sqlrsync_protocol::exchange::Refusal;
 use sqlrsync_protocol::remote::RemoteName;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-use crate::connect::{is_tls, percent_encode, refused};
+use crate::connect::{is_tls, percent_encode, refused, tls_text};
 use crate::error::Error;
 use crate::plan::{Access, Credential};
 use crate::prompt::ask_for_key;
@@ -98,7 +98,7 @@ impl Stream {
     }
 
     /// Copies what is left, but for the object at its end, behind which stands how long it is. So much as that may be
-    /// is held back until the end.
+    /// is held back until the object is there and read: where it is not, the end of what comes before it is not written.
     ///
     /// # Errors
     /// Where the connection breaks or nothing like that is at the end; what `out` says is [`Error::Output`].
@@ -123,8 +123,9 @@ impl Stream {
             }
         }
         let (before, end) = split_end(&held).ok_or_else(|| not_this(&self.access, "it has no end"))?;
+        let end = serde_json::from_slice(end).map_err(|error| not_this(&self.access, &error.to_string()))?;
         out.write_all(before).map_err(Error::Output)?;
-        serde_json::from_slice(end).map_err(|error| not_this(&self.access, &error.to_string()))
+        Ok(end)
     }
 
     fn cut(&self, error: &std::io::Error) -> Error {
@@ -328,10 +329,11 @@ impl Rest {
         let (server, why) = (self.access.server.to_string(), error.to_string());
         match error {
             ureq::Error::Tls(_) | ureq::Error::Rustls(_) => Error::Tls { server, why },
-            ureq::Error::Io(error) if is_tls(error) => Error::Tls { server, why: error.to_string() },
+            ureq::Error::Io(error) if is_tls(error) => Error::Tls { server, why: tls_text(error) },
             ureq::Error::Protocol(_) | ureq::Error::BodyExceedsLimit(_) => {
                 Error::NotThisServer { server, why }
             }
+            ureq::Error::Io(error) => Error::Unreachable { server, why: error.to_string() },
             _ => Error::Unreachable { server, why },
         }
     }

@@ -8,7 +8,6 @@
 //!   copied. What arrives is in a temporary file without a name.
 
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,14 +16,15 @@ use sqlrsync_database::rows::{
     self, Change, Changeset, Encoding, Go, JsonLines, Key, LeftOut, RowChange, Schema, SchemaChange,
     SqlScript, Summary, Table, Value,
 };
-use sqlrsync_database::version::{Limits, LiveContent, VersionDatabase};
+use sqlrsync_database::version::{Limits, LiveContent, VersionDatabase, VersionError};
 use sqlrsync_database::{Beside, Error as DatabaseError, FileReplica, FileReplicaOptions};
 use sqlrsync_protocol::content::{ChangedPages, Content, ContentError};
 use sqlrsync_protocol::remote::{RemoteName, VersionSelector};
 use tokio::task::JoinHandle;
 
 use super::printer::Printer;
-use super::{into_file, quietly, script_out};
+use super::whole::WholeFile;
+use super::{quietly, script_out};
 use crate::error::Error;
 use crate::outcome::bytes_text;
 use crate::plan::{Access, DiffForm, LocalFile, Pull};
@@ -37,14 +37,15 @@ use crate::state::{FileLock, State};
 const ATTEMPTS_MAX: u32 = 3;
 
 /// Compares two files. Says whether they differ.
-pub fn files(run: &Run, from: &Path, to: &Path, form: &DiffForm) -> Result<bool, Error> {
+pub fn files(run: &Run, from: &LocalFile, to: &LocalFile, form: &DiffForm) -> Result<bool, Error> {
     let stop = Stop::with(run);
-    let open = |path| -> Result<LiveContent, Error> { Ok(stop.content(LiveContent::open(path)?)) };
+    let open = |file: &LocalFile| -> Result<Named<LiveContent>, Error> {
+        Ok(Named { content: stop.content(LiveContent::open(&file.path)?), name: file.shown() })
+    };
     let compared = || {
         let (from, to) = (open(from)?, open(to)?);
-        let differs = compare(run, from.clone(), to.clone(), &ChangedPages::Unknown, form, &stop);
-        [from, to].iter().try_for_each(LiveContent::check)?;
-        differs
+        let looked_at = [from.content.clone(), to.content.clone()];
+        compare(run, from, to, (&looked_at, &ChangedPages::Unknown), form, &stop)
     };
     stop.or_cancelled(run, compared())
 }
@@ -60,14 +61,15 @@ pub fn file_and_version(
 ) -> Result<bool, Error> {
     let stop = Stop::with(run);
     let compared = || {
+        let name = format!("{}@{}", version.0, version.1);
         let Beside { file, version, changed } = pull_beside(run, local, version, access)?;
-        let looked_at = file.clone();
-        let differs = match file_first {
-            true => compare(run, stop.content(file), version, &changed, form, &stop),
-            false => compare(run, version, stop.content(file), &changed, form, &stop),
-        };
-        looked_at.check()?;
-        differs
+        let looked_at = [file.clone()];
+        let file = Named { content: stop.content(file), name: local.shown() };
+        let version = Named { content: version, name };
+        match file_first {
+            true => compare(run, file, version, (&looked_at, &changed), form, &stop),
+            false => compare(run, version, file, (&looked_at, &changed), form, &stop),
+        }
     };
     stop.or_cancelled(run, compared())
 }
@@ -93,6 +95,9 @@ fn pull_beside(
     loop {
         match pull_once(run, &mut plan)?.beside() {
             Err(DatabaseError::ChangedMeanwhile { .. }) if attempt < ATTEMPTS_MAX => attempt += 1,
+            Err(DatabaseError::ChangedMeanwhile { .. }) => {
+                return Err(Error::NeverStill { path: local.typed.clone() });
+            }
             beside => return Ok(beside?),
         }
     }
@@ -157,12 +162,56 @@ impl Drop for Stop {
     }
 }
 
-/// Compares two contents row by row, which may differ in those pages.
+/// A content, and what it is called in what is said to people.
+struct Named<C> {
+    content: C,
+    name: String,
+}
+
+impl<C: Content + Clone + 'static> Named<C> {
+    fn open(&self, limits: &Limits) -> Result<VersionDatabase, Error> {
+        VersionDatabase::open(Box::new(self.content.clone()), limits.clone()).map_err(|error| {
+            let what = self.name.clone();
+            match error {
+                VersionError::Corrupt(why) => Error::Damaged { what, why: why.to_string() },
+                source => Error::Version { what, source },
+            }
+        })
+    }
+}
+
+/// Compares two contents row by row, which may differ in those pages. What was looked at is asked whether it still was
+/// what it is said to be: before anything is said to be all, and before anything else is said to be wrong.
 fn compare<F, T>(
     run: &Run,
-    mut from: F,
-    mut to: T,
-    changed: &ChangedPages,
+    from: Named<F>,
+    to: Named<T>,
+    (looked_at, changed): (&[LiveContent], &ChangedPages),
+    form: &DiffForm,
+    stop: &Stop,
+) -> Result<bool, Error>
+where
+    F: Content + Clone + 'static,
+    T: Content + Clone + 'static,
+{
+    let compared = compare_once(run, from, to, (looked_at, changed), form, stop);
+    still(looked_at)?;
+    compared
+}
+
+/// Whether files still are what was read of them.
+fn still(looked_at: &[LiveContent]) -> Result<(), Error> {
+    looked_at.iter().try_for_each(LiveContent::check).map_err(|error| match error {
+        DatabaseError::ChangedMeanwhile { path } => Error::NeverStill { path },
+        error => Error::Database(error),
+    })
+}
+
+fn compare_once<F, T>(
+    run: &Run,
+    mut from: Named<F>,
+    mut to: Named<T>,
+    (looked_at, changed): (&[LiveContent], &ChangedPages),
     form: &DiffForm,
     stop: &Stop,
 ) -> Result<bool, Error>
@@ -172,23 +221,35 @@ where
 {
     let temp_dir = Some(run.temp_folder()?);
     let limits = Limits { temp_dir, cancel: Some(Arc::clone(&stop.flag)), ..Limits::default() };
-    let open = |content: Box<dyn Content>| VersionDatabase::open(content, limits.clone());
-    let databases = (open(Box::new(from.clone()))?, open(Box::new(to.clone()))?);
-    let schemas = (Schema::read(databases.0.connection())?, Schema::read(databases.1.connection())?);
-    let touched = touched_without_map(&mut from, &mut to, changed, (&roots(&schemas.0), &roots(&schemas.1)));
-    let touched = touched.map_err(unreadable)?;
+    let databases = (from.open(&limits)?, to.open(&limits)?);
+    let schema = |database: &VersionDatabase, name: &str| {
+        Schema::read(database.connection()).map_err(|error| damaged(error, name))
+    };
+    let schemas = (schema(&databases.0, &from.name)?, schema(&databases.1, &to.name)?);
+    let roots = (&roots(&schemas.0), &roots(&schemas.1));
+    let touched =
+        touched_without_map(&mut from.content, &mut to.content, changed, roots).map_err(unreadable)?;
     if let Some(why) = touched.read_more {
         tracing::debug!("more rows are read than those of pages that differ: {why}");
     }
-    let mut sides = Sides { run, databases, schemas: &schemas, touched, differs: false };
+    let mut sides = Sides { run, databases, schemas: &schemas, touched, looked_at, differs: false };
     match print(&mut sides, form) {
         Err(Error::Rows(rows::Error::Write(error))) => quietly(Err(Error::Output(error))),
+        Err(Error::Rows(error)) => Err(damaged(error, &format!("one of {} and {}", from.name, to.name))),
         printed => quietly(printed),
     }?;
     if matches!(form, DiffForm::Sql | DiffForm::Changeset(_)) {
         run.say_if_nothing_differs(sides.differs);
     }
     Ok(sides.differs)
+}
+
+/// What is said where `what` is damaged, and as it is where that is not the reason.
+fn damaged(error: rows::Error, what: &str) -> Error {
+    match error.is_damage() {
+        true => Error::Damaged { what: what.to_owned(), why: error.to_string() },
+        false => Error::Rows(error),
+    }
 }
 
 fn roots(schema: &Schema) -> Roots {
@@ -215,12 +276,14 @@ fn print(sides: &mut Sides<'_>, form: &DiffForm) -> Result<(), Error> {
             sides.warn_of(&left_out);
             out.flush().map_err(Error::Output)
         }
-        DiffForm::Changeset(file) => into_file(file, |out| {
-            let mut changeset = Changeset::new(out, &schemas.0, &schemas.1);
+        DiffForm::Changeset(file) => {
+            let file = WholeFile::beside(sides.run, file)?;
+            let mut changeset = Changeset::new(file, &schemas.0, &schemas.1);
             sides.each(|change| changeset.change(change))?;
-            sides.warn_of(&changeset.finish().1);
-            Ok(())
-        }),
+            let (file, left_out) = changeset.finish();
+            sides.warn_of(&left_out);
+            file.appear()
+        }
     }
 }
 
@@ -250,6 +313,7 @@ fn shown(sides: &mut Sides<'_>, form: &DiffForm) -> Result<(), Error> {
     if summary.stopped {
         return Ok(());
     }
+    still(sides.looked_at)?;
     sides.warn_of(&summary.left_out);
     printer.end(summary.left_out.is_empty())
 }
@@ -260,6 +324,7 @@ struct Sides<'a> {
     databases: (VersionDatabase, VersionDatabase),
     schemas: &'a (Schema, Schema),
     touched: Touched,
+    looked_at: &'a [LiveContent],
     /// Whether something was found that is not the same.
     differs: bool,
 }
@@ -268,6 +333,7 @@ impl Sides<'_> {
     /// Goes through all differences.
     fn each(&mut self, mut change: impl FnMut(&Change) -> Result<(), rows::Error>) -> Result<(), Error> {
         let summary = self.each_until(&mut |one| change(&one).map(|()| Go::On))?;
+        still(self.looked_at)?;
         self.warn_of(&summary.left_out);
         Ok(())
     }
