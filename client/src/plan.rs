@@ -309,10 +309,21 @@ fn user(cli: Cli, environment: Environment<'_>, folders: Folders) -> Result<Reso
 
 fn only_replica(typed: &OsString, tells: &str, command: &str) -> Result<RemoteName, Error> {
     let usage = format!("sqlrsync {command} NAMESPACE/PATH");
+    let no_replica = |what: String| {
+        Error::usage(
+            format!("{tells} a replica on a server, and {} is {what}", typed.display()),
+            usage.clone(),
+        )
+    };
     match Argument::parse(typed) {
         Ok(Argument::Remote { name, version: None }) => Ok(name),
+        Ok(Argument::Remote { name, .. }) => {
+            let hint = format!("sqlrsync {command} {name}");
+            Err(Error::usage(format!("{tells} a replica as a whole: leave the version out"), hint))
+        }
+        Ok(Argument::Local(_)) => Err(no_replica("a file here".to_owned())),
+        Ok(Argument::Ssh { destination, .. }) => Err(no_replica(format!("a file on {destination}"))),
         Err(error) => Err(Error::usage(error.to_string(), usage)),
-        Ok(_) => Err(Error::usage(format!("{tells} a replica on a server"), usage)),
     }
 }
 

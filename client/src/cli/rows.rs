@@ -12,7 +12,7 @@ pub struct ConflictsArgs {
     #[arg(value_name = "NAMESPACE/PATH")]
     pub remote: OsString,
     /// Show this conflict row by row.
-    #[arg(value_name = "N")]
+    #[arg(value_name = "N", value_parser = conflict_number)]
     pub number: Option<u64>,
     /// List those that are settled, too.
     #[arg(long, conflicts_with = "number")]
@@ -37,7 +37,7 @@ pub struct ResolveArgs {
     #[arg(value_name = "NAMESPACE/PATH")]
     pub remote: OsString,
     /// The conflict.
-    #[arg(value_name = "N")]
+    #[arg(value_name = "N", value_parser = conflict_number)]
     pub number: u64,
     /// What becomes of all rows that no --row names: theirs is what the replica has, mine what was pushed.
     #[arg(long, value_name = "SIDE")]
@@ -51,6 +51,11 @@ pub struct ResolveArgs {
     /// A key that may push.
     #[arg(long = "pushKey", alias = "push-key", value_name = "KEY")]
     pub push_key: Option<String>,
+}
+
+fn conflict_number(text: &str) -> Result<u64, String> {
+    text.parse()
+        .map_err(|_| "a conflict is a number, and stands behind its replica: NAMESPACE/PATH N".to_owned())
 }
 
 /// A side of a conflict.

@@ -229,7 +229,13 @@ fn file_and_version(
 pub(super) fn query(typed: QueryArgs, around: Around<'_>) -> Result<Plan, Error> {
     const USAGE: &str = "sqlrsync query NAMESPACE/PATH@7 \"select ...\"";
     let Argument::Remote { name: remote, version } = argument(&typed.remote, USAGE)? else {
-        return Err(Error::usage("query asks a replica on a server; a file is asked with sqlite3", USAGE));
+        return Err(match Argument::parse(typed.sql.as_ref()) {
+            Ok(Argument::Remote { name, .. }) => Error::usage(
+                "query asks a replica on a server, which stands before the question",
+                format!("sqlrsync query {name} \"{}\"", typed.remote.display()),
+            ),
+            _ => Error::usage("query asks a replica on a server; a file is asked with sqlite3", USAGE),
+        });
     };
     let access = around.reading(&remote, typed.pull_key)?;
     let version = version.unwrap_or_default();

@@ -85,7 +85,7 @@ fn the_arguments_say_which_way() {
 #[test]
 fn what_makes_no_sense_is_usage() {
     let home = Home::new();
-    let cases: [&[&str]; 10] = [
+    let cases: [&[&str]; 13] = [
         &[],
         &["a/b", "c/d"],
         &["a.db", "team/../x"],
@@ -94,12 +94,52 @@ fn what_makes_no_sense_is_usage() {
         &["team/app.db", "-m", "x"],
         &["a.db", "b.db", "--public"],
         &["a.db", "b.db", "--scan"],
+        &["a.db", "b.db", "c.db"],
+        &["a.db", "http://127.0.0.1:7777/team/a.db"],
+        &["log", "team/a.db@3"],
         &["log", "a.db"],
         &["a.db", "team/a.db", "--replicaID", "a b"],
     ];
     for arguments in cases {
         assert_eq!(home.resolve(arguments).unwrap_err().exit_code(), 2, "{arguments:?}");
     }
+}
+
+/// The error's text and what it hints at.
+fn said(home: &Home, arguments: &[&str]) -> String {
+    let error = home.resolve(arguments).unwrap_err();
+    format!("{error}\n{}", error.hint().unwrap_or_default())
+}
+
+#[test]
+fn what_a_new_user_mistypes_is_said_with_what_to_type() {
+    let home = Home::new();
+    for typed in [&["push", "a.db", "team/a.db"][..], &["pull", "team/a.db"]] {
+        let said = said(&home, typed);
+        assert!(
+            said.contains(&format!("no command {}", typed[0])) && said.contains("REMOTE] pushes"),
+            "{said}"
+        );
+    }
+    assert!(said(&home, &["a.db", "b.db", "c.db"]).contains("more than two"));
+    assert!(said(&home, &["a.db", "http://h:1/team/a.db"]).contains("--server"));
+    assert!(said(&home, &["log", "team/a.db@3"]).ends_with("sqlrsync log team/a.db"));
+    assert!(said(&home, &["log", "./a.db"]).contains("./a.db is a file here"));
+    let swapped = said(&home, &["query", "select 1", "team/a.db"]);
+    assert!(swapped.contains("query team/a.db \"select 1\""), "{swapped}");
+    let swapped = Typed::parse(["sqlrsync", "resolve", "1", "team/a.db"].map(OsString::from).to_vec());
+    assert!(swapped.unwrap_err().to_string().contains("behind its replica"));
+}
+
+#[test]
+fn a_file_that_is_read_as_a_replica_is_named_as_it_can_be_meant() {
+    let home = Home::new();
+    // A path of this package, from where its tests run.
+    let said = said(&home, &["src/lib.rs", "team/a.db"]);
+    assert!(
+        said.contains("src/lib.rs is read as a replica") && said.ends_with("./src/lib.rs for the file"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -39,12 +39,44 @@ pub(super) fn plan(
 const USAGE: &str = "sqlrsync LOCAL [REMOTE] pushes, sqlrsync REMOTE [LOCAL] pulls, sqlrsync LOCAL LOCAL copies; \
                      LOCAL starts with /, ./, ../ or ~/, or has no / in it";
 
-fn neither_local() -> Error {
-    Error::usage("one side has to be a file on this machine", USAGE)
+/// Where none of what was typed is a file here. Some of it may have been meant as one.
+fn neither_local(operands: &[OsString]) -> Error {
+    let meant = operands.iter().find(|operand| Path::new(operand).exists());
+    match meant.map(|operand| operand.display()) {
+        Some(file) => Error::usage(
+            format!(
+                "{file} is read as a replica on the server, and one side has to be a file on this machine"
+            ),
+            format!("write ./{file} for the file"),
+        ),
+        None => Error::usage("one side has to be a file on this machine", USAGE),
+    }
+}
+
+/// What other programs have as a command in front, and this one has not.
+const NO_COMMANDS: [&str; 5] = ["push", "pull", "copy", "clone", "sync"];
+
+/// What is wrong with how many there are, or with a word in front of them.
+fn miscounted(operands: &[OsString]) -> Option<Error> {
+    let first = operands.first().filter(|_| operands.len() > 1)?;
+    let verb = first.to_str().filter(|word| NO_COMMANDS.contains(word) && !Path::new(word).exists());
+    match verb {
+        Some(verb) => Some(Error::usage(
+            format!(
+                "there is no command {verb}: what is done follows from what is named, and in which order"
+            ),
+            USAGE,
+        )),
+        None if operands.len() > 2 => Some(Error::usage("more than two databases are named", USAGE)),
+        None => None,
+    }
 }
 
 impl Given<'_> {
     fn plan(self, operands: &[OsString]) -> Result<Plan, Error> {
+        if let Some(error) = miscounted(operands) {
+            return Err(error);
+        }
         let mut arguments = Vec::new();
         for operand in operands {
             let argument = Argument::parse(operand);
@@ -65,7 +97,7 @@ impl Given<'_> {
             (Some(Argument::Remote { name, version }), local) => match local {
                 None => self.pull(name, version, None),
                 Some(Argument::Local(local)) => self.pull(name, version, Some(local)),
-                Some(_) => Err(neither_local()),
+                Some(_) => Err(neither_local(operands)),
             },
             (Some(Argument::Local(origin)), Some(Argument::Local(replica))) => self.copy(origin, replica),
             (Some(Argument::Local(local)), Some(Argument::Ssh { destination, path })) => {
@@ -78,7 +110,7 @@ impl Given<'_> {
                     self.ssh(Way::In, name, destination, path)
                 }
                 Some(Argument::Local(local)) => self.ssh(Way::In, local, destination, path),
-                Some(_) => Err(neither_local()),
+                Some(_) => Err(neither_local(operands)),
             },
             (None, _) => Err(Error::usage("nothing to do: no database was named", USAGE)),
         }
