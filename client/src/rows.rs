@@ -11,3 +11,4 @@ pub mod difference;
 pub mod selector;
 pub mod style;
 pub mod table;
+pub mod width;

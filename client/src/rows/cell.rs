@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlrsync_protocol::text::is_unseen;
 
+use super::width;
+
 /// The most columns that a row from a server may have: SQLite's own limit where it is compiled as high as
 /// it goes.
 pub const COLUMNS_MAX: usize = 32_767;
@@ -107,7 +109,7 @@ impl Cell {
     /// As [`Cell::literal`], but a text without quotes: for a table, where the column says enough.
     pub fn plain(&self, width: Option<usize>) -> String {
         match self {
-            Cell::Text(text) => shortened(&one_line(text, width), text.chars().count(), width),
+            Cell::Text(text) => shortened(&one_line(text, width), width::of(text), width),
             other => other.literal(width),
         }
     }
@@ -145,12 +147,8 @@ fn real(value: f64) -> String {
 /// In single quotes. What is cut is said by a mark behind the quotes.
 fn quoted(text: &str, width: Option<usize>) -> String {
     let room = width.map(|width| width.saturating_sub(2));
-    let all = text.chars().count();
-    let (line, cut) = match room {
-        Some(room) if all > room => (one_line(text, Some(room.saturating_sub(1))), "…"),
-        _ => (one_line(text, None), ""),
-    };
-    format!("'{}{cut}'", line.replace('\'', "''"))
+    let line = one_line(text, room).replace('\'', "''");
+    format!("'{}'", shortened(&line, width::of(text), room))
 }
 
 fn short_hex(before: &str, digits: &str, after: &str, width: Option<usize>) -> String {
@@ -188,8 +186,8 @@ fn one_line(text: &str, width: Option<usize>) -> String {
 /// `line`, cut where it or the text that it is the beginning of is longer than `width`.
 fn shortened(line: &str, all: usize, width: Option<usize>) -> String {
     match width {
-        Some(width) if all > width || line.chars().count() > width => {
-            line.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+        Some(width) if all > width || width::of(line) > width => {
+            format!("{}…", width::cut(line, width.saturating_sub(1)))
         }
         _ => line.to_owned(),
     }
@@ -322,6 +320,9 @@ mod tests {
         assert_eq!(hostile.plain(None), "a\\u{1b}[2J\\n\\u{202e}b");
         assert_eq!(Cell::Text("abcdefgh".into()).literal(Some(6)), "'abc…'");
         assert_eq!(Cell::Text("abcdefgh".into()).plain(Some(6)), "abcde…");
+        // What is escaped takes more room than it did, and the quotes are closed all the same.
+        assert_eq!(Cell::Text("\u{200d}\u{200d}'".into()).literal(Some(12)), "'\\u{200d}\\…'");
+        assert_eq!(Cell::Text("日本語".into()).literal(Some(7)), "'日本…'");
         let blob = Cell::Blob("00".repeat(1000)).literal(Some(24));
         assert!(blob.chars().count() <= 24 && blob.ends_with("1000 bytes"), "{blob}");
     }

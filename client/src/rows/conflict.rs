@@ -17,6 +17,7 @@ use super::cell::{Cell, Cells};
 use super::selector::{key_text, table_text};
 use super::style::{Paint, Style};
 use super::table::fitted;
+use super::width;
 
 /// The widest that the names of columns get, in characters.
 const NAME_WIDTH_MAX: usize = 24;
@@ -90,7 +91,7 @@ impl ConflictRow {
             lines.push(style.paint(Paint::Yellow, &format!("  {}", printable(why))));
         }
         let columns = self.columns();
-        let name_width = columns.iter().map(|name| name.chars().count()).max().unwrap_or_default();
+        let name_width = columns.iter().map(|name| width::of(name)).max().unwrap_or_default();
         let name_width = name_width.clamp(1, NAME_WIDTH_MAX);
         let left = style.width.saturating_sub(2 + name_width + 3 * GAP);
         let wanted = self.wanted(&columns);
@@ -170,7 +171,7 @@ impl ConflictRow {
         std::array::from_fn(|side| {
             let widths = columns.iter().map(|column| {
                 // Only as much of a value as could be shown is looked at.
-                shown(self.side(side, column), super::style::WIDTH_ELSEWHERE).chars().count()
+                width::of(&shown(self.side(side, column), super::style::WIDTH_ELSEWHERE))
             });
             widths.max().unwrap_or_default().max("theirs".len())
         })
@@ -190,10 +191,10 @@ fn line(
     paint: impl Fn(usize, &str) -> String,
 ) -> String {
     let gap = " ".repeat(GAP);
-    let mut line = format!("{mark} {name:name_width$}");
+    let mut line = format!("{mark} {}", width::to_the_left(name, name_width));
     for (side, (cell, width)) in cells.iter().zip(widths).enumerate() {
-        let cell: String = cell.chars().take(width).collect();
-        let padded = if side == 2 { cell } else { format!("{cell:width$}") };
+        let cell = width::cut(cell, width);
+        let padded = if side == 2 { cell.to_owned() } else { width::to_the_left(cell, width) };
         line.push_str(&gap);
         line.push_str(&paint(side, &padded));
     }
@@ -249,9 +250,23 @@ mod tests {
         );
         for width in [40, 80, 200] {
             let lines = row(&text).lines(Style::plain(width));
-            assert!(lines.iter().all(|line| line.chars().count() <= width), "{lines:#?}");
+            assert!(lines.iter().all(|line| super::width::of(line) <= width), "{lines:#?}");
             assert!(lines.iter().any(|line| line.contains("bytes")) || width < 80, "{lines:#?}");
         }
+    }
+
+    #[test]
+    fn wide_characters_leave_the_columns_where_they_are() {
+        let text = r#"{"table":"日本","key":{"鍵":"一"},"base":{"鍵":"一","値":"a"},
+            "theirs":{"鍵":"一","値":"値段"},"mine":{"鍵":"一","値":"b"}}"#;
+        assert_eq!(
+            row(text).lines(PLAIN)[1..],
+            ["      base    theirs  mine", "  鍵  '一'    '一'    '一'", "* 値  'a'     '値段'  'b'"]
+        );
+        let long = text.replace("値段", &"値".repeat(100));
+        let lines = row(&long).lines(PLAIN);
+        assert!(lines.iter().all(|line| super::width::of(line) <= 80), "{lines:#?}");
+        assert!(lines[3].contains("値…'  'b'"), "{lines:#?}");
     }
 
     #[test]

@@ -15,12 +15,16 @@ use super::cell::{Cell, Cells};
 use super::selector::{key_text, table_text};
 use super::style::{Paint, Style};
 use super::table::aligned;
+use super::width;
 
 /// The widest that a key gets, in characters.
 const KEY_WIDTH_MAX: usize = 32;
 
 /// The widest that a value gets, in characters.
 const VALUE_WIDTH_MAX: usize = 40;
+
+/// What the numbers of a table take behind its name, where there are fewer than 10,000,000 of each.
+const NUMBERS_WIDTH: usize = 30;
 
 /// What is said where nothing differs.
 pub const NOTHING: &str = "nothing differs: the rows and the schema are the same";
@@ -140,13 +144,13 @@ impl RowDifference {
             Op::Update => self.changes(),
         };
         let head = format!("{mark} {}  ", key_text(&self.key, Some(KEY_WIDTH_MAX)));
-        let indent = head.chars().count().min(style.width / 3);
+        let indent = width::of(&head).min(style.width / 3);
         let mut lines = vec![head];
         for (index, part) in parts.iter().enumerate() {
             let part = if index + 1 < parts.len() { format!("{part}, ") } else { part.clone() };
             let Some(line) = lines.last_mut() else { break };
-            let used = line.chars().count();
-            if used > indent && used + part.trim_end().chars().count() > style.width {
+            let used = width::of(line);
+            if used > indent && used + width::of(part.trim_end()) > style.width {
                 lines.push(format!("{}{part}", " ".repeat(indent)));
             } else {
                 line.push_str(&part);
@@ -235,15 +239,20 @@ impl Counts {
         self.tables.iter().map(|(name, count)| (name.as_str(), *count))
     }
 
-    /// A table with a line a table.
-    pub fn lines(&self) -> Vec<String> {
+    /// A table with a line a table. On a terminal names are shortened that would push the numbers out of it.
+    pub fn lines(&self, style: Style) -> Vec<String> {
         if self.tables.is_empty() {
             return vec![self.sentence()];
         }
         let mut rows = vec![["table", "inserted", "updated", "deleted"].map(str::to_owned).to_vec()];
         rows.extend(self.tables().map(|(name, count)| {
             let numbers = [count.insert, count.update, count.delete].map(|number| number.to_string());
-            std::iter::once(table_text(name)).chain(numbers).collect()
+            let name = table_text(name);
+            let name = match style.terminal.then(|| style.width.saturating_sub(NUMBERS_WIDTH)) {
+                Some(room) if width::of(&name) > room => format!("{}…", width::cut(&name, room.max(1) - 1)),
+                _ => name,
+            };
+            std::iter::once(name).chain(numbers).collect()
         }));
         let mut lines = aligned(&rows, &[false, true, true, true]);
         lines.extend(
@@ -340,14 +349,23 @@ mod tests {
         let mut counts = Counts::default();
         rows().iter().for_each(|row| counts.add(row));
         assert_eq!(
-            counts.lines(),
+            counts.lines(PLAIN),
             [
                 "table      inserted  updated  deleted",
                 "customers         0        1        1",
                 "\"o:x\"             1        0        0",
             ]
         );
-        assert_eq!(Counts::default().lines(), ["nothing differs: the rows and the schema are the same"]);
+        assert_eq!(Counts::default().lines(PLAIN), ["nothing differs: the rows and the schema are the same"]);
+    }
+
+    #[test]
+    fn a_long_name_leaves_the_numbers_in_the_terminal() {
+        let count = Count { insert: 1, ..Count::default() };
+        let counts = Counts::new([("長".repeat(50), count), ("t".to_owned(), count)].into(), 0);
+        let lines = counts.lines(PLAIN);
+        assert!(lines.iter().all(|line| width::of(line) <= 60 && line.ends_with(['0', 'd'])), "{lines:#?}");
+        assert!(counts.lines(Style { terminal: false, ..PLAIN })[2].contains(&"長".repeat(50)));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use super::cell::Cell;
 use super::style::{Paint, Style};
+use super::width;
 
 /// The widest that a column gets, in characters, while others want room, too.
 const COLUMN_WIDTH_MAX: usize = 60;
@@ -22,7 +23,7 @@ pub fn aligned(rows: &[Vec<String>], right: &[bool]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let widths: Vec<_> = (0..columns)
         .map(|column| {
-            rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+            rows.iter().filter_map(|row| row.get(column)).map(|cell| width::of(cell)).max().unwrap_or(0)
         })
         .collect();
     rows.iter().map(|row| one_line(row, &widths, right)).collect()
@@ -31,9 +32,9 @@ pub fn aligned(rows: &[Vec<String>], right: &[bool]) -> Vec<String> {
 fn one_line(cells: &[String], widths: &[usize], right: &[bool]) -> String {
     let padded = cells.iter().zip(widths).enumerate().map(|(column, (cell, &width))| {
         if right.get(column).copied().unwrap_or_default() {
-            format!("{cell:>width$}")
+            width::to_the_right(cell, width)
         } else {
-            format!("{cell:width$}")
+            width::to_the_left(cell, width)
         }
     });
     padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
@@ -61,19 +62,24 @@ pub struct Streamed {
     sample: Vec<Vec<Cell>>,
     sample_bytes: usize,
     layout: Option<Layout>,
+    /// How many rows were printed as records.
+    records: u64,
 }
 
 #[derive(Debug)]
-struct Layout {
-    widths: Vec<usize>,
-    right: Vec<bool>,
+enum Layout {
+    /// A row a line.
+    Columns { widths: Vec<usize>, right: Vec<bool> },
+    /// A value a line, behind the name of its column: for so many columns that nothing of them would be left in
+    /// the width of the terminal.
+    Records { names: usize, values: usize },
 }
 
 impl Streamed {
     /// One with these columns.
     pub fn new(style: Style, names: &[String]) -> Streamed {
         let names = names.iter().map(|name| Cell::Text(name.clone()).plain(Some(COLUMN_WIDTH_MAX))).collect();
-        Streamed { style, names, sample: Vec::new(), sample_bytes: 0, layout: None }
+        Streamed { style, names, sample: Vec::new(), sample_bytes: 0, layout: None, records: 0 }
     }
 
     /// Takes a row, and prints what can be printed.
@@ -81,8 +87,8 @@ impl Streamed {
     /// # Errors
     /// Where `out` cannot be written.
     pub fn row(&mut self, row: Vec<Cell>, out: &mut impl Write) -> io::Result<()> {
-        if let Some(layout) = &self.layout {
-            return writeln!(out, "{}", layout.line(&row));
+        if self.layout.is_some() {
+            return self.print(&row, out);
         }
         self.sample_bytes += row.iter().map(Cell::len).sum::<usize>();
         self.sample.push(row);
@@ -99,18 +105,35 @@ impl Streamed {
     pub fn flush(&mut self, out: &mut impl Write) -> io::Result<()> {
         if self.layout.is_none() {
             let layout = Layout::of(&self.names, &self.sample, self.style);
-            let heading: Vec<_> =
-                self.names.iter().zip(&layout.widths).map(|(name, &width)| cut(name, width)).collect();
-            let heading = one_line(&heading, &layout.widths, &layout.right);
-            writeln!(out, "{}", self.style.paint(Paint::Bold, &heading))?;
+            if let Layout::Columns { widths, right } = &layout {
+                let names = self.names.iter().zip(widths);
+                let heading: Vec<_> =
+                    names.map(|(name, &width)| width::cut(name, width).to_owned()).collect();
+                let heading = one_line(&heading, widths, right);
+                writeln!(out, "{}", self.style.paint(Paint::Bold, &heading))?;
+            }
             self.layout = Some(layout);
         }
-        if let Some(layout) = &self.layout {
-            for row in std::mem::take(&mut self.sample) {
-                writeln!(out, "{}", layout.line(&row))?;
+        std::mem::take(&mut self.sample).iter().try_for_each(|row| self.print(row, out))
+    }
+
+    fn print(&mut self, row: &[Cell], out: &mut impl Write) -> io::Result<()> {
+        match &self.layout {
+            Some(Layout::Columns { widths, right }) => {
+                let cells = row.iter().zip(widths).map(|(cell, &width)| cell.plain(Some(width)));
+                writeln!(out, "{}", one_line(&cells.collect::<Vec<_>>(), widths, right))
             }
+            Some(Layout::Records { names, values }) => {
+                self.records += 1;
+                let heading = format!("row {}", self.records);
+                writeln!(out, "{}", self.style.paint(Paint::Bold, &heading))?;
+                self.names.iter().zip(row).try_for_each(|(name, cell)| {
+                    let name = width::to_the_left(width::cut(name, *names), *names);
+                    writeln!(out, "  {name}  {}", cell.plain(Some(*values)))
+                })
+            }
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -118,8 +141,8 @@ impl Layout {
     fn of(names: &[String], rows: &[Vec<Cell>], style: Style) -> Layout {
         let widest = |column: usize| {
             let cells = rows.iter().filter_map(|row| row.get(column));
-            let cells = cells.map(|cell| cell.plain(Some(COLUMN_WIDTH_MAX)).chars().count()).max();
-            names[column].chars().count().max(cells.unwrap_or_default()).max(1)
+            let cells = cells.map(|cell| width::of(&cell.plain(Some(COLUMN_WIDTH_MAX)))).max();
+            width::of(&names[column]).max(cells.unwrap_or_default()).max(1)
         };
         let mut widths: Vec<_> = (0..names.len()).map(widest).collect();
         let right = (0..names.len()).map(|column| {
@@ -133,23 +156,22 @@ impl Layout {
         } else if style.terminal {
             let gaps = 2 * widths.len().saturating_sub(1);
             let room = style.width.saturating_sub(gaps);
-            // So many columns that nothing of them would be left are better broken.
+            let wanted = widths.iter().sum::<usize>();
+            if wanted > room && room < COLUMN_WIDTH_MIN * widths.len() && !rows.is_empty() {
+                return Layout::records(names, style);
+            }
             if room >= COLUMN_WIDTH_MIN * widths.len() {
                 widths = fitted(&widths, room);
             }
         }
-        Layout { widths, right }
+        Layout::Columns { widths, right }
     }
 
-    fn line(&self, row: &[Cell]) -> String {
-        let cells: Vec<_> =
-            row.iter().zip(&self.widths).map(|(cell, &width)| cell.plain(Some(width))).collect();
-        one_line(&cells, &self.widths, &self.right)
+    fn records(names: &[String], style: Style) -> Layout {
+        let widest = names.iter().map(|name| width::of(name)).max().unwrap_or_default();
+        let names = widest.min(style.width / 2 - 4);
+        Layout::Records { names, values: style.width - names - 4 }
     }
-}
-
-fn cut(text: &str, width: usize) -> String {
-    text.chars().take(width).collect()
 }
 
 #[cfg(test)]
@@ -188,6 +210,27 @@ mod tests {
         let lines = printed(&["id", "a", "b"], &[&row]);
         assert!(lines.lines().all(|line| line.chars().count() <= 80), "{lines}");
         assert!(lines.contains("xxx…"), "{lines}");
+    }
+
+    #[test]
+    fn wide_characters_leave_the_columns_where_they_are() {
+        let text = printed(&["a", "b"], &["[\"日本\",1]", "[\"abcde\",2]"]);
+        assert_eq!(text, "a      b\n日本   1\nabcde  2\n");
+    }
+
+    #[test]
+    fn more_columns_than_a_line_holds_stand_below_each_other() {
+        let names: Vec<_> = (0..50).map(|n| format!("column_{n}")).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let row = format!("[{}]", vec!["\"some value\""; 50].join(","));
+        let text = printed(&names, &[&row, &row]);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 102);
+        assert_eq!(lines[..3], ["row 1", "  column_0   some value", "  column_1   some value"]);
+        assert_eq!(lines[51], "row 2");
+        // One place each is enough for them.
+        let row = format!("[{}]", vec!["1"; 20].join(","));
+        assert_eq!(printed(&["a"; 20], &[&row]).lines().count(), 2);
     }
 
     #[test]

@@ -15,6 +15,8 @@ use crate::outcome::{bytes_text, json_text};
 use crate::plan::Log;
 use crate::rows::difference::Count;
 use crate::rows::selector::table_text;
+use crate::rows::style::Style;
+use crate::rows::width;
 
 /// How many versions are asked for at once.
 const PAGE_MAX: u32 = 500;
@@ -94,8 +96,9 @@ pub fn list(run: &Run, plan: &Log) -> Result<(), Error> {
     let mut rest = Rest::new(&plan.access)?;
     let mut left = plan.limit;
     let mut before: Option<u64> = None;
+    let style = Style::of_stdout();
     let mut printer =
-        Printer { json: run.output.json, stat: plan.stat, out: io::stdout().lock(), header: false };
+        Printer { json: run.output.json, stat: plan.stat, out: io::stdout().lock(), header: false, style };
     loop {
         let most = if plan.stat { STAT_PAGE_MAX } else { PAGE_MAX };
         let count = left.unwrap_or(most).min(most);
@@ -131,10 +134,11 @@ struct Printer<W> {
     stat: bool,
     out: W,
     header: bool,
+    style: Style,
 }
 
 /// Widths of the columns before the last.
-const WIDTHS: [usize; 5] = [7, 23, 16, 9, 10];
+const WIDTHS: [usize; 5] = [7, 23, 12, 7, 9];
 
 impl<W: Write> Printer<W> {
     /// False where nobody reads any more.
@@ -162,8 +166,14 @@ impl<W: Write> Printer<W> {
     fn columns(&mut self, columns: &[String; 6]) -> io::Result<()> {
         let [number, time, who, pages, bytes, message] = columns;
         let [a, b, c, d, e] = WIDTHS;
-        let line = format!("{number:>a$}  {time:b$}  {who:c$}  {pages:>d$}  {bytes:>e$}  {message}");
-        writeln!(self.out, "{}", line.trim_end())
+        let who = width::to_the_left(who, c);
+        let line = format!("{number:>a$}  {time:b$}  {who}  {pages:>d$}  {bytes:>e$}");
+        let style = self.style;
+        // What would be broken at the edge of a terminal stands on a line of its own.
+        if style.terminal && width::of(&line) + 2 + width::of(message) > style.width {
+            return writeln!(self.out, "{}\n{:>a$}  {message}", line.trim_end(), "");
+        }
+        writeln!(self.out, "{}", format!("{line}  {message}").trim_end())
     }
 }
 
@@ -178,7 +188,8 @@ mod tests {
 
     fn printed(json: bool) -> String {
         let answer: Answer = serde_json::from_str(ANSWER).unwrap();
-        let mut printer = Printer { json, stat: true, out: Vec::new(), header: false };
+        let style = Style::plain(100);
+        let mut printer = Printer { json, stat: true, out: Vec::new(), header: false, style };
         assert!(printer.print(&answer.versions).unwrap());
         String::from_utf8(printer.out).unwrap()
     }
@@ -193,6 +204,22 @@ mod tests {
         assert!(lines[5].ends_with("the first version"));
         assert!(lines[1].contains("2026-01-02 03:04:05 UTC") && lines[1].contains("9.1 KB"), "{text}");
         assert!(!text.contains('\x1b'));
+    }
+
+    #[test]
+    fn a_message_that_does_not_fit_the_terminal_has_a_line_of_its_own() {
+        let answer = ANSWER.replace("two\\u001b[2J", &"日本".repeat(9));
+        let answer: Answer = serde_json::from_str(&answer).unwrap();
+        let style = Style::plain(80);
+        let mut printer = Printer { json: false, stat: false, out: Vec::new(), header: false, style };
+        assert!(printer.print(&answer.versions).unwrap());
+        let text = String::from_utf8(printer.out).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert!(
+            lines[0].ends_with("message") && lines[2] == format!("         {}", "日本".repeat(9)),
+            "{text}"
+        );
+        assert!(lines.iter().all(|line| width::of(line) <= 80), "{text}");
     }
 
     #[test]

@@ -98,7 +98,7 @@ pub fn stat_lines(counts: &Counts, all: bool, json: bool) -> Result<Vec<String>,
     Ok(match json {
         true => stat_json(counts)?,
         false if counts.is_empty() && !all => vec![NOTHING_NAMED.to_owned()],
-        false => counts.lines(),
+        false => counts.lines(Style::of_stdout()),
     })
 }
 
