@@ -62,7 +62,9 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 
 /// An error of a temporary file without the name that this was to have: nobody has seen it, and it is gone.
 pub fn without_its_path(error: io::Error) -> io::Error {
-    error.kind().into()
+    let text = error.to_string();
+    let said = text.rsplit_once(" at path ").map_or(text.as_str(), |(said, _)| said);
+    io::Error::new(error.kind(), said)
 }
 
 #[cfg(test)]
@@ -78,7 +80,8 @@ mod tests {
         let named = named.map_err(without_its_path).unwrap_err();
         for error in [missing, named] {
             assert_eq!(error.kind(), io::ErrorKind::NotFound);
-            assert!(!error.to_string().contains("none"), "{error}");
+            let text = error.to_string();
+            assert!(text.contains("No such file") && !text.contains("none"), "{text}");
         }
     }
 

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, where a panic is the failure")]
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -42,9 +42,14 @@ impl Folder {
     }
 
     fn diff(&self, more: &[&str]) -> Output {
+        self.command(more).output().unwrap()
+    }
+
+    fn command(&self, more: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sqlrsync"));
         command.args(["diff", "old.db", "new.db"]).args(more).current_dir(self.0.path());
-        command.env_clear().env("HOME", self.path("home")).stdin(Stdio::null()).output().unwrap()
+        command.env_clear().env("HOME", self.path("home")).stdin(Stdio::null()).stderr(Stdio::piped());
+        command
     }
 
     /// Spoils a page of the newer database, far behind the rows that come first.
@@ -170,6 +175,15 @@ fn a_changeset_takes_the_place_that_is_named_and_no_other() {
     let output = folder.diff(&["--changeset", "out.bin"]);
     assert!(output.status.success() && output.stdout == set, "{}", stderr(&output));
     assert!(folder.path("out.bin").is_symlink());
+    // Also where that is a file, which nothing else may take the place of.
+    let mut open = std::fs::File::create(folder.path("redirected")).unwrap();
+    open.write_all(b"before").unwrap();
+    let mut command = folder.command(&["--changeset", "out.bin"]);
+    assert!(command.stdout(open.try_clone().unwrap()).status().unwrap().success());
+    let mut all = Vec::new();
+    std::fs::File::open(folder.path("redirected")).unwrap().read_to_end(&mut all).unwrap();
+    assert_eq!((&all[..6], &all[6..]), (&b"before"[..], &set[..]));
+    assert_eq!(open.metadata().unwrap().len(), all.len() as u64, "it is the file that was open");
 
     // And a folder is no file.
     std::fs::create_dir(folder.path("folder")).unwrap();

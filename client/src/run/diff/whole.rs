@@ -20,6 +20,9 @@ use crate::run::Run;
 /// What a new file may be, less what the user's umask takes away.
 const MODE: u32 = 0o666;
 
+/// How many symbolic links lead to a file, at most: so many does Linux follow.
+const LINKS_MAX: usize = 40;
+
 /// A file that is not there yet.
 pub struct WholeFile {
     out: BufWriter<File>,
@@ -62,7 +65,7 @@ impl WholeFile {
                 format!("{} is a folder", sqlrsync_protocol::text::printable(&path.to_string_lossy())),
                 "name a file in it",
             )),
-            Some(there) if !there.is_file() => {
+            Some(there) if !there.is_file() || is_open_already(path) => {
                 let file = tempfile::tempfile_in(run.temp_folder()?).map_err(Error::file("write", path))?;
                 Ok(WholeFile { out: BufWriter::new(file), place: Place::Into, typed })
             }
@@ -106,7 +109,7 @@ impl WholeFile {
             }
             Place::Into => {
                 file.rewind().map_err(fail())?;
-                let mut into = File::options().write(true).open(&typed).map_err(fail())?;
+                let mut into = File::options().append(true).open(&typed).map_err(fail())?;
                 io::copy(&mut file, &mut into).map_err(fail())?;
             }
         }
@@ -122,6 +125,20 @@ impl Write for WholeFile {
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
+}
+
+/// Whether a path leads to something that a process has open, as `/dev/stdout` does. That may be a file, yet whoever
+/// opened it has it open, and not the name: what took the name's place would not be there for them.
+fn is_open_already(path: &Path) -> bool {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        if path.starts_with("/dev") || path.starts_with("/proc") {
+            return true;
+        }
+        let Ok(target) = path.read_link() else { return false };
+        path = path.parent().unwrap_or(Path::new("/")).join(target);
+    }
+    false
 }
 
 /// A process that does not stop by itself is ended in the middle, and then nobody else removes its file.
