@@ -332,3 +332,24 @@ fn refusal_hint(refusal: Refusal) -> Option<String> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_never_still_is_for_later_and_it_is_said_what_else_can_be_done() {
+        let error = Error::NeverStill { path: "a.db".into() };
+        assert_eq!(error.exit_code(), Refusal::TryLater.exit_code());
+        assert_eq!(error.to_string(), "a.db was written to while it was compared");
+        assert!(error.hint().unwrap().contains("compare a copy"));
+    }
+
+    #[test]
+    fn a_folder_for_a_file_and_a_file_that_is_not_there_say_what_was_meant() {
+        let hint = |error: DatabaseError| Error::from(error).hint().unwrap_or_default();
+        assert!(hint(DatabaseError::NotAFile { path: "/".into() }).contains("a folder"));
+        assert_eq!(hint(DatabaseError::NotAFile { path: "/dev/null".into() }), "");
+        assert!(hint(DatabaseError::Missing { path: "a.db".into() }).contains("NAMESPACE/PATH"));
+    }
+}
