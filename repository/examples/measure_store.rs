@@ -67,7 +67,7 @@ fn main() {
         &format!("{} versions proved, {:?}", report.versions_proved, report.problems),
     );
     let start = Instant::now();
-    let report = open().sweep(SweepOptions { alone: true, ..SweepOptions::default() }).unwrap();
+    let report = open().sweep(SweepOptions { grace: jiff::SignedDuration::ZERO }).unwrap();
     say("sweep", start.elapsed(), &format!("{} objects removed", report.objects_removed));
 }
 

@@ -18,7 +18,8 @@ use crate::envelope;
 use crate::error::{Damage, Error};
 use crate::id::{Name, ReplicaId, hex16};
 use crate::manifest::{MANIFEST_BYTES_MAX, Manifest, Stored, hex};
-use crate::replica::{Replica, VERSIONS_SEARCHED_MAX, last_number};
+use crate::numbers::Row;
+use crate::replica::{Replica, VERSIONS_SEARCHED_MAX};
 use crate::store::Create;
 
 /// The most candidates of a replica. Beyond it nothing is kept until some are settled or swept.
@@ -410,16 +411,7 @@ impl Replica {
 
     /// How many conflicts there ever were.
     pub(crate) fn conflict_count(&self) -> Result<u64, Error> {
-        let exists = |number| match ConflictNumber::new(number) {
-            Some(number) => self.shared().store.exists(&Name::Conflict(number, 1).path(self.id())),
-            None => Ok(true),
-        };
-        let known = self.shared().conflicts.get(&self.id()).unwrap_or(0);
-        let is = last_number(known, exists)?;
-        if is > known {
-            self.shared().conflicts.put(self.id(), is, size_of::<(ReplicaId, u64)>());
-        }
-        Ok(is)
+        self.last_number(Row::Conflicts)
     }
 
     /// Stores a candidate, of which all segments are durable. False where another of its id is there.

@@ -25,6 +25,7 @@ mod groups20;
 mod hashes20;
 mod id;
 mod manifest;
+mod numbers;
 mod origin;
 mod pages;
 mod parents;

@@ -1,8 +1,9 @@
 //! A replica: the versions of one database, numbered from 1 without gaps.
 //!
-//! Finding the latest version takes no listing: numbers have no gaps and are never free again, so it
-//! is the last that exists, found by doubling steps from the last one that was seen.
+//! Numbers have no gaps and are never free again: a version that is missing below another one is damage, and
+//! nothing is read from such a replica or committed to it (`numbers.rs`).
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -15,6 +16,7 @@ use crate::envelope;
 use crate::error::{Damage, Error};
 use crate::id::{Name, ReplicaId};
 use crate::manifest::{MANIFEST_BYTES_MAX, Manifest, TEXT_BYTES_MAX};
+use crate::numbers::Row;
 use crate::origin::VersionOrigin;
 use crate::push::{PushOptions, PushReplica};
 use crate::repository::Shared;
@@ -101,28 +103,16 @@ impl Replica {
 
     /// The newest version's number.
     pub(crate) fn latest_number(&self) -> Result<Option<VersionNumber>, Error> {
-        let known = self.shared.latest.get(&self.id).unwrap_or(0);
-        let is = last_number(known, |number| self.exists(number))?;
-        if is > known {
-            self.shared.latest.put(self.id, is, size_of::<(ReplicaId, u64)>());
-        }
-        Ok(VersionNumber::new(is))
+        Ok(VersionNumber::new(self.last_number(Row::Versions)?))
     }
 
-    fn exists(&self, number: u64) -> Result<bool, Error> {
-        match VersionNumber::new(number) {
-            Some(number) => self.shared.store.exists(&Name::Manifest(number).path(self.id)),
-            None => Ok(true),
-        }
-    }
-
-    /// A version; `None` where there is none of that number.
+    /// A version; `None` where there is none of that number yet.
     pub fn manifest(&self, number: VersionNumber) -> Result<Option<Manifest>, Error> {
         let key = (self.id, number);
         if let Some(found) = self.shared.manifests.get(&key) {
             return Ok(Some(Manifest::clone(&found)));
         }
-        let Some(manifest) = self.read_manifest(number)? else { return Ok(None) };
+        let Some(manifest) = self.read_or_missing(number)? else { return Ok(None) };
         let bytes = size_of::<Manifest>() + manifest.message.len() + 96 * manifest.segments.len();
         self.shared.manifests.put(key, Arc::new(manifest.clone()), bytes);
         Ok(Some(manifest))
@@ -132,6 +122,21 @@ impl Replica {
     pub(crate) fn version(&self, number: VersionNumber) -> Result<Manifest, Error> {
         let missing = || Error::damaged(Name::Manifest(number).path(self.id), Damage::Gap);
         self.manifest(number)?.ok_or_else(missing)
+    }
+
+    /// A version that is not there is damage where later ones are.
+    fn read_or_missing(&self, number: VersionNumber) -> Result<Option<Manifest>, Error> {
+        if let Some(found) = self.read_manifest(number)? {
+            return Ok(Some(found));
+        }
+        let damage = match self.latest_number()?.map(|latest| number.cmp(&latest)) {
+            None | Some(Ordering::Greater) => return Ok(None),
+            Some(Ordering::Equal) => Damage::Missing,
+            Some(Ordering::Less) => Damage::Gap,
+        };
+        // It may have come meanwhile.
+        let missing = || Error::damaged(Name::Manifest(number).path(self.id), damage);
+        self.read_manifest(number)?.ok_or_else(missing).map(Some)
     }
 
     /// As [`Replica::manifest`], reading it anew.
@@ -247,26 +252,6 @@ impl About {
         }
         Ok(About { namespace: stored.namespace, path: stored.path, created: stored.created })
     }
-}
-
-/// The last of the numbers from 1 that exists, where they have no gaps and all up to `known` do; 0 where
-/// there is none.
-pub(crate) fn last_number(known: u64, exists: impl Fn(u64) -> Result<bool, Error>) -> Result<u64, Error> {
-    let (mut is, mut step) = (known, 1u64);
-    // Numbers at and below `is` exist.
-    let mut is_not = loop {
-        let next = is.saturating_add(step);
-        if !exists(next)? {
-            break next;
-        }
-        is = next;
-        step *= 2;
-    };
-    while is_not - is > 1 {
-        let middle = is + (is_not - is) / 2;
-        if exists(middle)? { is = middle } else { is_not = middle }
-    }
-    Ok(is)
 }
 
 /// A text that fits its maximum.

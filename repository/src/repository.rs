@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::hashes20::Hashes20;
 use crate::id::{REPLICAS, ReplicaId, SegmentId};
 use crate::manifest::Manifest;
+use crate::numbers::Known;
 use crate::replica::Replica;
 use crate::segment::IndexCache;
 use crate::segment::format::SEGMENT_BYTES_FULL;
@@ -54,11 +55,12 @@ pub(crate) struct Shared {
     pub(crate) decoded: Arc<DecodedBlocks>,
     pub(crate) manifests: Cache<(ReplicaId, VersionNumber), Arc<Manifest>>,
     pub(crate) hashes20: Cache<SegmentId, Arc<Hashes20>>,
-    pub(crate) latest: Cache<ReplicaId, u64>,
+    /// The last version of each replica.
+    pub(crate) latest: Cache<ReplicaId, Known>,
     /// How many candidates a replica has, about.
     pub(crate) candidates: Cache<ReplicaId, usize>,
-    /// How many conflicts a replica has.
-    pub(crate) conflicts: Cache<ReplicaId, u64>,
+    /// The last conflict of each replica.
+    pub(crate) conflicts: Cache<ReplicaId, Known>,
     /// Conflicts that are over, and so do not change any more.
     pub(crate) conflicts_over: Cache<(ReplicaId, ConflictNumber), Arc<Conflict>>,
     /// The candidates that opened conflicts.

@@ -1,28 +1,39 @@
 //! Sweeping: removes what nothing refers to. What a manifest or a candidate refers to, what waits to be continued
-//! and what a running push has in hand stays, and so does whatever is younger than the grace period, since
-//! another process may be about to commit it.
+//! and what a running push has in hand stays.
+//!
+//! What refers to something can only be told where all is there and understood. A replica is left alone where
+//! a version, a conflict or a step of one is missing (which the listing shows, and no search from below could) or
+//! cannot be read, and where an object has a name that no repository gives. And what would refer to something may
+//! still be on its way: nothing goes before it has been there for the grace period.
 
+mod age;
 mod beside;
 mod candidates;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
+use sqlrsync_protocol::page::ConflictNumber;
 
-use crate::error::Error;
+use crate::error::{Damage, Error};
 use crate::id::{Name, REPLICAS, ReplicaId, SegmentId};
+use crate::numbers::Row;
 use crate::push::PUSH_TIME_MAX;
 use crate::replica::Replica;
 use crate::repository::Repository;
 use crate::staged::STAGED_TIME_MAX;
 use crate::store::Listed;
 
-/// How old a segment has to be that nothing refers to. It may be offered to another push up to the end of
+/// The grace period beside other processes. A segment may be offered to another push up to the end of
 /// its staged life, that push may take as long as any and be another process's, and clocks differ.
 const GRACE_DEFAULT: SignedDuration = SignedDuration::from_hours(
     STAGED_TIME_MAX.as_hours() + PUSH_TIME_MAX.as_hours() + CLOCKS_APART_MAX.as_hours(),
 );
+
+/// The grace period where no other process uses the repository: for whoever copies one back, segments first, and
+/// starts a server meanwhile. That the newest manifests are not there yet cannot be seen.
+const GRACE_ALONE: SignedDuration = SignedDuration::from_hours(24);
 
 /// How far the clocks of two machines and of the store may be apart.
 const CLOCKS_APART_MAX: SignedDuration = SignedDuration::from_hours(24);
@@ -30,16 +41,20 @@ const CLOCKS_APART_MAX: SignedDuration = SignedDuration::from_hours(24);
 /// How to sweep.
 #[derive(Debug, Clone, Copy)]
 pub struct SweepOptions {
-    /// No other process uses the repository: no grace is needed. A server at its start knows that.
-    pub alone: bool,
-    /// How old what nothing refers to has to be; longer than the life of what is staged and the longest
-    /// push together.
+    /// For how long what nothing refers to has to have been there.
     pub grace: SignedDuration,
 }
 
+impl SweepOptions {
+    /// No other process uses the repository, as a server knows at its start.
+    pub const ALONE: SweepOptions = SweepOptions { grace: GRACE_ALONE };
+}
+
 impl Default for SweepOptions {
+    /// Other processes may use the repository: longer than the life of what is staged and the longest push
+    /// together.
     fn default() -> Self {
-        SweepOptions { alone: false, grace: GRACE_DEFAULT }
+        SweepOptions { grace: GRACE_DEFAULT }
     }
 }
 
@@ -52,7 +67,7 @@ pub struct SweepReport {
     pub bytes_removed: u64,
     /// Staging files of a local store removed.
     pub staging_files_removed: u64,
-    /// Replicas left alone because one of their manifests could not be read: `check` says why.
+    /// Replicas left alone because something in them is missing, damaged or foreign: `check` says what.
     pub replicas_skipped: Vec<ReplicaId>,
 }
 
@@ -66,7 +81,7 @@ pub(crate) fn sweep(
         match sweep.replica(&repository.replica(&id)) {
             Ok(()) => {}
             Err(error) if error.is_damage() => {
-                tracing::warn!(%error, replica = %id, "not swept");
+                tracing::warn!(%error, replica = %id, "a damaged replica is not swept: run `check`");
                 sweep.report.replicas_skipped.push(id);
             }
             Err(error) => return Err(error),
@@ -87,15 +102,14 @@ struct Sweep<'r> {
 
 impl Sweep<'_> {
     fn replica(&mut self, replica: &Replica) -> Result<(), Error> {
-        replica.mend_conflicts()?;
         let prefix = object_store::path::Path::from(format!("{REPLICAS}/{}", replica.id()));
         // The order matters. A segment that is listed belongs to a push that still runs, and is pinned;
         // or to one that was committed before its pin went, and so stands in a manifest read later; or
         // to another process's, and is younger than the grace period.
-        let listed = self.repository.shared().store.list(&prefix)?;
+        let named = named(self.repository.shared().store.list(&prefix)?)?;
+        nothing_is_missing(replica, &named)?;
+        replica.mend_conflicts()?;
         let pinned = self.repository.shared().pins.all();
-        let named: Vec<(Name, Listed)> =
-            listed.into_iter().filter_map(|listed| Some((Name::parse(&listed.path)?.1, listed))).collect();
         // Before the manifests: a push that takes over what is staged commits first and drops the record
         // after that, so its segment is found in one of the two.
         let staged: Vec<_> = named
@@ -115,9 +129,9 @@ impl Sweep<'_> {
                 }
                 Ok(None) => {}
                 Ok(Some(_)) if pinned.contains(&id) => {}
-                // Expired, committed, or no record at all.
+                // Expired, or committed.
                 Ok(Some(_)) => self.remove_unless_pinned(id, listed)?,
-                Err(error) if error.is_damage() => self.remove_unless_pinned(id, listed)?,
+                Err(error) if error.is_damage() => self.remove_if_old(id, listed)?,
                 Err(error) => return Err(error),
             }
         }
@@ -137,12 +151,9 @@ impl Sweep<'_> {
         let mut used = BTreeSet::new();
         let mut number = replica.latest_number()?;
         while let Some(at) = number {
-            let manifest = replica.read_manifest(at)?;
-            let missing = || {
-                let path = Name::Manifest(at).path(replica.id());
-                Error::damaged(path, crate::error::Damage::Gap)
-            };
-            used.extend(manifest.ok_or_else(missing)?.segments.iter().map(|segment| segment.id));
+            let missing = || Error::damaged(Name::Manifest(at).path(replica.id()), Damage::Gap);
+            let manifest = replica.read_manifest(at)?.ok_or_else(missing)?;
+            used.extend(manifest.segments.iter().map(|segment| segment.id));
             number = at.back(1);
         }
         Ok(used)
@@ -153,7 +164,7 @@ impl Sweep<'_> {
     }
 
     fn remove_if_old(&mut self, id: SegmentId, listed: &Listed) -> Result<(), Error> {
-        if self.is_old(listed.modified) { self.remove_unless_pinned(id, listed) } else { Ok(()) }
+        if self.is_old(listed) { self.remove_unless_pinned(id, listed) } else { Ok(()) }
     }
 
     fn remove(&mut self, listed: &Listed) -> Result<(), Error> {
@@ -181,14 +192,40 @@ impl Sweep<'_> {
     }
 
     fn is_left(&self, entry: &std::fs::DirEntry) -> bool {
-        let modified = entry.metadata().and_then(|meta| meta.modified());
-        let modified = modified.ok().and_then(|at| Timestamp::try_from(at).ok());
-        modified.map_or(self.options.alone, |modified| self.is_old(modified))
+        entry.metadata().is_ok_and(|file| self.is_old_file(&file))
     }
+}
 
-    fn is_old(&self, modified: Timestamp) -> bool {
-        self.options.alone || self.now.duration_since(modified) > self.options.grace
+/// The names of what was listed.
+fn named(listed: Vec<Listed>) -> Result<Vec<(Name, Listed)>, Error> {
+    let name = |listed: Listed| match Name::parse(&listed.path) {
+        Some((_, name)) => Ok((name, listed)),
+        None => Err(Error::damaged(listed.path, Damage::ForeignName)),
+    };
+    listed.into_iter().map(name).collect()
+}
+
+/// None of the numbered objects is missing among those that were listed.
+fn nothing_is_missing(replica: &Replica, listed: &[(Name, Listed)]) -> Result<(), Error> {
+    let mut versions = BTreeSet::new();
+    let mut conflicts: BTreeMap<ConflictNumber, BTreeSet<u64>> = BTreeMap::new();
+    for (name, _) in listed {
+        match *name {
+            Name::Manifest(number) => {
+                versions.insert(number.get());
+            }
+            Name::Conflict(number, step) => {
+                conflicts.entry(number).or_default().insert(step);
+            }
+            _ => {}
+        }
     }
+    replica.look_at_row(Row::Versions, &versions)?;
+    replica.look_at_row(Row::Conflicts, &conflicts.keys().map(|number| number.get()).collect())?;
+    for (number, steps) in &conflicts {
+        replica.last_listed(steps, 0, |step| Some(Name::Conflict(*number, step)))?;
+    }
+    Ok(())
 }
 
 fn is_staging_name(name: &std::ffi::OsStr) -> bool {

@@ -6,10 +6,10 @@ use std::time::Duration;
 use sqlrsync_repository::{Repository, SweepOptions};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-/// Sweeps at the start, before anything is served: with the data folder's lock held nobody else writes
-/// to the repository, and what a killed server was about to commit needs no grace.
+/// Sweeps at the start, before anything is served: with the data folder's lock held no other server writes
+/// to the repository, so that what it may be about to commit need not be waited for.
 pub async fn sweep_alone(repository: &Repository) {
-    sweep(repository, SweepOptions { alone: true, ..SweepOptions::default() }).await;
+    sweep(repository, SweepOptions::ALONE).await;
 }
 
 /// Sweeps every `interval`, beside running pushes, until the task is aborted.

@@ -16,8 +16,9 @@ use crate::candidate::{AddsTo, Candidate};
 use crate::error::{Damage, Error};
 use crate::id::{Name, SegmentId};
 use crate::manifest::Manifest;
+use crate::numbers::last_number;
 use crate::push::Described;
-use crate::replica::{Replica, bounded, last_number};
+use crate::replica::{Replica, bounded};
 use crate::store::Create;
 
 /// How many other conflicts may be opened first before opening one is given up.

@@ -74,7 +74,7 @@ impl Sweep<'_> {
                 },
                 _ => false,
             };
-            if gone && self.is_old(listed.modified) {
+            if gone && self.is_old(listed) {
                 self.remove(listed)?;
             }
         }

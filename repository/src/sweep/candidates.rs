@@ -129,7 +129,7 @@ impl Sweep<'_> {
                 }
             },
         };
-        Ok(self.options.alone || self.now.duration_since(since) > least)
+        Ok(self.now.duration_since(since) > least)
     }
 
     fn remove_candidate(&mut self, replica: &Replica, id: [u8; 16], brief: &Brief) -> Result<(), Error> {

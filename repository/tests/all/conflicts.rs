@@ -8,7 +8,7 @@ use sqlrsync_repository::{
 use crate::kept::{assert_content, receive};
 use crate::sides::{ROWS, Sides, by, conflict_number, overlap};
 use crate::support::*;
-use crate::versions::alone;
+use crate::versions::at_once;
 
 /// Both sides, mine kept, and the conflict that it waits in.
 fn in_conflict() -> (Sides, Candidate, Conflict) {
@@ -30,7 +30,7 @@ fn a_conflict_is_opened_once_and_read_back_with_its_rows() {
     assert_eq!(sides.replica.conflict(conflict_number(2)).unwrap(), None);
     assert_eq!(conflict.opened.by, by("me"));
     assert_eq!((conflict.overlap.tables[0].rows, conflict.overlap.reasons.len()), (2, 1));
-    sides.repository.sweep(alone()).unwrap();
+    sides.repository.sweep(at_once()).unwrap();
     assert_eq!(sides.replica.conflict_rows(&conflict.overlap).unwrap().unwrap(), ROWS);
     assert_eq!(sides.replica.standing(&candidate).unwrap(), Standing::InConflict(conflict_number(1)));
     let push = Push::of(&sides.mine).on(&sides.base, 1).id(3);
@@ -104,7 +104,7 @@ fn a_settlement_is_a_version_that_ends_the_conflict_once() {
     assert!(matches!(again, Err(Error::ConflictIsOver { .. })), "{again:?}");
     // Sweeping writes it.
     assert!(sides.replica.conflict(conflict.number).unwrap().unwrap().is_open());
-    sides.repository.sweep(alone()).unwrap();
+    sides.repository.sweep(at_once()).unwrap();
     let over = sides.replica.conflict(conflict.number).unwrap().unwrap();
     assert_eq!(over.version(), Some(number(3)));
     assert!(matches!(over.last.kind, StepKind::Settled { .. }));
@@ -154,7 +154,7 @@ fn a_later_push_takes_its_forerunners_place_and_a_clones_push_does_not() {
         assert_eq!(standing, Standing::InConflict(conflict_number(n)));
     }
     assert_eq!(sides.replica.conflict_steps(conflict.number, 1, 9).unwrap().len(), 2);
-    sides.repository.sweep(alone()).unwrap();
+    sides.repository.sweep(at_once()).unwrap();
     assert_content(&sides.replica, &later_on.content, &later);
     assert_content(&sides.replica, &clone.content, &clones);
     assert_sound(&sides.repository);
@@ -175,7 +175,7 @@ fn what_comes_into_a_conflict_while_it_is_settled_keeps_it_open() {
         sides.merge(&first, (&latest, (&sides.theirs, &latest)), &sides.both, Some(&conflict)).unwrap();
     let settled = settled.unwrap();
     assert_eq!(sides.replica.end_conflict(&conflict, &settled, String::new(), by("you")).unwrap(), None);
-    sides.repository.sweep(alone()).unwrap();
+    sides.repository.sweep(at_once()).unwrap();
     assert_eq!(sides.replica.conflict(conflict.number).unwrap(), Some(replaced), "it is not over");
     assert_eq!(sides.replica.standing(&later_on).unwrap(), Standing::InConflict(conflict.number));
     assert_eq!(sides.replica.standing(&first).unwrap(), Standing::Settled(conflict.number, number(3)));
@@ -212,7 +212,7 @@ fn a_conflict_that_goes_away_by_itself_ends_with_the_merge() {
         let options = sides.replica.keep_options(Some(&candidate.content)).unwrap();
         assert_eq!(options.merge_base, Some(MergeBase::of(&candidate.content)));
     }
-    sides.repository.sweep(alone()).unwrap();
+    sides.repository.sweep(at_once()).unwrap();
     assert_holds(&sides.replica, 3, &result);
     assert_sound(&sides.repository);
 }

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use object_store::local::LocalFileSystem;
 use sqlrsync_protocol::exchange::{Committed, End, Ground, ReplicaPages};
 use sqlrsync_protocol::page::PageSize;
-use sqlrsync_repository::{Error, Repository};
+use sqlrsync_repository::{Error, Repository, SweepOptions};
 
 use crate::support::*;
-use crate::versions::alone;
+use crate::versions::at_once;
 
 /// Small enough that a push of these tests has several segments.
 const SEGMENT_BYTES: u64 = 100_000;
@@ -125,13 +125,13 @@ fn after_a_crash(
         assert_holds(&replica, 2, second);
     }
     assert_sound(&repository);
-    repository.sweep(alone()).unwrap();
+    repository.sweep(at_once()).unwrap();
     assert_sound(&repository);
     // Repeated with the same id, it is there once.
     let again = push(&repository, first, second, way).unwrap();
     assert_eq!(again.version, Some(number(2)));
     assert_holds(&replica, 2, second);
-    repository.sweep(alone()).unwrap();
+    repository.sweep(at_once()).unwrap();
     assert_sound(&repository);
     assert_eq!(&files(folder), expected);
 }
@@ -147,12 +147,12 @@ fn what_is_younger_than_the_grace_period_is_left_alone() {
     let staging = segments.join("0123456789abcdef0123456789abcdef#1");
     std::fs::write(&left, b"left").unwrap();
     std::fs::write(&staging, b"left").unwrap();
-    let mut careful = sqlrsync_repository::SweepOptions::default();
-    let report = repository.sweep(careful).unwrap();
-    assert_eq!((report.objects_removed, report.staging_files_removed), (0, 0));
-    assert!(left.exists() && staging.exists());
-    careful.grace = SignedDuration::ZERO;
-    let report = repository.sweep(careful).unwrap();
+    for young in [SweepOptions::default(), SweepOptions::ALONE] {
+        let report = repository.sweep(young).unwrap();
+        assert_eq!((report.objects_removed, report.staging_files_removed), (0, 0));
+        assert!(left.exists() && staging.exists());
+    }
+    let report = repository.sweep(at_once()).unwrap();
     assert_eq!((report.objects_removed, report.bytes_removed, report.staging_files_removed), (1, 4, 1));
     assert_sound(&repository);
 }
@@ -167,10 +167,10 @@ fn what_a_continued_push_may_still_commit_is_left_alone() {
     Push::of(&first).run(&repository.replica(&id())).unwrap();
     let segments = folder.path().join("replicas").join(id().to_string()).join("segments");
     let left = segments.join("0123456789abcdef0123456789abcdef");
+    std::fs::write(&left, b"left").unwrap();
     for (hours, stays) in [(24 + 48 + 1, true), (24 * 5, false)] {
-        let file = std::fs::File::create(&left).unwrap();
-        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(hours * 3600)).unwrap();
-        repository.sweep(sqlrsync_repository::SweepOptions::default()).unwrap();
+        let now = Timestamp::now() + SignedDuration::from_hours(hours);
+        repository.sweep_at(SweepOptions::default(), now).unwrap();
         assert_eq!(left.exists(), stays, "{hours} hours");
     }
 }
@@ -185,7 +185,7 @@ fn a_replica_with_a_broken_manifest_is_not_swept() {
     let before = files(folder.path());
     let manifests = folder.path().join("replicas").join(id().to_string()).join("manifests");
     std::fs::write(manifests.join("00000000000000000001"), b"broken").unwrap();
-    let report = local(folder.path()).sweep(alone()).unwrap();
+    let report = local(folder.path()).sweep(at_once()).unwrap();
     assert_eq!(report.replicas_skipped, [id()]);
     assert_eq!(files(folder.path()), before);
 }
@@ -251,7 +251,7 @@ fn killing_the_process_loses_no_acknowledged_version() {
         if latest > 0 {
             assert_holds(&replica, latest, &nth(latest));
         }
-        repository.sweep(alone()).unwrap();
+        repository.sweep(at_once()).unwrap();
         assert!(!files(folder.path()).keys().any(|kind| kind.contains('#')));
     }
     assert!(acknowledged > 3, "only {acknowledged} versions were committed: nothing was tested");

@@ -13,7 +13,7 @@ use crate::damage::objects_of;
 use crate::kept::{assert_content, receive};
 use crate::sides::{Sides, by, conflict_number, overlap, pushed};
 use crate::support::*;
-use crate::versions::alone;
+use crate::versions::at_once;
 
 const ROWS: &[u8] = b"{\"table\":\"orders\",\"key\":{\"id\":1}}\n";
 
@@ -123,7 +123,7 @@ fn a_store_that_stops_at_any_step_of_a_merge_or_a_conflict_loses_nothing_and_kee
     let sides = over(clean.clone());
     sides.push_both().unwrap();
     run(&sides, &mut Acknowledged::default()).unwrap();
-    sides.repository.sweep(alone()).unwrap();
+    sides.repository.sweep(at_once()).unwrap();
     let expected = kinds(&clean);
     let expected_kinds = [
         ("candidate-roots", 3),
@@ -164,7 +164,7 @@ fn after(store: &Arc<InMemory>, done: &Acknowledged, expected: &BTreeMap<String,
     for _ in 0..2 {
         acknowledged(&sides, done);
         assert_sound(&sides.repository);
-        sides.repository.sweep(alone()).unwrap();
+        sides.repository.sweep(at_once()).unwrap();
     }
     let mut again = Acknowledged::default();
     run(&sides, &mut again).unwrap();
@@ -173,7 +173,7 @@ fn after(store: &Arc<InMemory>, done: &Acknowledged, expected: &BTreeMap<String,
     assert_eq!(sides.replica.latest().unwrap().unwrap().number, number(4), "each was merged once");
     assert_holds(&sides.replica, 4, &all_of(&sides));
     assert!(again.ended && sides.replica.conflicts(true, None, 9).unwrap().conflicts.is_empty());
-    sides.repository.sweep(alone()).unwrap();
+    sides.repository.sweep(at_once()).unwrap();
     assert_sound(&sides.repository);
     assert_eq!(&kinds(store), expected);
 }

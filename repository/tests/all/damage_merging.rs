@@ -230,7 +230,7 @@ fn a_replica_with_a_broken_candidate_or_conflict_is_not_swept() {
         let kind = path.parts().nth(2).unwrap().as_ref().to_owned();
         sample.put(&path, b"broken");
         let before = objects_of(&sample.store).len();
-        let report = sample.open().sweep(crate::versions::alone()).unwrap();
+        let report = sample.open().sweep(crate::versions::at_once()).unwrap();
         if kind == "candidates" || kind == "conflicts" {
             assert_eq!(report.replicas_skipped, [id()], "{path}");
             assert_eq!(objects_of(&sample.store).len(), before, "{path}");

@@ -9,7 +9,7 @@ use sqlrsync_repository::{
 };
 
 use crate::support::*;
-use crate::versions::alone;
+use crate::versions::at_once;
 
 /// Sends all of a push, up to its commit.
 pub fn receive(push: &Push<'_>, replica: &Replica) -> Result<Received, Error> {
@@ -100,8 +100,8 @@ fn what_is_received_can_be_looked_into_and_is_nobody_elses_before_it_is_committe
     assert_eq!(received.agreed().unwrap().number, number(1));
     assert_eq!(received.named(), Some(Base { version: Some(number(1)), root: base.root() }));
     assert_eq!((received.already().unwrap(), received.kept()), (None, None));
-    // Not even a sweep that knows of nobody else takes it.
-    repository.sweep(alone()).unwrap();
+    // Not even a sweep without a grace period takes it.
+    repository.sweep(at_once()).unwrap();
     assert_content(&replica, received.content(), &mine);
     let latest = replica.latest().unwrap().unwrap();
     assert_eq!(known(replica.changed_pages(&latest, received.content()).unwrap()), [7, 200, 301]);
@@ -111,7 +111,7 @@ fn what_is_received_can_be_looked_into_and_is_nobody_elses_before_it_is_committe
     let committed = received.commit_after(Some(&latest)).unwrap().unwrap();
     assert_eq!((committed.version, committed.overtook), (Some(number(3)), true));
     drop(received);
-    repository.sweep(alone()).unwrap();
+    repository.sweep(at_once()).unwrap();
     assert_holds(&replica, 3, &mine);
     assert_sound(&repository);
 }
@@ -124,7 +124,7 @@ fn a_candidate_is_kept_whole_and_is_found_by_id_and_by_root() {
     let candidate = keep(&Push::of(&mine).on(&base, 1).id(3), &replica, &first);
     assert_eq!(candidate.id, PushId([3; 16]));
     assert_eq!(replica.latest().unwrap().unwrap().number, number(2), "a candidate is no version");
-    repository.sweep(alone()).unwrap();
+    repository.sweep(at_once()).unwrap();
     let found = replica.candidate(candidate.id).unwrap().unwrap();
     assert_eq!(found, candidate);
     assert_eq!(replica.candidate_by_root(mine.root()).unwrap(), Some(found.clone()));
@@ -152,7 +152,7 @@ fn what_a_client_sent_is_its_next_base_though_it_became_no_version() {
     let options = KeepOptions { merge_base: Some(MergeBase::of(&candidate.content)), adds_to: None };
     let next = received.keep(options).unwrap();
     drop(received);
-    repository.sweep(alone()).unwrap();
+    repository.sweep(at_once()).unwrap();
     assert_content(&replica, &next.content, &mine);
     assert_eq!(known(replica.changed_pages(&candidate.content, &next.content).unwrap()), [1]);
     assert_eq!(replica.merge_base(&next.merge_base.unwrap()).unwrap(), Some(candidate.content));
@@ -213,7 +213,7 @@ fn nothing_is_made_of_a_push_whose_permission_ended() {
     assert!(matches!(received.commit_after(latest.as_ref()), Err(Error::Withdrawn)));
     drop(received);
     assert_eq!(replica.candidates().unwrap(), []);
-    assert_eq!(repository.sweep(alone()).unwrap().objects_removed, 0, "nothing of it stays");
+    assert_eq!(repository.sweep(at_once()).unwrap().objects_removed, 0, "nothing of it stays");
 }
 
 #[test]

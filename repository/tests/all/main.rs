@@ -17,6 +17,7 @@
 //! | `resume.rs` | a cut push is continued |
 //! | `damage.rs` | every flipped byte is noticed; missing, cut and swapped objects |
 //! | `damage_merging.rs` | the same of what merging keeps |
+//! | `gaps.rs` | what is missing is damage: nothing is swept, read or committed then |
 //! | `crash.rs` | a store that stops at any step, a process that is killed at any time, sweeping |
 //! | `crash_merging.rs` | the same of merges and conflicts |
 //! | `cost.rs` | what a version costs in bytes, reads and memory |
@@ -32,6 +33,7 @@ mod crash;
 mod crash_merging;
 mod damage;
 mod damage_merging;
+mod gaps;
 mod kept;
 mod merged;
 mod older;

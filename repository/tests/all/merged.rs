@@ -8,7 +8,7 @@ use sqlrsync_repository::{Described, Error, MergeBase, MergePages, Permission, R
 use crate::kept::{assert_content, receive};
 use crate::sides::{ROWS, Sides, by, overlap};
 use crate::support::*;
-use crate::versions::alone;
+use crate::versions::at_once;
 
 #[test]
 fn a_merge_is_a_version_with_both_parents_and_says_of_which_candidate() {
@@ -23,7 +23,7 @@ fn a_merge_is_a_version_with_both_parents_and_says_of_which_candidate() {
         assert_eq!(merged.merge.map(|merge| (merge.candidate, merge.ends)), Some((candidate.id, None)));
         assert_eq!(merged.push_id, Some(PushId([3; 16])));
         assert_eq!(sides.replica.standing(&candidate).unwrap(), Standing::Merged(number(3)));
-        sides.repository.sweep(alone()).unwrap();
+        sides.repository.sweep(at_once()).unwrap();
         assert_holds(&sides.replica, 3, &sides.both);
         assert_content(&sides.replica, &merged, &sides.both);
         assert_sound(&sides.repository);
@@ -98,7 +98,7 @@ fn of_two_that_merge_at_once_one_is_first_and_the_other_finds_what_it_did() {
     let merged = merge();
     assert_eq!(merge(), merged);
     assert_eq!(sides.replica.latest().unwrap(), Some(merged));
-    sides.repository.sweep(alone()).unwrap();
+    sides.repository.sweep(at_once()).unwrap();
     assert_holds(&sides.replica, 4, &all);
     assert_sound(&sides.repository);
 }
@@ -170,6 +170,6 @@ fn pages_that_a_merge_may_not_have_are_refused_and_leave_nothing() {
         assert!(merge(Permission::default(), pages).is_err(), "{pages:?}");
     }
     assert!(matches!(merge(Permission::new(|| false), &[(2, 512)]), Err(Error::Withdrawn)));
-    assert_eq!(sides.repository.sweep(alone()).unwrap().objects_removed, 0);
+    assert_eq!(sides.repository.sweep(at_once()).unwrap().objects_removed, 0);
     assert_eq!(sides.replica.latest().unwrap().unwrap().number, number(2));
 }

@@ -11,7 +11,7 @@ use sqlrsync_protocol::page::PageSize;
 use sqlrsync_repository::{Error, PeerFault, PushReplica, Replica, Repository};
 
 use crate::support::*;
-use crate::versions::alone;
+use crate::versions::at_once;
 
 /// The pages of a staged block.
 fn numbers(block: &StagedBlock) -> Vec<u32> {
@@ -98,7 +98,7 @@ fn a_push_that_is_cut_again_and_again_sends_nothing_twice() {
     assert_holds(&replica, 1, &database);
     assert_sound(&repository);
     // What was staged belongs to the version now.
-    assert_eq!(repository.sweep(alone()).unwrap().objects_removed, 0);
+    assert_eq!(repository.sweep(at_once()).unwrap().objects_removed, 0);
     assert_holds(&replica, 1, &database);
 }
 
@@ -127,12 +127,12 @@ fn what_is_staged_has_a_quota() {
     send(&mut open, &database, &(1..=1024).collect::<Vec<_>>()).unwrap();
     drop(open);
     assert_eq!(reopen(&replica, &database, "key").2, 0);
-    assert_eq!(repository.sweep(alone()).unwrap().objects_removed, 0);
+    assert_eq!(repository.sweep(at_once()).unwrap().objects_removed, 0);
     push.options.stage_scope = None;
     let mut open = push.open(&replica).unwrap();
     send(&mut open, &database, &(1..=1024).collect::<Vec<_>>()).unwrap();
     drop(open);
-    assert_eq!(repository.sweep(alone()).unwrap().objects_removed, 0);
+    assert_eq!(repository.sweep(at_once()).unwrap().objects_removed, 0);
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn a_running_push_is_not_swept_from_under() {
     assert_eq!(reused, 1024);
     // Another push of the same hand commits, after which nothing refers to what was staged.
     Push::of(&Database::new(PageSize::MIN, 5, 2)).run(&replica).unwrap();
-    repository.sweep(alone()).unwrap();
+    repository.sweep(at_once()).unwrap();
     send(&mut push, &database, &rest).unwrap();
     push.finish(End::Proof(database.proof())).unwrap();
     assert_holds(&replica, 2, &database);

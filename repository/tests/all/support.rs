@@ -293,6 +293,7 @@ pub struct Counts {
     pub segment_reads: AtomicU64,
     pub segment_bytes: AtomicU64,
     pub reads: AtomicU64,
+    pub listings: AtomicU64,
     pub writes: AtomicU64,
     /// The write that stops the store, counted from 1; 0 for none.
     pub stop_at: AtomicU64,
@@ -386,6 +387,7 @@ impl ObjectStore for Watched {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.counts.listings.fetch_add(1, Ordering::SeqCst);
         self.inner.list(prefix)
     }
 

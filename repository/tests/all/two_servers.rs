@@ -10,7 +10,7 @@ use sqlrsync_repository::{Candidate, Error, KeepOptions, MergeBase, Repository, 
 use crate::kept::receive;
 use crate::sides::{Sides, by, overlap};
 use crate::support::*;
-use crate::versions::alone;
+use crate::versions::at_once;
 
 const PUSHES: u32 = 10;
 
@@ -130,7 +130,7 @@ fn two_servers_on_one_store_come_to_one_outcome_for_each_push() {
     assert_holds(&sides.replica, latest.number.get(), &expected);
     let all = sides.replica.conflicts(false, None, 99).unwrap().conflicts;
     assert_eq!(all.len(), (0..PUSHES).filter(|push| overlaps(*push)).count());
-    sides.repository.sweep(alone()).unwrap();
+    sides.repository.sweep(at_once()).unwrap();
     assert!(sides.replica.conflicts(true, None, 99).unwrap().conflicts.is_empty());
     assert_sound(&sides.repository);
 }

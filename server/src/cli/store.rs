@@ -71,7 +71,7 @@ fn print(report: &CheckReport, json: bool) -> io::Result<()> {
     }
 }
 
-/// `sweep`: without a running server at once, beside one with the grace period of its pushes.
+/// `sweep`: beside a running server with the grace period of its pushes, without one with a shorter one.
 pub fn sweep(folder: &DataFolder, json: bool) -> Result<ExitCode, Error> {
     let lock = match folder.lock() {
         Ok(lock) => Some(lock),
@@ -80,7 +80,8 @@ pub fn sweep(folder: &DataFolder, json: bool) -> Result<ExitCode, Error> {
     };
     let runtime = runtime()?;
     let repository = Repository::local(&folder.repository(), runtime.handle().clone())?;
-    let report = repository.sweep(SweepOptions { alone: lock.is_some(), ..SweepOptions::default() })?;
+    let report =
+        repository.sweep(if lock.is_some() { SweepOptions::ALONE } else { SweepOptions::default() })?;
     let mut out = io::stdout().lock();
     if json {
         let line = json!({
