@@ -337,6 +337,26 @@ fn a_peer_hears_what_is_wrong_in_the_protocol() {
 }
 
 #[test]
+fn a_replica_of_another_page_size_is_refused_in_sqlite3_rsyncs_words_and_stays() {
+    let machine = Machine::new();
+    for mode in ["DELETE", "WAL"] {
+        let replica = machine.database(&format!("{mode}.db"));
+        replica.execute_batch(&format!("PRAGMA journal_mode = {mode}")).unwrap();
+        let before = content(&machine.path(&format!("{mode}.db")));
+        for version in [1, 2] {
+            // 31 pages of 1,024 bytes, as in the recording of sqlite3_rsync.
+            let begin = [&[0x41, version, 10][..], &31u32.to_be_bytes()].concat();
+            let (said, output) = speak(&machine, &["--replica", "a.db", &format!("{mode}.db")], &begin);
+            let words = "page size mismatch; origin is 1024 bytes and replica is 4096 bytes";
+            let expected = [&[0x62][..], &(words.len() as u32).to_be_bytes(), words.as_bytes()].concat();
+            assert!(said == expected, "{mode}, {version}: {}", String::from_utf8_lossy(&said));
+            assert_eq!(output.status.code(), Some(1));
+        }
+        assert!(content(&machine.path(&format!("{mode}.db"))) == before, "{mode}");
+    }
+}
+
+#[test]
 fn wal_only_refuses_a_database_with_a_rollback_journal() {
     let machine = Machine::new();
     machine.database("a.db").execute_batch("PRAGMA journal_mode = DELETE").unwrap();

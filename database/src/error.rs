@@ -233,7 +233,8 @@ impl Fault for Error {
                 "the replica was changed meanwhile, try again".into()
             }
             Error::PageSize { held, origin, .. } => {
-                format!("page size mismatch: the replica has pages of {held} bytes, the origin of {origin}")
+                // The words are sqlite3_rsync's, which may be who hears them.
+                format!("page size mismatch; origin is {origin} bytes and replica is {held} bytes")
             }
             Error::Leftover { .. } => "a journal without its database is in the way".into(),
             Error::Invalid(_) | Error::Block(_) | Error::Proof | Error::NothingAgreed => self.to_string(),

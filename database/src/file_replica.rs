@@ -41,8 +41,18 @@ pub enum Overwrite {
     /// It is left as it is, unless it is [`FileReplicaOptions::base`]: also where it is gone, or is another
     /// content that the origin knows.
     UnlessBase,
-    /// It is overwritten.
+    /// Its content is overwritten, whatever it is; a file of another page size is left as it is:
+    /// [`Error::PageSize`]. The rule of sqlite3_rsync.
+    SamePageSize,
+    /// It is overwritten, and replaced as a whole where its pages have another size.
     Force,
+}
+
+impl Overwrite {
+    /// Whether any content may go.
+    fn any_content(self) -> bool {
+        matches!(self, Overwrite::SamePageSize | Overwrite::Force)
+    }
 }
 
 /// What is known of the file from before, and where to keep what is found out.
@@ -246,14 +256,14 @@ impl FileReplica {
         if geometry.page_size != origin.page_size {
             return match self.options.overwrite {
                 Overwrite::Force => Ok(Found::Replaceable { vacant: false }),
-                Overwrite::Never | Overwrite::UnlessBase => Err(Error::PageSize {
+                Overwrite::Never | Overwrite::UnlessBase | Overwrite::SamePageSize => Err(Error::PageSize {
                     path: self.path.clone(),
                     held: geometry.page_size,
                     origin: origin.page_size,
                 }),
             };
         }
-        let protects = self.options.overwrite != Overwrite::Force;
+        let protects = !self.options.overwrite.any_content();
         let tree = if version >= 3 || protects {
             let kept_at = self.options.hashes.as_deref();
             Some(Tree::Scanned(scan(&mut snapshot, self.kept.as_ref(), kept_at, &self.temp_dir)?))
@@ -286,7 +296,7 @@ impl FileReplica {
         let root = database.tree.as_ref().map(Tree::root);
         let is_base = root.is_some() && root == self.options.base.map(|base| base.root);
         match ground {
-            _ if is_base || overwrite == Overwrite::Force => true,
+            _ if is_base || overwrite.any_content() => true,
             Ground::Held | Ground::Nothing { recognised: true } => overwrite == Overwrite::Never,
             _ => false,
         }

@@ -3,10 +3,11 @@
 //! Nothing but the conversation is written to stdout. What goes wrong is told to the peer in it, and
 //! to people on stderr. With `--remember` (another sqlrsync) state is kept, a changed file is not
 //! overwritten, and what goes wrong is told with its kind, in every version of the protocol; without it the
-//! rules are those of sqlite3_rsync: the replica becomes the origin.
+//! rules are those of sqlite3_rsync: the replica becomes the origin, unless their page sizes differ.
 
 use std::io;
 
+use sqlrsync_database::Overwrite;
 use sqlrsync_protocol::conversation::{OriginOptions, Quiet, ReplicaOptions, Wire, run_origin, run_replica};
 use sqlrsync_protocol::exchange::{Fault, Refusal};
 use sqlrsync_protocol::message::{Side, error_bytes};
@@ -49,8 +50,8 @@ fn be_replica(run: &Run, plan: &Peer, wire: &mut Pipes) -> Result<(), Error> {
     let lock = plan.remember.then(|| FileLock::take(run.folders.state(), &plan.local.path)).transpose();
     let _lock = lock.map_err(|error| tell(plan, wire, Side::Replica, error))?;
     let mut state = plan.remember.then(|| State::open(run.folders.state(), &plan.local.path, &name(plan)));
-    let opened = check_wal(plan)
-        .and_then(|()| pages::replica(&plan.local.path, state.as_ref(), pages::overwrite(plan.force)));
+    let overwrite = if plan.remember { pages::overwrite(plan.force) } else { Overwrite::SamePageSize };
+    let opened = check_wal(plan).and_then(|()| pages::replica(&plan.local.path, state.as_ref(), overwrite));
     let mut database = opened.map_err(|error| tell(plan, wire, Side::Replica, error))?;
     let options = ReplicaOptions {
         version_max: plan.protocol,
