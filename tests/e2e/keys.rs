@@ -110,10 +110,31 @@ fn no_key_is_in_a_log_or_in_the_data_folder() {
     pusher(&server, &key).run(&["app.db", REMOTE, "--force"]).ok();
     client.run(&[REMOTE, "pulled.db"]).ok();
     let log = server.log();
-    assert!(!log.is_empty() && !log.contains(&key));
+    assert!(!log.is_empty() && !log.contains("sqlr_"));
     for (path, bytes) in trace::of_folder(&server.data(), |_| false) {
         let found = bytes.windows(key.len()).any(|window| window == key.as_bytes());
         assert!(!found, "the key stands in {}", path.display());
+    }
+}
+
+#[test]
+fn no_filter_gets_a_key_into_a_log() {
+    for filter in ["trace", "info,tungstenite=trace,hyper=trace,h2=trace,axum=trace,tokio_tungstenite=trace"]
+    {
+        let server = Server::with_flags(&["--log", filter]);
+        let client = Client::admin(&server);
+        sample::create(&client.path("app.db"));
+        for protocol in ["1", "3"] {
+            let remote = format!("team/app{protocol}.db");
+            // Both are given keys of their own, which the server sends in a frame.
+            client.run(&["app.db", &remote, "--protocol", protocol]).ok();
+            client.run(&[&remote, &format!("pulled{protocol}.db"), "--protocol", protocol]).ok();
+        }
+        client.run(&["log", "team/app3.db"]).ok();
+        let log = server.log();
+        assert!(log.contains("INFO"), "{filter}: {log}");
+        let found = log.lines().find(|line| line.contains("sqlr_"));
+        assert!(found.is_none(), "{filter}: {found:?}");
     }
 }
 
