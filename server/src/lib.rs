@@ -24,6 +24,7 @@ pub mod descriptors;
 pub mod first_start;
 pub mod gate;
 pub mod http;
+pub mod linger;
 pub mod listener;
 pub mod logging;
 pub mod new_key;

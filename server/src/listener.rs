@@ -21,6 +21,7 @@ use tower_service::Service;
 
 use crate::gate::{Full, Gate, Permit};
 use crate::http::answer;
+use crate::linger::Lingering;
 use crate::refused::{Refused, Why};
 use crate::tls::Tls;
 
@@ -123,11 +124,16 @@ impl Listener {
                 tracing::warn!(peer = %ip, ?full, "connection over the limit");
                 // Without room even for the refusal the connection is dropped here.
                 let Ok(permit) = refusals.admit(None) else { return };
-                Err((full, permit))
+                Err((full, Arc::new(permit)))
             }
         };
         // Small messages answer each other in a sync; waiting to fill packets costs a round trip each.
         let _ = stream.set_nodelay(true);
+        let permit = match &admitted {
+            Ok(peer) => &peer.permit,
+            Err((_, permit)) => permit,
+        };
+        let stream = Lingering::new(stream, permit.clone());
         let (tls, timeouts, router) =
             (self.tls.as_ref().map(Tls::acceptor), self.timeouts, self.router.clone());
         tokio::spawn(async move {
@@ -145,7 +151,7 @@ impl Listener {
 
 async fn serve<S>(
     stream: S,
-    admitted: Result<Peer, (Full, Permit)>,
+    admitted: Result<Peer, (Full, Arc<Permit>)>,
     timeouts: Timeouts,
     router: Router,
     ending: Ending,

@@ -116,11 +116,15 @@ impl Common {
             told(&mut signal, Signal::cuts).await;
             sleep(CLOSE_TIME).await;
         };
-        // Read while writing: a socket that is closed with unread bytes in it is reset, and the peer
-        // would lose what was sent to it last.
+        // Read while writing: a peer that cannot send on reads nothing. Where no message can be read any more,
+        // the connection itself lingers: see [`crate::linger`].
+        let readable = !reader.ended();
         let peer_closes = reader.drain();
         tokio::pin!(peer_closes);
         let closed = async {
+            if !readable {
+                return closing.await;
+            }
             tokio::select! {
                 () = closing => {
                     let _ = timeout(CLOSE_TIME, peer_closes).await;

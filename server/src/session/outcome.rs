@@ -41,17 +41,12 @@ pub fn failed<P: Fault>(
             return Failure { end: End::Done, cut };
         }
     };
-    let (end, refusal) = match ended_by {
+    let (end, refusal, text) = match ended_by {
         WireError::Gone => return Failure { end: End::Done, cut },
-        WireError::Ended(end @ (End::Revoked | End::Private)) => (end, Refusal::NotAllowed),
-        WireError::Ended(end) => (end, Refusal::TryLater),
-        WireError::Idle => (End::Idle, Refusal::TryLater),
-        WireError::Slow => (End::Slow, Refusal::TryLater),
-        WireError::Uncuttable(_) => (End::Done, Refusal::Failed),
-    };
-    let text = match ended_by {
-        WireError::Uncuttable(error) => error.to_string(),
-        _ => end.reason().to_owned(),
+        WireError::Uncuttable(error) => (End::Done, Refusal::Failed, error.to_string()),
+        WireError::Ended(end) => (end, end.refusal(), end.reason().into_owned()),
+        WireError::Idle => (End::Idle, End::Idle.refusal(), End::Idle.reason().into_owned()),
+        WireError::Slow => (End::Slow, End::Slow.refusal(), End::Slow.reason().into_owned()),
     };
     let refusal = wire.knows_refusals().then_some(refusal);
     // What the wire refused was never begun, so the stream stands between two messages.

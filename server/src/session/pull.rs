@@ -31,7 +31,7 @@ use super::outcome::{self, failed};
 use super::queue::Receiver;
 use super::reader::{Asked, Reader};
 use super::transfer::{Parts, Transfer};
-use super::wire::{Place, SocketWire};
+use super::wire::{Incoming, Place, SocketWire};
 use super::writer::{Outbox, Outgoing, Writer};
 use crate::backend::{PullPlan, Room};
 use crate::catalog::ClientName;
@@ -88,7 +88,7 @@ struct Pull {
 }
 
 impl Pull {
-    fn run(self, outbox: Outbox, inbox: Receiver<Bytes>) -> End {
+    fn run(self, outbox: Outbox, inbox: Receiver<Incoming>) -> End {
         let started = Instant::now();
         let name = self.plan.record.name();
         let said = Cell::new(Said::default());

@@ -33,7 +33,7 @@ use super::queue::Receiver;
 use super::reader::{Read, Reader};
 use super::stream_notices::StreamNotices;
 use super::transfer::{self, Transfer};
-use super::wire::SocketWire;
+use super::wire::{Incoming, SocketWire};
 use super::writer::{Outbox, Outgoing, Writer};
 use super::{Common, Heartbeat};
 use crate::access::PushRight;
@@ -111,14 +111,24 @@ impl PushSession {
                 Read::Alive => {}
                 Read::Gone => return Before::End(End::Done),
                 Read::Invalid(error) => {
-                    let refusal = self.plan.says.own_client.then_some(Refusal::Invalid);
-                    let bytes = error_bytes(Side::Replica, refusal, &error.to_string());
-                    let len = bytes.len();
-                    outbox.try_send(Outgoing::Binary(bytes), len);
+                    self.refuse(outbox, &error.to_string());
                     return Before::End(End::Invalid);
+                }
+                Read::TooLong => {
+                    let end = End::TooLong { max: self.common.limits.message_bytes_max };
+                    self.refuse(outbox, &end.reason());
+                    return Before::End(end);
                 }
             }
         }
+    }
+
+    /// Says what was wrong with what came before the stream.
+    fn refuse(&self, outbox: &Outbox, text: &str) {
+        let refusal = self.plan.says.own_client.then_some(Refusal::Invalid);
+        let bytes = error_bytes(Side::Replica, refusal, text);
+        let len = bytes.len();
+        outbox.try_send(Outgoing::Binary(bytes), len);
     }
 
     /// The client announces a push. What becomes of the note is nothing for the client.
@@ -156,7 +166,7 @@ struct Push {
 }
 
 impl Push {
-    fn run(self, turn: Result<PushTurn, Refused>, outbox: Outbox, inbox: Receiver<Bytes>) -> End {
+    fn run(self, turn: Result<PushTurn, Refused>, outbox: Outbox, inbox: Receiver<Incoming>) -> End {
         let started = Instant::now();
         let backend: Arc<Backend> = self.common.backend.clone();
         let name = turn.as_ref().map(|turn| turn.name.to_string()).unwrap_or_default();

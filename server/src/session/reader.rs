@@ -1,5 +1,7 @@
 //! Reads a session's socket: tells control messages from the stream.
 
+use std::error::Error;
+
 use axum::extract::ws::{Message, WebSocket};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -36,6 +38,15 @@ pub enum Read {
     Gone,
     /// The peer sent what it may not send.
     Invalid(ControlError),
+    /// The peer sends a message that is longer than is taken; nothing can be read after it.
+    TooLong,
+}
+
+/// Whether nothing more can be read because a message is longer than is taken, as opposed to a connection
+/// that broke.
+pub fn is_too_long(error: &axum::Error) -> bool {
+    let inner = error.source().and_then(|inner| inner.downcast_ref());
+    matches!(inner, Some(tungstenite::Error::Capacity(_)))
 }
 
 /// The reading half of a session.
@@ -44,13 +55,21 @@ pub struct Reader {
     side: ServerSide,
     pieces: u64,
     asked: watch::Sender<Asked>,
+    /// A message was too long, and nothing more can be read.
+    ended: bool,
 }
 
 impl Reader {
     /// Reads from `stream`.
     pub fn new(stream: SplitStream<WebSocket>, direction: Direction) -> Reader {
         let asked = Asked { config: false, keys: false, open: true, last: Instant::now() };
-        Reader { stream, side: ServerSide::new(direction), pieces: 0, asked: watch::Sender::new(asked) }
+        Reader {
+            stream,
+            side: ServerSide::new(direction),
+            pieces: 0,
+            asked: watch::Sender::new(asked),
+            ended: false,
+        }
     }
 
     /// What was asked for so far, and later.
@@ -61,10 +80,19 @@ impl Reader {
     /// The next thing. Cancelling loses nothing.
     pub async fn next(&mut self) -> Read {
         match self.stream.next().await {
+            Some(Err(error)) if is_too_long(&error) => {
+                self.ended = true;
+                Read::TooLong
+            }
             None | Some(Err(_)) | Some(Ok(Message::Close(_))) => Read::Gone,
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Text(_))) => Read::Alive,
             Some(Ok(Message::Binary(bytes))) => self.binary(bytes),
         }
+    }
+
+    /// Whether nothing more can be read although the peer is there.
+    pub fn ended(&self) -> bool {
+        self.ended
     }
 
     /// Reads what still comes, until the peer has closed.

@@ -25,10 +25,11 @@ use jiff::Timestamp;
 use sqlrsync_protocol::page::VersionNumber;
 use sqlrsync_protocol::subscription::{ClientMessage, ServerMessage, SubscriptionError};
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::end::End;
 use super::pace::{Due, Pace};
+use super::reader::is_too_long;
 use super::{CLOSE_TIME, Common};
 use crate::backend::{Notice, Present, Subscription};
 use crate::catalog::ReplicaRecord;
@@ -77,8 +78,8 @@ enum Event {
     Message(Message),
     /// The peer closed, or the connection broke.
     Gone,
-    /// What came is no message, or a longer one than is taken.
-    Unreadable,
+    /// What comes is longer than is taken.
+    TooLong,
     /// It is time to see what is due.
     Timer,
 }
@@ -120,9 +121,10 @@ impl Talk<'_> {
                 }
                 Event::Message(message) => self.take(message).await,
                 Event::Gone => Some(End::Done),
-                Event::Unreadable => {
-                    self.error("that is no message, or it is too long");
-                    Some(End::TooLong)
+                Event::TooLong => {
+                    let end = End::TooLong { max: MESSAGE_BYTES_MAX };
+                    self.error(&end.reason());
+                    Some(end)
                 }
                 Event::Timer => self.on_time(Instant::now()),
             };
@@ -291,8 +293,8 @@ async fn traffic(socket: &mut WebSocket, unwritten: bool) -> Event {
     }
     match socket.next().await {
         Some(Ok(message)) => Event::Message(message),
-        Some(Err(_)) => Event::Unreadable,
-        None => Event::Gone,
+        Some(Err(error)) if is_too_long(&error) => Event::TooLong,
+        Some(Err(_)) | None => Event::Gone,
     }
 }
 
@@ -308,17 +310,12 @@ async fn changed(subscription: Option<&mut Subscription>) {
 
 /// Writes the close and waits until the peer has closed in turn, for [`CLOSE_TIME`] in all.
 async fn close(mut socket: WebSocket, end: End) {
-    let frame = CloseFrame { code: end.code(), reason: end.reason().into() };
+    let frame = CloseFrame { code: end.code(), reason: end.reason().as_ref().into() };
     let closing = async {
         // Where the peer has closed already there is nothing to send, and the answer to its close goes out
         // with the next read.
-        let sent = socket.send(Message::Close(Some(frame))).await.is_ok();
+        let _ = socket.send(Message::Close(Some(frame))).await;
         while let Some(Ok(_)) = socket.next().await {}
-        if sent && end == End::TooLong {
-            // What was not read is in the way of reading on. A socket that is closed over it is reset,
-            // and the peer would lose what it was told: it is left the time to read that.
-            sleep(CLOSE_TIME).await;
-        }
     };
     let _ = timeout(CLOSE_TIME, closing).await;
 }

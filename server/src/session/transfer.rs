@@ -10,6 +10,7 @@ use tokio::sync::{oneshot, watch};
 use super::end::End;
 use super::queue::{Receiver, Sender, queue};
 use super::reader::{Read, Reader};
+use super::wire::Incoming;
 use super::writer::Outbox;
 use super::{Heartbeat, Limits};
 use crate::backend::Backend;
@@ -32,7 +33,7 @@ pub struct Parts {
 
 /// A transfer that runs, or is about to.
 pub struct Transfer {
-    inbox: Sender<Bytes>,
+    inbox: Sender<Incoming>,
     finished: oneshot::Receiver<End>,
     limits: Limits,
 }
@@ -42,7 +43,7 @@ impl Transfer {
     pub fn start<F, W>(
         kind: &'static str,
         limits: Limits,
-        prepare: impl FnOnce(Receiver<Bytes>) -> F,
+        prepare: impl FnOnce(Receiver<Incoming>) -> F,
     ) -> Transfer
     where
         F: Future<Output = W> + Send + 'static,
@@ -71,40 +72,42 @@ impl Transfer {
         let mut inbox = Some(inbox);
         if let (Some(inbox), false) = (&inbox, first.is_empty()) {
             let len = first.len();
-            inbox.try_send(first, len);
+            inbox.try_send(Ok(first), len);
         }
         let mut heartbeat = Heartbeat::new(limits.ping);
-        let mut invalid = false;
         loop {
             let read = tokio::select! {
                 biased;
                 end = &mut finished => {
-                    return match end {
-                        Ok(_) if invalid => End::Invalid,
-                        // The thread panicked, or there was none.
-                        end => end.unwrap_or(End::Failed),
-                    };
+                    // The thread panicked, or there was none.
+                    return end.unwrap_or(End::Failed);
                 }
                 // Keeps a peer waiting that hears nothing while its push is committed. A transfer has its
                 // own idle time, so that whether it answers does not matter.
                 _ = heartbeat.beat(outbox) => continue,
                 read = reader.next(), if inbox.is_some() => read,
             };
-            match (read, &inbox) {
-                (Read::Stream(bytes), Some(sender)) => {
-                    let len = bytes.len();
-                    // The thread takes it, or ends and drops its end.
-                    if sender.send(bytes, len).await.is_err() {
-                        inbox = None;
-                    }
-                }
-                (Read::Gone, _) => inbox = None,
-                (Read::Invalid(error), _) => {
+            let incoming = match read {
+                Read::Stream(bytes) => Ok(bytes),
+                Read::Invalid(error) => {
                     tracing::debug!(%error, "the peer broke the rules");
-                    invalid = true;
-                    inbox = None;
+                    Err(End::Invalid)
                 }
-                _ => {}
+                Read::TooLong => Err(End::TooLong { max: limits.message_bytes_max }),
+                Read::Gone => {
+                    inbox = None;
+                    continue;
+                }
+                Read::CommitMessage(_) | Read::Changed(_) | Read::Alive => continue,
+            };
+            let (len, last) = (incoming.as_ref().map_or(0, Bytes::len), incoming.is_err());
+            // The thread takes it, or ends and drops its end.
+            let taken = match &inbox {
+                Some(inbox) => inbox.send(incoming, len).await.is_ok(),
+                None => false,
+            };
+            if last || !taken {
+                inbox = None;
             }
         }
     }

@@ -19,6 +19,9 @@ use crate::sessions::{Signal, told};
 /// Type byte of ORIGIN_END, which is a piece of its own towards a client of version 1 or 2.
 const ORIGIN_END: &[u8] = &[0x42];
 
+/// A piece of the stream; or why there will be no more of it, where the peer is there to be told.
+pub type Incoming = Result<Bytes, End>;
+
 /// Why nothing can be sent or received any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
@@ -55,7 +58,7 @@ type Notes<'a> = Box<dyn FnMut(Place) -> Option<String> + 'a>;
 pub struct SocketWire<'a> {
     runtime: Handle,
     outbox: Outbox,
-    inbox: Receiver<Bytes>,
+    inbox: Receiver<Incoming>,
     signal: watch::Receiver<Signal>,
     idle: Duration,
     patience: Patience,
@@ -70,7 +73,7 @@ pub struct SocketWire<'a> {
 
 impl<'a> SocketWire<'a> {
     /// The wire of a transfer of this session.
-    pub fn new(parts: &Parts, outbox: Outbox, inbox: Receiver<Bytes>, own_client: bool) -> SocketWire<'a> {
+    pub fn new(parts: &Parts, outbox: Outbox, inbox: Receiver<Incoming>, own_client: bool) -> SocketWire<'a> {
         SocketWire {
             runtime: parts.runtime.clone(),
             outbox,
@@ -176,7 +179,7 @@ impl Wire for SocketWire<'_> {
             tokio::select! {
                 biased;
                 signal = told(signal, Signal::cuts) => Err(WireError::Ended(End::of(signal))),
-                received = inbox.receive() => Ok(received),
+                received = inbox.receive() => received.transpose().map_err(WireError::Ended),
                 () = too_long => Err(else_),
             }
         })?;
@@ -205,7 +208,7 @@ mod tests {
     }
 
     struct Bench {
-        peer: Sender<Bytes>,
+        peer: Sender<Incoming>,
         written: Receiver<Outgoing>,
         _signal: watch::Sender<Signal>,
     }
@@ -234,7 +237,7 @@ mod tests {
         let runtime = runtime();
         let (mut trickled, bench) = wire(&runtime, 10 * MOMENT, Patience::new(1 << 20, 2 * MOMENT));
         let trickle = runtime.spawn(async move {
-            while bench.peer.send(Bytes::from_static(b"x"), 1).await.is_ok() {
+            while bench.peer.send(Ok(Bytes::from_static(b"x")), 1).await.is_ok() {
                 sleep(MOMENT / 10).await;
             }
         });
@@ -260,7 +263,7 @@ mod tests {
             // A slow line: it takes much longer than the idle time until the peer has read it all.
             sleep(3 * MOMENT).await;
             bench.written.receive().await;
-            bench.peer.send(Bytes::from_static(b"answer"), 6).await.unwrap();
+            bench.peer.send(Ok(Bytes::from_static(b"answer")), 6).await.unwrap();
             bench
         });
         assert_eq!(wire.receive().unwrap().unwrap(), "answer");

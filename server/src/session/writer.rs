@@ -92,7 +92,7 @@ fn message(item: Outgoing) -> Message {
         Outgoing::Text(text) => Message::Text(text.into()),
         Outgoing::Ping => Message::Ping(Bytes::new()),
         Outgoing::Close(end) => {
-            Message::Close(Some(CloseFrame { code: end.code(), reason: end.reason().into() }))
+            Message::Close(Some(CloseFrame { code: end.code(), reason: end.reason().as_ref().into() }))
         }
     }
 }

@@ -13,6 +13,7 @@
 //! - `api`: what is read over HTTP
 //! - `rules`: the policy, the audit log, the OpenAPI document
 //! - `status`: what clients did, announced and reported, and who is told of it
+//! - `too_long`: messages over the limit
 //! - `tls`: certificates
 //! - `program`: the program itself: first start, keys while it runs, signals, check
 
@@ -34,4 +35,5 @@ mod status;
 mod subscriptions;
 mod support;
 mod tls;
+mod too_long;
 mod transfers;
