@@ -214,6 +214,7 @@ impl Fault for Error {
             | Error::Hashes { .. } => Refusal::TryLater,
             Error::Invalid(_) | Error::Block(_) => Refusal::Invalid,
             Error::Proof => Refusal::Integrity,
+            Error::LocallyChanged { .. } => Refusal::NotWanted,
             _ => Refusal::Failed,
         }
     }

@@ -275,6 +275,9 @@ pub enum Refusal {
     NotAllowed = 4,
     /// Busy, or a limit: try again later. Exit 5.
     TryLater = 5,
+    /// This side wants none of it, and what it has is as it was: a dry run, or changes of its own that would be
+    /// lost. Exit 1.
+    NotWanted = 6,
     /// No such replica or version. Exit 10.
     NotFound = 10,
     /// What arrived, or what is stored, is not what it should be. Exit 12.
@@ -289,6 +292,7 @@ impl Refusal {
             3 => Refusal::Conflict,
             4 => Refusal::NotAllowed,
             5 => Refusal::TryLater,
+            6 => Refusal::NotWanted,
             10 => Refusal::NotFound,
             12 => Refusal::Integrity,
             _ => Refusal::Failed,
@@ -298,7 +302,7 @@ impl Refusal {
     /// The exit code of a program that ends with it.
     pub const fn exit_code(self) -> u8 {
         match self {
-            Refusal::Failed | Refusal::Invalid => 1,
+            Refusal::Failed | Refusal::Invalid | Refusal::NotWanted => 1,
             other => other as u8,
         }
     }

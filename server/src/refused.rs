@@ -54,7 +54,7 @@ impl From<Refusal> for Why {
             Refusal::NotFound => Why::NotFound,
             Refusal::TryLater => Why::TryLater,
             Refusal::Integrity => Why::Damaged,
-            Refusal::Failed => Why::Failed,
+            Refusal::Failed | Refusal::NotWanted => Why::Failed,
         }
     }
 }

@@ -15,7 +15,7 @@ pub fn of_folder(folder: &Path, skip: impl Fn(&Path) -> bool + Copy) -> Trace {
 
 /// What a server keeps of its replicas. Not the staged parts of cut pushes: they stay for a while, for the
 /// push to be continued. Not the hashes of older protocols and the maps of pages, which are computed from a
-/// version. And not which versions a client was sent: that is noted when a pull begins, since one that is cut
+/// version. And not which versions a client was sent: that is noted before a pull has it all, since one that is cut
 /// may have arrived all the same.
 pub fn of_repository(data: &Path) -> Trace {
     const BESIDE: [&str; 4] = ["staged", "hashes20", "parents", "clients"];

@@ -45,7 +45,8 @@ impl<E: Fault> Fault for Halt<E> {
     fn refusal(&self) -> Refusal {
         match self {
             Halt::Pages(error) => error.refusal(),
-            _ => Refusal::Failed,
+            Halt::Counted(_) => Refusal::NotWanted,
+            Halt::Stale { .. } => Refusal::Failed,
         }
     }
 

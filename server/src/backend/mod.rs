@@ -5,6 +5,7 @@
 mod activity;
 #[cfg(test)]
 mod bench;
+mod delivery;
 mod given_keys;
 mod history;
 mod long;
@@ -37,6 +38,7 @@ use crate::sessions::{Ground, Sessions};
 use crate::settings::Settings;
 
 pub use activity::{Activity, Doing, Present};
+pub use delivery::Delivery;
 pub use given_keys::GivenKeys;
 pub use history::{HISTORY_MAX, HistoryPage, ListedReplica, VersionInfo};
 pub use merging::{

@@ -4,7 +4,7 @@ use sqlrsync_protocol::page::VersionNumber;
 use sqlrsync_protocol::remote::{RemoteName, VersionSelector};
 use sqlrsync_repository::{Manifest, Replica};
 
-use super::{Backend, ClientSays, merging};
+use super::{Backend, ClientSays};
 use crate::access::Caller;
 use crate::catalog::{ReplicaRecord, Scope};
 use crate::refused::{Refused, Why};
@@ -89,28 +89,6 @@ impl Backend {
         let version = if number == latest.number { Some(latest) } else { replica.manifest(number)? };
         let version = version.ok_or_else(|| missing(format!("has no version {number}")))?;
         Ok(PullPlan { caller, record, replica, version, own_client: says.own_client })
-    }
-
-    /// Notes that a client is about to have a version, where it may push and does not say then what it has.
-    /// A pull is not refused for it: without the note that push becomes a conflict, and nothing is lost.
-    pub fn note_pull_begins(&self, plan: &PullPlan, client_id: &str) {
-        let pushes = plan.caller.key().is_some_and(|key| key.kind.may_push());
-        if !pushes {
-            return;
-        }
-        let (replica, version, client_id) = (plan.replica.clone(), plan.version.number, client_id.to_owned());
-        let note = move || {
-            if let Err(error) = merging::note_pulled(&replica, &client_id, version) {
-                tracing::warn!(%error, replica = %replica.id(), "what a client pulls is not noted");
-            }
-        };
-        if !plan.own_client {
-            return note();
-        }
-        // It says itself what it has, as long as it knows: nobody waits for the note.
-        if let Err(error) = std::thread::Builder::new().name("client note".to_owned()).spawn(note) {
-            tracing::warn!(%error, "no thread to note what a client pulls");
-        }
     }
 
     /// The newest version's number; `None` where there is none yet.

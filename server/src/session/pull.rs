@@ -17,8 +17,8 @@ use axum::extract::ws::WebSocket;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use sqlrsync_protocol::control::Direction;
-use sqlrsync_protocol::conversation::{OriginOptions, Quiet, Summary, run_origin};
-use sqlrsync_protocol::exchange::Fault;
+use sqlrsync_protocol::conversation::{ExchangeError, OriginOptions, Quiet, Summary, run_origin};
+use sqlrsync_protocol::exchange::{Fault, Refusal};
 use sqlrsync_protocol::key::Kind;
 use sqlrsync_protocol::message::{Side, error_bytes};
 use sqlrsync_protocol::text::{KeyType, ServerText};
@@ -33,7 +33,7 @@ use super::reader::{Asked, Reader};
 use super::transfer::{Parts, Transfer};
 use super::wire::{Incoming, Place, SocketWire};
 use super::writer::{Outbox, Outgoing, Writer};
-use crate::backend::{PullPlan, Room};
+use crate::backend::{Delivery, PullPlan, Room};
 use crate::catalog::ClientName;
 
 /// How long after the last of its messages a client's CONFIG and KEYREQUEST may come.
@@ -95,7 +95,7 @@ impl Pull {
         let own_client = self.plan.own_client;
         let mut wire = SocketWire::new(&self.parts, outbox, inbox, own_client);
         let mut origin = match self.plan.replica.origin(&self.plan.version) {
-            Ok(origin) => origin,
+            Ok(origin) => Delivery::new(origin, &self.plan, &self.client.client_id),
             Err(error) => {
                 tracing::error!(replica = name, %error, "a version cannot be read");
                 let refusal = own_client.then(|| error.refusal());
@@ -104,8 +104,6 @@ impl Pull {
                 return End::Done;
             }
         };
-        // Before it has any of it: a pull that is cut may have been applied all the same.
-        self.parts.backend.note_pull_begins(&self.plan, &self.client.client_id);
         wire.notes(|place| self.note(place, &said));
         // The client waits for the close: versions 1 and 2 have no answer to ORIGIN_END.
         let options =
@@ -122,6 +120,9 @@ impl Pull {
             }
             Err(error) => {
                 let failure = failed(&error, Side::Origin, &mut wire);
+                if let ExchangeError::Peer { refusal: Refusal::NotWanted, .. } = error {
+                    origin.was_not_wanted();
+                }
                 outcome::log_failure("pull failed", &name, &self.parts, &error, started);
                 failure.end
             }

@@ -1,12 +1,16 @@
 //! Pushes of the public client, which says who it is and not what its file was made from. None of them takes a
 //! row away from anybody in silence.
 
+use bytes::Bytes;
 use serde_json::json;
-use sqlrsync_protocol::memory::Content;
+use sqlrsync_protocol::conversation::{Quiet, ReplicaOptions, Wire, run_replica};
+use sqlrsync_protocol::exchange::Refusal;
+use sqlrsync_protocol::memory::{Content, MemoryReplica};
+use sqlrsync_protocol::message::{Side, error_bytes};
 use sqlrsync_protocol::page::VersionNumber;
 
 use crate::merges::settle;
-use crate::public_client::{Ask, Done, Failed, pull, push, told};
+use crate::public_client::{Ask, Broken, Done, Failed, Socket, pull, push, told};
 use crate::support::{TestServer, changed, database, rows};
 
 const NAME: &str = "team/app.db";
@@ -67,7 +71,6 @@ impl<'s> File<'s> {
     }
 }
 
-/// A server with a version 1, pushed from `a:/app.db`.
 fn served() -> TestServer {
     TestServer::start()
 }
@@ -83,6 +86,78 @@ fn ids(server: &TestServer) -> Vec<u32> {
 fn text_of(server: &TestServer, id: u32) -> String {
     let content = pull(server, NAME, &Ask::new(&server.admin, 3), None).unwrap().0;
     rows(&content, &format!("SELECT text FROM events WHERE id = {id}")).concat()
+}
+
+/// The wire of a pull that has all of a version, and says something else than that it has.
+struct Denies {
+    socket: Socket,
+    says: Option<Refusal>,
+}
+
+impl Wire for Denies {
+    type Error = Broken;
+
+    fn send(&mut self, bytes: Bytes) -> Result<(), Broken> {
+        const REPLICA_DONE: u8 = 0x6c;
+        if bytes.first() != Some(&REPLICA_DONE) {
+            return self.socket.send(bytes);
+        }
+        if let Some(refusal) = self.says {
+            self.socket.send(error_bytes(Side::Replica, Some(refusal), "no"))?;
+            // Read until the server has taken note of it.
+            while let Ok(Some(_)) = self.socket.receive() {}
+        }
+        Err(Broken("that is all it says".to_owned()))
+    }
+
+    fn receive(&mut self) -> Result<Option<Bytes>, Broken> {
+        self.socket.receive()
+    }
+
+    fn agreed(&mut self, version: u8) {
+        self.socket.agreed(version);
+    }
+}
+
+#[test]
+fn a_pull_that_was_not_wanted_is_no_possible_base_and_one_that_was_cut_is() {
+    const PUBLIC: &str = "0.0.6";
+    for (says, client, arrived) in [
+        (Some(Refusal::NotWanted), PUBLIC, false),
+        (Some(Refusal::NotWanted), "sqlrsync 1.0", false),
+        (Some(Refusal::Failed), PUBLIC, true),
+        (None, PUBLIC, true),
+    ] {
+        let server = served();
+        let mut a = File::new(&server, "a", "/app.db", database(4096, 3, 1));
+        a.push();
+        let mut b = File::new(&server, "b", "/app.db", a.content.clone());
+        b.pull(None).add(20).push();
+        let ask = a.ask().header("x-clientversion", client);
+        let socket = Socket::open(&server, &format!("/sapi/pull/{NAME}"), &ask).unwrap();
+        let mut replica = MemoryReplica::of(Some(a.content.clone()));
+        let mut wire = Denies { socket, says };
+        run_replica(ReplicaOptions::default(), &mut replica, &mut wire, &mut Quiet).unwrap_err();
+        // Where version 2 may be in the file, row 20 may have been deleted from it.
+        a.add(10);
+        if arrived {
+            a.is_in_conflict(1);
+        } else {
+            assert_eq!(a.push(), 3, "merged");
+            assert_eq!(ids(&server), [1, 2, 3, 10, 20]);
+        }
+    }
+}
+
+#[test]
+fn a_pull_that_is_cut_before_it_brings_anything_is_no_possible_base() {
+    let server = served();
+    let mut a = File::new(&server, "a", "/app.db", database(4096, 3, 1));
+    a.push();
+    File::new(&server, "b", "/app.db", a.content.clone()).pull(None).add(20).push();
+    drop(Socket::open(&server, &format!("/sapi/pull/{NAME}"), &a.ask()).unwrap());
+    assert_eq!(a.add(10).push(), 3, "merged");
+    assert_eq!(ids(&server), [1, 2, 3, 10, 20]);
 }
 
 #[test]

@@ -88,20 +88,21 @@ fn a_dry_push_of_old_content_says_that_it_is_old() {
 }
 
 #[test]
-fn a_dry_pull_takes_nothing() {
+fn a_dry_pull_takes_nothing_and_says_so() {
     let mut origin = MemoryOrigin::new(content(2)).knowing(content(1));
     let mut guarded = GuardedReplica::new(MemoryReplica::of([content(1)]), true);
     let (mut here, there) = wires(4096, 1 << 20);
-    let end = thread::scope(|scope| {
-        scope.spawn(|| {
+    let (end, told) = thread::scope(|scope| {
+        let origin = scope.spawn(|| {
             let mut there = there;
-            let _ = run_origin(OriginOptions::default(), &mut origin, &mut there, &mut Quiet);
+            run_origin(OriginOptions::default(), &mut origin, &mut there, &mut Quiet)
         });
         let end = run_replica(ReplicaOptions::default(), &mut guarded, &mut here, &mut Quiet);
         drop(here);
-        end
+        (end, origin.join().unwrap())
     });
     let Ok(Ended::Counted(count)) = ended(end) else { panic!() };
+    assert!(matches!(told, Err(ExchangeError::Peer { refusal: Refusal::NotWanted, .. })), "{told:?}");
     assert_eq!((count.pages, count.bytes, count.at_most), (1, 512, true));
     assert_eq!(guarded.into_inner().content().unwrap().root(), content(1).root());
 }

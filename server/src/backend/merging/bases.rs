@@ -36,7 +36,8 @@ const NOTE_LOCKS: usize = 64;
 /// A note is read, added to and written: one at a time for a client, or of two pulls only one would be noted,
 /// and a base that is not noted is one that a push is not suspected of. Two clients that share a lock wait for
 /// each other, and no more. (Two servers over one store do not wait for each other: docs/server.md.)
-static NOTES: [Mutex<()>; NOTE_LOCKS] = [const { Mutex::new(()) }; NOTE_LOCKS];
+/// What is guarded is how many notes were changed.
+static NOTES: [Mutex<u64>; NOTE_LOCKS] = [const { Mutex::new(0) }; NOTE_LOCKS];
 
 /// What a push was made from.
 pub(super) enum Ground {
@@ -230,27 +231,36 @@ fn write_pushed((file, client): (ClientKey, ClientKey), replica: &Replica, conte
     }
 }
 
-/// Held while a client's note is changed.
-fn noting(replica: &Replica, client: &ClientKey) -> MutexGuard<'static, ()> {
+/// Held while a client's note is changed. Each time is counted.
+fn noting(replica: &Replica, client: &ClientKey) -> MutexGuard<'static, u64> {
     let mut hasher = DefaultHasher::new();
     (replica.id().to_string(), &client.client_id).hash(&mut hasher);
     let lock = &NOTES[(hasher.finish() % NOTE_LOCKS as u64) as usize];
     // It guards nothing that a panic could have left half done.
-    lock.lock().unwrap_or_else(PoisonError::into_inner)
+    let mut changes = lock.lock().unwrap_or_else(PoisonError::into_inner);
+    *changes += 1;
+    changes
+}
+
+/// What it takes to take a note of a pull back.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::backend) struct PulledNote {
+    /// How many changes there were with it.
+    change: u64,
 }
 
 /// Notes that a client pulls a version, before it has any of it. The same version twice is noted twice: what
-/// counts is which pulls came after a push.
+/// counts is which pulls came after a push. `None` of a client that is nobody.
 pub(in crate::backend) fn note_pulled(
     replica: &Replica,
     client_id: &str,
     version: VersionNumber,
-) -> Result<(), sqlrsync_repository::Error> {
+) -> Result<Option<PulledNote>, sqlrsync_repository::Error> {
     if client_id.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let key = ClientKey::any_file(client_id);
-    let _one_at_a_time = noting(replica, &key);
+    let change = noting(replica, &key);
     let record = replica.client_record(&key)?;
     let (pushed, mut pulled) = record.map(|record| (record.pushed, record.pulled)).unwrap_or_default();
     // Who follows a replica pulls each version; those before the last ones are of no use.
@@ -258,28 +268,76 @@ pub(in crate::backend) fn note_pulled(
         pulled.drain(..=pulled.len() - PULLED_MAX);
     }
     pulled.push(version);
-    replica.put_client_record(&key, &ClientRecord { time: Timestamp::now(), pushed, pulled })
+    replica.put_client_record(&key, &ClientRecord { time: Timestamp::now(), pushed, pulled })?;
+    Ok(Some(PulledNote { change: *change }))
+}
+
+/// Takes a note back whose version nobody has got. Where notes were changed since, it stays: a push has
+/// perhaps written down how long the list was, and a pull that comes later would not count as later.
+pub(in crate::backend) fn take_back_pulled(
+    replica: &Replica,
+    client_id: &str,
+    note: &PulledNote,
+) -> Result<(), sqlrsync_repository::Error> {
+    let key = ClientKey::any_file(client_id);
+    let change = noting(replica, &key);
+    if *change != note.change + 1 {
+        return Ok(());
+    }
+    let Some(mut record) = replica.client_record(&key)? else { return Ok(()) };
+    record.pulled.pop();
+    replica.put_client_record(&key, &record)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn of_pulls_at_one_time_each_is_noted() {
+    use tokio::runtime::Runtime;
+
+    /// A replica in a folder of its own.
+    fn replica() -> (tempfile::TempDir, Runtime, Replica) {
         let folder = tempfile::tempdir().unwrap();
-        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let runtime = Runtime::new().unwrap();
         let repository =
             sqlrsync_repository::Repository::local(folder.path(), runtime.handle().clone()).unwrap();
         let replica = repository.replica(&sqlrsync_repository::ReplicaId::random().unwrap());
+        (folder, runtime, replica)
+    }
+
+    fn pulled(replica: &Replica) -> Vec<u64> {
+        let record = replica.client_record(&ClientKey::any_file("a")).unwrap().unwrap();
+        record.pulled.iter().map(|number| number.get()).collect()
+    }
+
+    #[test]
+    fn a_note_is_taken_back_unless_notes_were_changed_since() {
+        let (_folder, _runtime, replica) = replica();
+        let note = |number| {
+            note_pulled(&replica, "a", VersionNumber::new(number).unwrap()).unwrap().expect("somebody")
+        };
+        note(1);
+        let unwanted = note(2);
+        take_back_pulled(&replica, "a", &unwanted).unwrap();
+        assert_eq!(pulled(&replica), [1]);
+        take_back_pulled(&replica, "a", &unwanted).unwrap();
+        assert_eq!(pulled(&replica), [1], "once is enough");
+        let unwanted = note(3);
+        note(4);
+        take_back_pulled(&replica, "a", &unwanted).unwrap();
+        assert_eq!(pulled(&replica), [1, 3, 4]);
+    }
+
+    #[test]
+    fn of_pulls_at_one_time_each_is_noted() {
+        let (_folder, _runtime, replica) = replica();
         std::thread::scope(|scope| {
             for number in 1..=8 {
                 let replica = &replica;
                 scope.spawn(move || note_pulled(replica, "a", VersionNumber::new(number).unwrap()).unwrap());
             }
         });
-        let record = replica.client_record(&ClientKey::any_file("a")).unwrap().unwrap();
-        let mut pulled: Vec<u64> = record.pulled.iter().map(|number| number.get()).collect();
+        let mut pulled = pulled(&replica);
         pulled.sort_unstable();
         assert_eq!(pulled, [1, 2, 3, 4, 5, 6, 7, 8]);
     }

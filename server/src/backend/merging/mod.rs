@@ -40,7 +40,7 @@ use super::Backend;
 use crate::refused::{Refused, Why};
 
 pub(super) use audited::Deed;
-pub(super) use bases::note_pulled;
+pub(super) use bases::{PulledNote, note_pulled, take_back_pulled};
 pub use conflicts::{ConflictInfo, ConflictsPage, RowsPage};
 pub(super) use counted::Counted;
 pub use counted::{CountedPage, CountedVersion};
