@@ -44,9 +44,10 @@ impl Backend {
         call: impl FnOnce(&Arc<Backend>) -> Result<T, Refused> + Send + 'static,
     ) -> Result<T, Refused> {
         let name = name.to_string();
-        let turn = timeout_at(Instant::now() + at_most, self.turns.take(&name)).await.map_err(|_| {
-            Refused::new(Why::TryLater, format!("a push to {name} is going on: try again when it is done"))
-        })?;
+        // Nobody's push: it is over sooner than anybody could ask whose it is.
+        let turn = timeout_at(Instant::now() + at_most, self.turns.take(&name, ""))
+            .await
+            .map_err(|_| Refused::new(Why::TryLater, self.whose_turn(&name)))?;
         let run = move |backend: &Arc<Backend>| {
             let _turn = turn;
             call(backend)

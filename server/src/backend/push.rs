@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use sqlrsync_protocol::key::Kind;
 use sqlrsync_protocol::remote::{Namespace, RemoteName, ReplicaPath};
+use sqlrsync_protocol::text::printable;
 use sqlrsync_repository::{Permission, PushOptions, Replica, ReplicaId};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::turns::Turn;
@@ -68,7 +70,7 @@ pub struct PushTurn {
     /// Where the push comes from.
     pub address: Option<IpAddr>,
     replica: Replica,
-    _turn: Turn,
+    turn: Turn,
     _room: Room,
 }
 
@@ -131,21 +133,29 @@ impl Backend {
             let asked = plan.clone();
             let name = self.blocking(move |backend| backend.name_for(&asked)).await?;
             let text = name.to_string();
-            let turn = timeout_at(deadline, self.turns.take(&text)).await.map_err(|_| {
-                Refused::new(
-                    Why::TryLater,
-                    format!("another push to {text} is going on: try again when it is done"),
-                )
-            })?;
+            let turn = timeout_at(deadline, self.turns.take(&text, &plan.says.host))
+                .await
+                .map_err(|_| Refused::new(Why::TryLater, self.whose_turn(&text)))?;
             let asked = plan.clone();
             let found = self.blocking(move |backend| backend.still_for(&asked, name)).await?;
             if let Some((name, record)) = found {
                 let replica = self.replica_to_push(record.as_ref())?;
                 let room = self.rooms.take(address, deadline).await?;
-                return Ok(PushTurn { name, record, address, replica, _turn: turn, _room: room });
+                return Ok(PushTurn { name, record, address, replica, turn, _room: room });
             }
             // Somebody else took the name that was chosen for this push: choose again.
         }
+    }
+
+    /// What somebody is told who has waited for his turn in vain.
+    pub(super) fn whose_turn(&self, name: &str) -> String {
+        let from = match self.turns.holder(name) {
+            Some((host, time)) if !host.is_empty() => {
+                format!(", from {}, for {} s already", printable(&host), time.as_secs())
+            }
+            _ => String::new(),
+        };
+        format!("another push to {name} is going on{from}: try again when it is done")
     }
 
     /// The name to push to: the client's, or the first that is free.
@@ -261,6 +271,11 @@ impl PushTurn {
     /// The replica in the repository.
     pub fn replica(&self) -> &Replica {
         &self.replica
+    }
+
+    /// How many wait for this turn, now and later.
+    pub fn waiting(&self) -> watch::Receiver<usize> {
+        self.turn.waiting()
     }
 }
 

@@ -33,6 +33,8 @@ pub enum End {
     Idle,
     /// The peer was slower than the least rate for too long.
     Slow,
+    /// The peer was so slow while others waited for their turn that it is theirs now.
+    InTheWay,
     /// The server failed.
     Failed,
 }
@@ -43,7 +45,8 @@ impl End {
         match self {
             End::Done => 1000,
             End::Stopping => 1001,
-            End::Revoked | End::Private | End::Invalid | End::TooMany | End::Idle | End::Slow => 1008,
+            End::Revoked | End::Private | End::Invalid | End::TooMany => 1008,
+            End::Idle | End::Slow | End::InTheWay => 1008,
             End::TooLong { .. } => 1009,
             End::Failed => 1011,
         }
@@ -61,6 +64,7 @@ impl End {
             End::TooMany => "too many messages",
             End::Idle => "nothing was heard for too long",
             End::Slow => "slower than the least rate that the server waits for: try again later",
+            End::InTheWay => "too little came of this push while others waited to push: try again later",
             End::Failed => "the server failed",
         };
         reason.into()
@@ -72,7 +76,7 @@ impl End {
             End::Revoked | End::Private => Refusal::NotAllowed,
             End::Invalid | End::TooLong { .. } | End::TooMany => Refusal::Invalid,
             End::Failed => Refusal::Failed,
-            End::Done | End::Stopping | End::Idle | End::Slow => Refusal::TryLater,
+            End::Done | End::Stopping | End::Idle | End::Slow | End::InTheWay => Refusal::TryLater,
         }
     }
 

@@ -46,6 +46,7 @@ pub fn failed<P: Fault>(
         WireError::Uncuttable(error) => (End::Done, Refusal::Failed, error.to_string()),
         WireError::Ended(end) => (end, end.refusal(), end.reason().into_owned()),
         WireError::Idle => (End::Idle, End::Idle.refusal(), End::Idle.reason().into_owned()),
+        WireError::InTheWay => (End::InTheWay, End::InTheWay.refusal(), End::InTheWay.reason().into_owned()),
         WireError::Slow => (End::Slow, End::Slow.refusal(), End::Slow.reason().into_owned()),
     };
     let refusal = wire.knows_refusals().then_some(refusal);

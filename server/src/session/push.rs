@@ -174,9 +174,13 @@ impl Push {
             let replica = turn.replica().id().to_string();
             backend.activity.enter(&replica, self.plan.says.name(), Doing::Pushing)
         });
+        let waited_for = turn.as_ref().ok().map(PushTurn::waiting);
         let mut pages = backend.push_pages(&self.plan, self.message.clone(), turn);
         let own_client = self.plan.says.own_client;
         let mut wire = SocketWire::new(&self.common, outbox, inbox, own_client);
+        if let Some(by) = waited_for {
+            wire.waited_for(by);
+        }
         let options = ReplicaOptions { knows_refusals: own_client, ..ReplicaOptions::default() };
         match run_replica(options, &mut pages, &mut wire, &mut Quiet) {
             Ok(summary) => {

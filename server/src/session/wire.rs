@@ -34,6 +34,9 @@ pub enum WireError {
     /// The peer moved less than the least rate, for longer than that is borne.
     #[error("the peer was slower than the least rate for too long")]
     Slow,
+    /// The peer moved so little while others waited for its turn that it is theirs.
+    #[error("others waited for the peer's turn, and it was too slow")]
+    InTheWay,
     /// The server ends the session.
     #[error("the server ended the session")]
     Ended(End),
@@ -62,6 +65,8 @@ pub struct SocketWire<'a> {
     signal: watch::Receiver<Signal>,
     idle: Duration,
     patience: Patience,
+    /// How many wait for what this transfer holds; `None` where nobody can.
+    waited_for: Option<watch::Receiver<usize>>,
     cutter: Cutter,
     notes: Option<Notes<'a>>,
     version: u8,
@@ -80,13 +85,19 @@ impl<'a> SocketWire<'a> {
             inbox,
             signal: parts.signal.clone(),
             idle: parts.limits.idle,
-            patience: Patience::new(parts.limits.rate_min, parts.limits.rate_window),
+            patience: Patience::new(parts.limits.rate_min, parts.limits.rate_window, parts.limits.idle),
+            waited_for: None,
             cutter: Cutter::to_client(),
             notes: None,
             version: 0,
             own_client,
             failed: None,
         }
+    }
+
+    /// Others may wait for what this transfer holds, so many: it is hurried while they do.
+    pub fn waited_for(&mut self, by: watch::Receiver<usize>) {
+        self.waited_for = Some(by);
     }
 
     /// What is to be said beside the stream. Asked for at each [`Place`].
@@ -118,7 +129,9 @@ impl<'a> SocketWire<'a> {
         };
         let started = Instant::now();
         // A peer that reads too slowly is not told so: what it has not read yet stands before that.
-        let at_most = self.idle.min(self.patience.left());
+        let hurried = self.waited_for.as_ref().is_some_and(|by| *by.borrow() > 0);
+        let left = if hurried { self.patience.left_hurried() } else { self.patience.left() };
+        let at_most = self.idle.min(left);
         let sent = self.runtime.block_on(async { timeout(at_most, self.outbox.send(item, bytes)).await });
         self.patience.waited(started.elapsed(), bytes);
         match sent {
@@ -138,6 +151,17 @@ impl<'a> SocketWire<'a> {
         let signal = *self.signal.borrow();
         if signal.cuts() { Err(WireError::Ended(End::of(signal))) } else { Ok(()) }
     }
+}
+
+/// Returns when so much time is over and somebody waits.
+async fn in_the_way(waited_for: Option<&mut watch::Receiver<usize>>, left: Duration) {
+    if let Some(waited_for) = waited_for {
+        sleep(left).await;
+        if waited_for.wait_for(|waiting| *waiting > 0).await.is_ok() {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 impl Wire for SocketWire<'_> {
@@ -163,7 +187,7 @@ impl Wire for SocketWire<'_> {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        let SocketWire { runtime, inbox, outbox, signal, idle, patience, .. } = self;
+        let SocketWire { runtime, inbox, outbox, signal, idle, patience, waited_for, .. } = self;
         let (at_most, else_) = match patience.left() {
             left if left < *idle => (left, WireError::Slow),
             _ => (*idle, WireError::Idle),
@@ -174,13 +198,17 @@ impl Wire for SocketWire<'_> {
                 // The peer cannot answer what is still on its way to it, over a line that may be slow.
                 outbox.drained().await;
                 waiting = Some(Instant::now());
-                sleep(at_most).await;
+                tokio::select! {
+                    biased;
+                    () = sleep(at_most) => else_,
+                    () = in_the_way(waited_for.as_mut(), patience.left_hurried()) => WireError::InTheWay,
+                }
             };
             tokio::select! {
                 biased;
                 signal = told(signal, Signal::cuts) => Err(WireError::Ended(End::of(signal))),
                 received = inbox.receive() => received.transpose().map_err(WireError::Ended),
-                () = too_long => Err(else_),
+                error = too_long => Err(error),
             }
         })?;
         let waited = waiting.map_or(Duration::ZERO, |since| since.elapsed());
@@ -223,6 +251,7 @@ mod tests {
             signal,
             idle,
             patience,
+            waited_for: None,
             cutter: Cutter::to_client(),
             notes: None,
             version: 0,
@@ -235,7 +264,7 @@ mod tests {
     #[test]
     fn a_peer_that_trickles_is_slow_and_one_that_is_silent_is_idle() {
         let runtime = runtime();
-        let (mut trickled, bench) = wire(&runtime, 10 * MOMENT, Patience::new(1 << 20, 2 * MOMENT));
+        let (mut trickled, bench) = wire(&runtime, 10 * MOMENT, Patience::new(1 << 20, 2 * MOMENT, MOMENT));
         let trickle = runtime.spawn(async move {
             while bench.peer.send(Ok(Bytes::from_static(b"x")), 1).await.is_ok() {
                 sleep(MOMENT / 10).await;
@@ -250,14 +279,40 @@ mod tests {
         drop(trickled);
         runtime.block_on(trickle).unwrap();
 
-        let (mut silent, _bench) = wire(&runtime, MOMENT, Patience::new(1, 100 * MOMENT));
+        let (mut silent, _bench) = wire(&runtime, MOMENT, Patience::new(1, 100 * MOMENT, MOMENT));
         assert_eq!(silent.receive().unwrap_err(), WireError::Idle);
+    }
+
+    #[test]
+    fn a_peer_that_trickles_is_in_the_way_only_while_others_wait() {
+        let runtime = runtime();
+        let (mut wire, bench) = wire(&runtime, 100 * MOMENT, Patience::new(1 << 20, 1000 * MOMENT, MOMENT));
+        let (waiting, waited_for) = watch::channel(0);
+        wire.waited_for(waited_for);
+        let trickle = runtime.spawn(async move {
+            while bench.peer.send(Ok(Bytes::from_static(b"x")), 1).await.is_ok() {
+                sleep(MOMENT / 10).await;
+            }
+        });
+        let started = Instant::now();
+        while started.elapsed() < 3 * MOMENT {
+            assert_eq!(wire.receive().unwrap().unwrap(), "x", "nobody waits");
+        }
+        waiting.send_replace(1);
+        let error = loop {
+            if let Err(error) = wire.receive() {
+                break error;
+            }
+        };
+        assert_eq!(error, WireError::InTheWay);
+        drop(wire);
+        runtime.block_on(trickle).unwrap();
     }
 
     #[test]
     fn time_in_which_the_server_works_or_its_own_bytes_are_on_the_way_does_not_count() {
         let runtime = runtime();
-        let (mut wire, mut bench) = wire(&runtime, MOMENT, Patience::new(1000, MOMENT));
+        let (mut wire, mut bench) = wire(&runtime, MOMENT, Patience::new(1000, MOMENT, MOMENT));
         wire.put(Outgoing::Ping).unwrap();
         let peer = runtime.spawn(async move {
             // A slow line: it takes much longer than the idle time until the peer has read it all.

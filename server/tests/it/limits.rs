@@ -120,8 +120,21 @@ fn a_push_that_trickles_is_cut_off_and_told_why_and_makes_way() {
         transfers_max: 1,
         ..settings()
     });
+    assert_makes_way(&server, "least rate");
+}
+
+#[test]
+fn a_push_that_trickles_makes_way_for_others_as_soon_as_one_that_stands_still() {
+    // For itself it may trickle for five minutes.
+    let idle_timeout = one_second();
+    let server = TestServer::with(Settings { rate_min: ByteSize(100 << 10), idle_timeout, ..settings() });
+    assert_makes_way(&server, "others waited");
+}
+
+/// Asserts that a push that trickles is cut off before another one has waited in vain, and is told this.
+fn assert_makes_way(server: &TestServer, why: &str) {
     let content = database(4096, 500, 1);
-    let mut socket = Socket::open(&server, "/sapi/push/team/app.db", &Ask::new(&server.admin, 2)).unwrap();
+    let mut socket = Socket::open(server, "/sapi/push/team/app.db", &Ask::new(&server.admin, 2)).unwrap();
     socket.greeted().unwrap();
     socket.write(Bytes::from_static(BEGIN_MANY)).unwrap();
     let Message::Binary(_hashes) = socket.read().unwrap() else { panic!() };
@@ -135,8 +148,8 @@ fn a_push_that_trickles_is_cut_off_and_told_why_and_makes_way() {
             std::thread::sleep(Duration::from_millis(20));
         }
     });
-    // It holds the turn and the only place; both are free once it is cut off.
-    push(&server, "team/app.db", &Ask::new(&server.admin, 2), &content).unwrap();
+    // It holds the turn, and the only place where there is one; both are free once it is cut off.
+    push(server, "team/app.db", &Ask::new(&server.admin, 2), &content).unwrap();
     let (mut told, mut closed) = (String::new(), None);
     while closed.is_none() {
         match socket.read().unwrap() {
@@ -145,7 +158,7 @@ fn a_push_that_trickles_is_cut_off_and_told_why_and_makes_way() {
             _ => {}
         }
     }
-    assert!(told.contains("least rate") && told.contains("try again"), "{told}");
+    assert!(told.contains(why) && told.contains("try again"), "{told}");
     assert_eq!(closed.unwrap().code, CloseCode::Policy);
     drop(socket);
     trickle.join().unwrap();
@@ -232,13 +245,15 @@ fn a_second_push_that_waits_too_long_is_told_to_try_again() {
     let server = TestServer::with(Settings { busy_wait: one_second(), ..settings() });
     let content = database(4096, 500, 1);
     push(&server, "team/app.db", &Ask::new(&server.admin, 2), &content).unwrap();
-    let mut first = Socket::open(&server, "/sapi/push/team/app.db", &Ask::new(&server.admin, 2)).unwrap();
+    let ask = Ask::new(&server.admin, 2).header("x-localhostname", "laptop");
+    let mut first = Socket::open(&server, "/sapi/push/team/app.db", &ask).unwrap();
     first.greeted().unwrap();
     first.write(Bytes::from_static(BEGIN)).unwrap();
     let Message::Binary(_) = first.read().unwrap() else { panic!() };
     for protocol in [2, 3] {
         let failed = push(&server, "team/app.db", &Ask::new(&server.admin, protocol), &content).unwrap_err();
-        assert!(told(&failed).contains("another push"), "{failed:?}");
+        let told = told(&failed);
+        assert!(told.contains("another push") && told.contains("from laptop"), "{told}");
         if protocol == 3 {
             assert_eq!(failed.refusal().exit_code(), 5);
         }
