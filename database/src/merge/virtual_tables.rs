@@ -2,15 +2,16 @@
 //! that side are taken as they are. Changed on both, a full-text index is made again from its content, its
 //! own or that of another table, which has been merged by then; anything else is in conflict. So is an index
 //! over a view: views do not run in a merge. An index that one side alone changed is made again as well where
-//! its content is in the end not that side's.
+//! its content is in the end not that side's. What triggers wrote for rows that cannot be in the result is not taken:
+//! see [`written_for_lost_rows`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use crate::rows::{Schema, Table, TableKind, quoted};
+use crate::rows::{ObjectKind, Schema, Table, TableKind, names_in, quoted};
 
 use super::changes::{Changes, definition};
 use super::decide::taking;
@@ -112,6 +113,7 @@ pub(super) struct Alone {
 /// Decides for each virtual table that a side changed.
 pub(super) fn units(context: &Context<'_>, store: &mut Store, changes: &Changes) -> Result<Units, Error> {
     let mut units = Units::default();
+    let lost = written_for_lost_rows(context, changes);
     for (owner, tables) in tables_of_units(context, store) {
         let changed = |side: Side| changes.of(side).tables.contains(&*owner);
         let Some(table) = context.schemas.of(context.on).table(&owner) else { continue };
@@ -122,6 +124,15 @@ pub(super) fn units(context: &Context<'_>, store: &mut Store, changes: &Changes)
             (false, true) => Some(Side::Mine),
             (false, false) => continue,
         };
+        if changed(context.on.other()) && lost.contains(&lower(&owner)) {
+            take(store, &tables, context.on, |_| true)?;
+            // Documents of an index can be chosen all the same.
+            let mut chosen = context.resolve.rows.keys().map(|(table, _)| context.shadows.owner(table));
+            if content_of(table) == Some(Content::Own) && chosen.any(|chosen| chosen == Some(&owner)) {
+                units.rebuild.push(table.name.clone());
+            }
+            continue;
+        }
         if let Some(by) = by {
             changed_alone(context, changes, table, by, &mut units);
             continue;
@@ -143,6 +154,35 @@ pub(super) fn units(context: &Context<'_>, store: &mut Store, changes: &Changes)
         }
     }
     Ok(units)
+}
+
+/// Virtual tables, by their names in lower case, in which the side that is applied put what belongs to rows that
+/// cannot be in the result: its triggers write them, and of the tables of these triggers it changed rows only of such
+/// that the other side, whose schema somebody keeps, has with another definition or not at all. The kept side's are in
+/// step with its rows. A full-text index over another table's content is made again from what that has.
+fn written_for_lost_rows(context: &Context<'_>, changes: &Changes) -> HashSet<String> {
+    let by = context.on.other();
+    let (schema, changed) = (context.schemas.of(by), &changes.of(by).tables);
+    let is_lost = |table: &str| definition(context, table).is_none();
+    let (mut lost, mut kept) = (HashSet::new(), HashSet::new());
+    if !changed.iter().any(|table| is_lost(table)) {
+        return lost;
+    }
+    let of_others = |table: &Table| {
+        content_of(table).is_some_and(|content| {
+            matches!(content, Content::Of(_)) && content_table(schema, table, &content).is_some()
+        })
+    };
+    let tables = schema.tables.values().filter(|table| table.is_virtual() && !of_others(table));
+    let tables: HashSet<String> = tables.map(|table| lower(&table.name)).collect();
+    let triggers = schema.objects.iter().filter(|object| object.kind == ObjectKind::Trigger);
+    for trigger in triggers.filter(|trigger| changed.contains(&trigger.table)) {
+        let names = names_in(trigger.sql.as_deref().unwrap_or_default()).map(|name| lower(&name));
+        let into = if is_lost(&trigger.table) { &mut lost } else { &mut kept };
+        into.extend(names.filter(|name| tables.contains(name)));
+    }
+    lost.retain(|name| !kept.contains(name));
+    lost
 }
 
 /// Notes an index that one side alone changed. Where rows that this side gave the content cannot be in the

@@ -27,6 +27,7 @@ pub use key::{Key, MAX_VALUES, Op, Row, RowChange};
 pub use schema::{
     Change, Column, Encoding, KeyPart, Object, ObjectKind, Schema, SchemaChange, Table, TableKind,
 };
+pub(crate) use sql_text::names_in;
 pub use sql_text::quoted;
 pub use statement::Statement;
 pub use value::Value;

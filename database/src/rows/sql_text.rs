@@ -100,6 +100,11 @@ impl Tokens<'_> {
     }
 }
 
+/// All that could be a name in a statement: words, and what stands in quotes.
+pub(crate) fn names_in(sql: &str) -> impl Iterator<Item = String> {
+    Tokens::of(sql).filter_map(Token::into_name)
+}
+
 /// The module of a virtual table, in lower case; `None` for the SQL of anything else.
 pub(crate) fn module_of(sql: &str) -> Option<String> {
     let mut tokens = Tokens::of(sql);
@@ -232,6 +237,13 @@ mod tests {
         for (sql, module) in cases {
             assert_eq!(module_of(sql).as_deref(), module, "{sql}");
         }
+    }
+
+    #[test]
+    fn names_are_found_however_they_are_quoted_and_not_in_comments() {
+        let names: Vec<_> =
+            names_in("INSERT INTO main.[a b](\"x\", `y`) /* z */ VALUES (1, 's') -- t").collect();
+        assert_eq!(names, ["INSERT", "INTO", "main", "a b", "x", "y", "VALUES", "1", "s"]);
     }
 
     #[test]

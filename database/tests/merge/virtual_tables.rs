@@ -217,6 +217,59 @@ fn an_rtree_is_that_sides_or_in_conflict() {
     assert_eq!(same.merged().rows("SELECT id FROM r"), ["1", "3"]);
 }
 
+/// An R-tree, a contentless index and one with content of its own, written by a trigger of `place`.
+const WRITTEN_BY_A_TRIGGER: &str = "CREATE TABLE place(id INTEGER PRIMARY KEY, x, name);
+    CREATE TABLE other(id INTEGER PRIMARY KEY, x);
+    CREATE VIRTUAL TABLE r USING rtree(id, x0, x1);
+    CREATE VIRTUAL TABLE bare USING fts5(name, content='');
+    CREATE VIRTUAL TABLE own USING fts5(name);
+    CREATE TRIGGER put AFTER INSERT ON place BEGIN
+        INSERT INTO [R] VALUES (new.id, new.x, new.x);
+        INSERT INTO bare(rowid, name) VALUES (new.id, new.name);
+        INSERT INTO own(rowid, name) VALUES (new.id, new.name);
+    END;
+    INSERT INTO place VALUES (1, 1, 'red')";
+
+#[test]
+fn what_triggers_wrote_for_rows_that_are_not_kept_is_not_kept() {
+    let three = || {
+        Three::new(
+            WRITTEN_BY_A_TRIGGER,
+            "ALTER TABLE place ADD COLUMN note",
+            "INSERT INTO place VALUES (2, 5, 'blue'); INSERT INTO other VALUES (7, 7)",
+        )
+    };
+    let found = |merged: &Merged| {
+        let rows = |sql: &str| merged.rows(sql);
+        assert_eq!(rows("SELECT rtreecheck('r')"), ["ok"]);
+        assert_eq!(rows("SELECT id FROM other"), ["7"], "what nothing stands against is merged");
+        let blue = ["bare", "own"].map(|table| rows(&format!("SELECT rowid FROM {table}('blue')")));
+        assert_eq!((&blue[0], rows("SELECT id FROM r")), (&blue[1], rows("SELECT id FROM place")));
+        blue[0].clone()
+    };
+    assert_eq!(reasons(&three().conflict()).len(), 1);
+    for (three, side) in [(three(), Side::Theirs), (three().swapped(), Side::Mine)] {
+        assert_eq!(found(&three.keep(side).merged()), [""; 0]);
+    }
+    // Where the side is kept that wrote them, so is what it wrote.
+    for (three, side) in [(three(), Side::Mine), (three().swapped(), Side::Theirs)] {
+        assert_eq!(found(&three.keep(side).merged()), ["2"]);
+    }
+}
+
+#[test]
+fn what_triggers_of_other_tables_wrote_as_well_is_that_sides() {
+    let base = format!(
+        "{WRITTEN_BY_A_TRIGGER}; CREATE TRIGGER put_other AFTER INSERT ON other BEGIN
+            INSERT INTO r VALUES (new.id, new.x, new.x); END"
+    );
+    let mine = "INSERT INTO place VALUES (2, 5, 'blue'); INSERT INTO other VALUES (7, 7)";
+    let three = Three::new(&base, "ALTER TABLE place ADD COLUMN note", mine).keep(Side::Theirs);
+    let merged = three.merged();
+    assert_eq!(merged.rows("SELECT id FROM r"), ["1", "2", "7"]);
+    assert_eq!(merged.rows("SELECT rowid FROM own('blue')"), [""; 0], "nothing but place writes it");
+}
+
 #[test]
 fn a_shadow_table_changed_without_its_virtual_table_is_part_of_it() {
     let base =
