@@ -9,15 +9,16 @@ use sqlrsync_protocol::exchange::Refusal;
 use sqlrsync_protocol::possible_base::PossibleBase;
 use sqlrsync_protocol::remote::{RemoteName, VersionSelector};
 use sqlrsync_protocol::text::ReplicaIdText;
+use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::{self, error::ProtocolError};
+use tokio_tungstenite::tungstenite::error::{ProtocolError, TlsError};
 
 use crate::error::Error;
 use crate::plan::{Access, Visibility};
 use crate::server_url::ServerUrl;
 use crate::state::MadeFrom;
 use crate::wire::websocket::{self, Greeting, LongPieces, Socket, WebSocket};
-use crate::wire::{Cancel, Traffic, tcp, tls};
+use crate::wire::{Cancel, Traffic, certificate, tcp, tls};
 
 /// How long one address, and then the handshake, may take.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -197,32 +198,22 @@ fn not_opened(server: &ServerUrl, error: tungstenite::Error) -> Error {
             let (head, body) = response.into_parts();
             refused(server, head.status, &head.headers, &body.unwrap_or_default())
         }
-        tungstenite::Error::Io(error) if is_tls(&error) => {
-            Error::Tls { server: server.to_string(), why: tls_text(&error) }
-        }
-        tungstenite::Error::Tls(error) => Error::Tls { server: server.to_string(), why: error.to_string() },
+        tungstenite::Error::Tls(TlsError::Rustls(error)) => certificate::refused(server.to_string(), &error),
+        tungstenite::Error::Tls(error) => certificate::refused_for(server.to_string(), error.to_string()),
         tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete) => {
             unreachable(server, "it closed the connection without an answer")
         }
-        tungstenite::Error::Io(error) => unreachable(server, &error.to_string()),
+        tungstenite::Error::Io(error) => match of_tls(&error) {
+            Some(error) => certificate::refused(server.to_string(), error),
+            None => unreachable(server, &error.to_string()),
+        },
         other => not_this(other.to_string()),
     }
 }
 
 /// rustls reports its own errors inside of those of the system.
-pub fn is_tls(error: &std::io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
-}
-
-/// What rustls says, but where that is nothing to anybody: what answers speaks no TLS, most likely plain HTTP.
-pub fn tls_text(error: &std::io::Error) -> String {
-    let rustls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match rustls {
-        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
-            "what answers there does not speak TLS".to_owned()
-        }
-        _ => error.to_string(),
-    }
+pub fn of_tls(error: &std::io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
 }
 
 /// An answer over HTTP that is no switch to a WebSocket.

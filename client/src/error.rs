@@ -153,8 +153,10 @@ pub enum Error {
     Tls {
         /// Its address.
         server: String,
-        /// What rustls says.
+        /// What is wrong.
         why: String,
+        /// What to do about it.
+        hint: &'static str,
     },
     /// The program on the other machine said no.
     #[error("{who} refuses: {}", shown(text))]
@@ -285,10 +287,7 @@ impl Error {
             Error::NotThisServer { .. } => {
                 "give the address that sqlrsync-server printed with --server".into()
             }
-            Error::Tls { .. } => {
-                "trust a certificate of your own with --ca-file FILE; ws:// is for a server without TLS"
-                    .into()
-            }
+            Error::Tls { hint, .. } => (*hint).into(),
             Error::Refused { refusal, .. } => return refusal_hint(*refusal),
             Error::RefusedThere { refusal: Refusal::TryLater, .. } => "run this again in a moment".into(),
             Error::NoSuchProgram { .. } => {

@@ -2,6 +2,7 @@
 //! between two threads. All of them block; what has to wait for several things at once does so on
 //! threads or tasks behind them.
 
+pub mod certificate;
 pub mod child;
 pub mod memory;
 pub mod pipes;

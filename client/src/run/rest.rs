@@ -10,11 +10,11 @@ use sqlrsync_protocol::exchange::Refusal;
 use sqlrsync_protocol::remote::RemoteName;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-use crate::connect::{is_tls, percent_encode, refused, tls_text};
+use crate::connect::{of_tls, percent_encode, refused};
 use crate::error::Error;
 use crate::plan::{Access, Credential};
 use crate::prompt::ask_for_key;
-use crate::wire::tls;
+use crate::wire::{certificate, tls};
 
 /// The longest answer that is read, in bytes.
 const ANSWER_LEN_MAX: u64 = 16 << 20;
@@ -328,12 +328,15 @@ impl Rest {
     fn unanswered(&self, error: &ureq::Error) -> Error {
         let (server, why) = (self.access.server.to_string(), error.to_string());
         match error {
-            ureq::Error::Tls(_) | ureq::Error::Rustls(_) => Error::Tls { server, why },
-            ureq::Error::Io(error) if is_tls(error) => Error::Tls { server, why: tls_text(error) },
+            ureq::Error::Rustls(error) => certificate::refused(server, error),
+            ureq::Error::Tls(_) => certificate::refused_for(server, why),
             ureq::Error::Protocol(_) | ureq::Error::BodyExceedsLimit(_) => {
                 Error::NotThisServer { server, why }
             }
-            ureq::Error::Io(error) => Error::Unreachable { server, why: error.to_string() },
+            ureq::Error::Io(error) => match of_tls(error) {
+                Some(error) => certificate::refused(server, error),
+                None => Error::Unreachable { server, why: error.to_string() },
+            },
             _ => Error::Unreachable { server, why },
         }
     }

@@ -12,6 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::error::Error;
+use crate::wire::certificate;
 
 /// After so long the certificates are read again: they may have been renewed.
 const BELIEVED: Duration = Duration::from_secs(15 * 60);
@@ -70,13 +71,10 @@ fn read_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, Error> {
     let (added, _) = roots.add_parsable_certificates(certificates(ca_file)?);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config =
-        builder.map_err(|error| Error::Tls { server: "the server".to_owned(), why: error.to_string() })?;
+    let config = builder.map_err(|error| certificate::refused("the server".to_owned(), &error))?;
     if added == 0 {
-        return Err(Error::Tls {
-            server: "any server".to_owned(),
-            why: "no certificate is trusted here".to_owned(),
-        });
+        let why = "no certificate is trusted here".to_owned();
+        return Err(certificate::refused_for("any server".to_owned(), why));
     }
     Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
 }
