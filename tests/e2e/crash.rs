@@ -1,7 +1,6 @@
 //! Killed at any moment, cut at any byte: what was acknowledged is there, what was not is there whole or
 //! not at all, and a replica is the old one or the new one.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use sqlrsync_tests::client::Client;
@@ -48,14 +47,10 @@ fn a_server_killed_during_pushes_keeps_every_acknowledged_version_whole() {
     let mut acknowledged = 1;
     for _ in 0..ROUNDS {
         events::change_rows(&app, &mut random, 3000).unwrap();
-        let push = client
-            .command(&["app.db", REMOTE, "--json"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn();
+        let push = client.start(&["app.db", REMOTE, "--json"]);
         std::thread::sleep(some_of(time, &mut random));
         server.kill();
-        let output = push.unwrap().wait_with_output().unwrap();
+        let output = push.output();
         server.restart();
         if output.status.success() {
             let said: serde_json::Value = serde_json::from_slice(output.stdout.trim_ascii()).unwrap();
@@ -82,11 +77,9 @@ fn a_client_killed_while_it_pushes_makes_no_broken_version_and_can_push_again() 
     let mut random = Random::new(12);
     for _ in 0..ROUNDS {
         events::change_rows(&app, &mut random, 3000).unwrap();
-        let mut push =
-            client.command(&["app.db", REMOTE]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut push = client.start(&["app.db", REMOTE]);
         std::thread::sleep(some_of(time, &mut random));
-        push.kill().unwrap();
-        push.wait().unwrap();
+        push.kill();
         assert!(server.check(), "a version is not whole");
     }
     client.run(&["app.db", REMOTE]).ok();
@@ -109,10 +102,9 @@ fn a_client_killed_while_it_pulls_leaves_the_old_database_or_the_new_one() {
         events::change_rows(&app, &mut random, 3000).unwrap();
         pusher.run(&["app.db", REMOTE]).ok();
         let new = sample::content(&app);
-        let mut pull = puller.command(&[REMOTE]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut pull = puller.start(&[REMOTE]);
         std::thread::sleep(some_of(time * 2, &mut random));
-        pull.kill().unwrap();
-        pull.wait().unwrap();
+        pull.kill();
         let now = sample::content(&puller.path("app.db"));
         assert!(now == old || now == new, "round {round}: neither the old nor the new database");
         puller.run(&[REMOTE]).ok();
@@ -131,11 +123,9 @@ fn a_client_killed_while_it_pulls_into_a_new_file_leaves_no_half_of_it() {
     let time = transfer_time(&client, &[REMOTE, "time.db"]);
     let mut random = Random::new(14);
     for _ in 0..ROUNDS {
-        let mut pull =
-            client.command(&[REMOTE, "new.db"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut pull = client.start(&[REMOTE, "new.db"]);
         std::thread::sleep(some_of(time, &mut random));
-        pull.kill().unwrap();
-        pull.wait().unwrap();
+        pull.kill();
         let new = client.path("new.db");
         if new.exists() {
             assert!(sample::content(&new) == content);

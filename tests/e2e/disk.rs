@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use sqlrsync_tests::client::Client;
+use sqlrsync_tests::client::{Client, outcome_of};
 use sqlrsync_tests::programs::programs;
 use sqlrsync_tests::random::Random;
 use sqlrsync_tests::server::Server;
@@ -24,9 +24,9 @@ impl SmallDisk {
     fn new(bytes: u64, what: &str) -> Option<SmallDisk> {
         let folder = tempfile::tempdir().unwrap();
         let size = format!("size={bytes}");
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path()).output();
-        if mounted.is_ok_and(|output| output.status.success()) {
+        let mut mount = Command::new("mount");
+        let mounted = outcome_of(mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path()));
+        if mounted.code == 0 {
             return Some(SmallDisk(folder));
         }
         not_shown(what, "a tmpfs cannot be mounted here (this needs root)");

@@ -41,8 +41,7 @@ impl Clones {
             let to = clone.work().with_file_name(folder);
             fs::remove_dir_all(&to).unwrap();
             let from = original.work().with_file_name(folder);
-            let copied = Command::new("cp").arg("-a").args([&from, &to]).status().unwrap();
-            assert!(copied.success());
+            outcome_of(Command::new("cp").arg("-a").args([&from, &to])).ok();
         }
         Clones { team, clone }
     }

@@ -2,7 +2,6 @@
 //! proves everything, and a push that comes again is merged once.
 
 use std::collections::BTreeSet;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -25,13 +24,12 @@ fn kills() -> u32 {
 /// Starts a command, kills the server after that time, and lets the command end as it may. True where it
 /// succeeded all the same.
 fn killed_during(server: &mut Server, client: &Client, words: &[&str], after: Duration) -> bool {
-    let mut command = client.command(words);
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let running = client.start(words);
     std::thread::sleep(after);
     server.kill();
-    let status = child.wait().unwrap();
+    let output = running.output();
     server.restart();
-    status.success()
+    output.status.success()
 }
 
 /// Repeats it until the server has answered for good; gives the exit code.

@@ -1,14 +1,15 @@
 //! ssh, with a real sshd where there is one, and `sqlite3_rsync` on the other side.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use sqlrsync_tests::client::{Client, outcome_of};
+use sqlrsync_tests::port::Port;
 use sqlrsync_tests::programs::{on_path, programs};
 use sqlrsync_tests::sample;
+use sqlrsync_tests::subscriber::wait_until;
 use tempfile::TempDir;
 
 use crate::{needs, not_shown};
@@ -184,6 +185,7 @@ struct Sshd {
     child: Child,
     folder: TempDir,
     port: u16,
+    _held: Port,
 }
 
 impl Sshd {
@@ -201,15 +203,12 @@ impl Sshd {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         for name in ["host", "user"] {
-            let status = Command::new("ssh-keygen")
-                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-                .arg(path(name))
-                .status()
-                .expect("ssh-keygen comes with OpenSSH");
-            assert!(status.success());
+            let mut keygen = Command::new("ssh-keygen");
+            outcome_of(keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(path(name))).ok();
         }
         std::fs::copy(path("user.pub"), path("authorized")).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let held = Port::hold();
+        let port = held.address().port();
         let config = format!(
             "ListenAddress 127.0.0.1\nPort {port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\n\
              StrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
@@ -231,17 +230,13 @@ impl Sshd {
             .stderr(log)
             .spawn()
             .unwrap();
-        let sshd = Sshd { child, folder, port };
+        let sshd = Sshd { child, folder, port, _held: held };
         sshd.wait();
         Some(sshd)
     }
 
     fn wait(&self) {
-        let begin = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(begin.elapsed() < Duration::from_secs(10), "sshd does not listen: {}", self.log());
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        wait_until("sshd listens", || TcpStream::connect(("127.0.0.1", self.port)).is_ok());
     }
 
     fn log(&self) -> String {
@@ -273,8 +268,7 @@ impl Drop for Sshd {
 }
 
 fn user() -> String {
-    let output = Command::new("id").arg("-un").output().unwrap();
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    outcome_of(Command::new("id").arg("-un")).ok().stdout.trim().to_owned()
 }
 
 fn is_root() -> bool {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use sqlrsync_tests::client::Client;
+use sqlrsync_tests::client::{Client, outcome_of};
 use sqlrsync_tests::fake::nobody;
 use sqlrsync_tests::programs::{on_path, programs, workspace};
 use sqlrsync_tests::sample;
@@ -135,11 +135,11 @@ fn systemd_accepts_the_units() {
     let units = units(folder.path());
     assert!(units.len() >= 3, "{units:?}");
     let verify = |unit: &Path| {
-        let output = Command::new(&analyze).args(["verify", "--man=no"]).arg(unit).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let output = outcome_of(Command::new(&analyze).args(["verify", "--man=no"]).arg(unit));
+        let said = output.stderr;
         let name = unit.file_stem().unwrap().to_string_lossy().into_owned();
         // What it says of the machine's own units is not ours to answer for.
-        (output.status.success() && !said.contains(name.trim_end_matches('@')), said)
+        (output.code == 0 && !said.contains(name.trim_end_matches('@')), said)
     };
     for unit in &units {
         let (good, said) = verify(unit);

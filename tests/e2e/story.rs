@@ -1,12 +1,12 @@
 //! What a user does, line by line.
 
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
-use sqlrsync_tests::client::Client;
+use sqlrsync_tests::client::{Client, outcome_of};
 use sqlrsync_tests::programs::programs;
 use sqlrsync_tests::sample;
-use sqlrsync_tests::server::{Server, terminate};
+use sqlrsync_tests::server::Server;
+use sqlrsync_tests::subscriber::{Subscriber, wait_until};
 
 use crate::REMOTE;
 
@@ -81,8 +81,7 @@ fn the_script_beside_a_pulled_database_pulls_again() {
         std::iter::once(folder).chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
     )
     .unwrap();
-    let status = elsewhere.command_of(&script, &[] as &[&str]).env("PATH", path).status().unwrap();
-    assert!(status.success());
+    outcome_of(elsewhere.command_of(&script, &[] as &[&str]).env("PATH", path)).ok();
     assert_eq!(sample::note(&elsewhere.path("app.db"), 3), "news");
     let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&script).unwrap());
     assert_eq!(mode & 0o777, 0o700, "it holds a key");
@@ -92,33 +91,15 @@ fn the_script_beside_a_pulled_database_pulls_again() {
 fn the_first_start_makes_an_admin_key_and_says_how_to_use_it() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let mut child = Command::new(&programs().server)
-        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-        .arg(&data)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut output = String::new();
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
-    let mut url = String::new();
-    while let Some(Ok(line)) = lines.next() {
-        if let Some(found) = line.strip_prefix("listening on ") {
-            url = found.to_owned();
-            break;
-        }
-        output.push_str(&line);
-        output.push('\n');
-    }
-    // What is said after the line that scripts wait for.
-    std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-    // It gets time to say the rest.
-    std::thread::sleep(Duration::from_millis(300));
-    terminate(&child);
-    let result = child.wait_with_output().unwrap();
-    output.push_str(&String::from_utf8_lossy(&result.stderr));
-    assert!(url.starts_with("http://127.0.0.1:"), "{output}");
-    assert!(output.contains("sqlrsync "), "the next command is printed: {output}");
+    let mut command = Command::new(&programs().server);
+    command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(&data);
+    let mut server = Subscriber::start("the server", command);
+    // On one of its outputs each: what scripts wait for, and what people read.
+    wait_until("it listens", || {
+        server.stdout().lines().any(|line| line.starts_with("listening on http://127.0.0.1:"))
+    });
+    wait_until("the next command is said", || (server.stdout() + &server.stderr()).contains("sqlrsync "));
+    assert_eq!(server.stop(), 0);
     let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&data).unwrap());
     assert_eq!(mode & 0o077, 0, "the data folder is its owner's only");
 }

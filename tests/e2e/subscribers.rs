@@ -1,12 +1,11 @@
 //! Many subscribers on one server. How many there can be, and how soon they know, is for the benchmark
 //! `live`; here is what must hold on any machine.
 
-use std::time::Duration;
-
 use sqlrsync_tests::client::Client;
 use sqlrsync_tests::crowd::{Crowd, Members};
 use sqlrsync_tests::sample;
 use sqlrsync_tests::server::Server;
+use sqlrsync_tests::subscriber::PATIENCE;
 use sqlrsync_tests::{measure, programs};
 
 use crate::REMOTE;
@@ -17,9 +16,6 @@ const SUBSCRIBERS: usize = 500;
 /// buffer for pages takes more.
 const MEMORY_MAX: u64 = 40_000;
 
-/// Patience, and no target: the machine may be busy.
-const WAIT_MAX: Duration = Duration::from_secs(60);
-
 #[test]
 fn hundreds_are_held_in_little_memory_and_each_is_told_while_one_does_not_read() {
     let server = Server::start();
@@ -28,7 +24,7 @@ fn hundreds_are_held_in_little_memory_and_each_is_told_while_one_does_not_read()
     client.run(&["app.db", REMOTE]).ok();
     let key = server.create_key(&["--kind", "pull", "--replica", REMOTE]);
     let open = |reading, stalled| {
-        Crowd::open(server.address(), REMOTE, &key, Members { reading, stalled }, WAIT_MAX).unwrap()
+        Crowd::open(server.address(), REMOTE, &key, Members { reading, stalled }, PATIENCE).unwrap()
     };
     drop(open(10, 0));
     let before = measure::memory_now(server.pid()).unwrap();
@@ -39,7 +35,7 @@ fn hundreds_are_held_in_little_memory_and_each_is_told_while_one_does_not_read()
         crowd.expect(version);
         sample::execute(&client.path("app.db"), "UPDATE notes SET at = at + 1 WHERE id = 1");
         client.run(&["app.db", REMOTE]).ok();
-        assert!(crowd.told(SUBSCRIBERS, WAIT_MAX).is_some(), "version {version} was told to all that read");
+        assert!(crowd.told(SUBSCRIBERS, PATIENCE).is_some(), "version {version} was told to all that read");
     }
     assert_eq!(crowd.lost(), 0);
 }

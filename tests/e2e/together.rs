@@ -1,6 +1,6 @@
 //! Several clients: two pushes at once, replicas with changes of their own. What merges is in `merge`.
 
-use sqlrsync_tests::client::Client;
+use sqlrsync_tests::client::{Client, Outcome};
 use sqlrsync_tests::events::{self, Events};
 use sqlrsync_tests::random::Random;
 use sqlrsync_tests::sample;
@@ -17,22 +17,12 @@ fn two_pushes_at_once_make_two_whole_versions_or_one_is_told_to_come_back() {
         Events { name: "both", bytes: 6_000_000, seed }.create(&client.path("app.db")).unwrap();
     }
     for round in 0..4 {
-        let children: Vec<_> = clients
-            .iter()
-            .map(|client| {
-                // Two databases that have nothing in common: each is to be a version as it is.
-                client
-                    .command(&["app.db", REMOTE, "--force"])
-                    .stderr(std::process::Stdio::piped())
-                    .spawn()
-                    .unwrap()
-            })
-            .collect();
-        for child in children {
-            let output = child.wait_with_output().unwrap();
-            let code = output.status.code();
-            let text = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(code == Some(0) || code == Some(5), "round {round}: {code:?} {text}");
+        // Two databases that have nothing in common: each is to be a version as it is.
+        let pushes: Vec<_> =
+            clients.iter().map(|client| client.start(&["app.db", REMOTE, "--force"])).collect();
+        for push in pushes {
+            let Outcome { code, stderr, .. } = push.output().into();
+            assert!([0, 5].contains(&code), "round {round}: {code} {stderr}");
         }
         for (n, client) in clients.iter().enumerate() {
             events::change_rows(&client.path("app.db"), &mut Random::new(round * 2 + n as u64), 100).unwrap();

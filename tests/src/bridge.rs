@@ -16,6 +16,9 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
+use crate::process::RUN_MAX;
+use crate::raw::runtime;
+
 /// The public client cuts its stream here.
 const PIECE_LEN: usize = 4096;
 
@@ -147,12 +150,10 @@ impl Bridge<'_> {
     }
 }
 
+/// A whole sync, which may take as long as a program may.
 fn block_on<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime can be made")
-        .block_on(work)
+    let limited = runtime().block_on(async { tokio::time::timeout(RUN_MAX, work).await });
+    limited.expect("the program and the server come to an end")
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

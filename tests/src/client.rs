@@ -3,12 +3,13 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::measure;
+use crate::process::{self, Running};
 use crate::programs::{Programs, programs};
 use crate::server::Server;
 
@@ -29,6 +30,16 @@ pub struct Outcome {
     pub stdout: String,
     /// Standard error.
     pub stderr: String,
+}
+
+impl From<Output> for Outcome {
+    fn from(output: Output) -> Outcome {
+        Outcome {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
 }
 
 impl Outcome {
@@ -154,7 +165,14 @@ impl Client {
         command
     }
 
+    /// Starts the program, and does not wait for it.
+    #[track_caller]
+    pub fn start<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Running {
+        Running::start(&mut self.command(arguments))
+    }
+
     /// Runs the program.
+    #[track_caller]
     pub fn run<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Outcome {
         outcome_of(&mut self.command(arguments))
     }
@@ -175,12 +193,8 @@ impl Client {
     }
 }
 
-/// Runs a command to its end.
+/// Runs a command to its end, which must come within [`process::RUN_MAX`].
+#[track_caller]
 pub fn outcome_of(command: &mut Command) -> Outcome {
-    let output = command.output().expect("the program can be started");
-    Outcome {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    process::output(command).into()
 }

@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use sqlrsync_protocol::memory::{Content, MemoryOrigin};
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, accept_async};
 
+use crate::port::Port;
 use crate::raw::{SILENCE_MAX, runtime};
 
 /// For how long a server that says something late looks first whether the client is still there.
@@ -82,8 +83,8 @@ impl FakeServer {
 
 /// An address of the loopback interface where nobody listens.
 pub fn nobody() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
-    format!("http://{}", listener.local_addr().expect("it has an address"))
+    static PORT: OnceLock<Port> = OnceLock::new();
+    format!("http://{}", PORT.get_or_init(Port::hold).address())
 }
 
 type Socket = WebSocketStream<tokio::net::TcpStream>;
@@ -117,7 +118,7 @@ impl ServerWire {
             if tokio::time::timeout(LATE, closed).await.is_err() {
                 let _ = socket.send(Message::text(text)).await;
             }
-            let _ = socket.close(None).await;
+            close(socket).await;
         });
     }
 }
@@ -158,5 +159,13 @@ async fn play(mut socket: Socket, messages: &[Vec<u8>]) {
     }
     // Reads what the client says until it is silent: a reset would hide what was sent.
     while let Ok(Some(Ok(_))) = tokio::time::timeout(Duration::from_millis(300), socket.next()).await {}
+    close(&mut socket).await;
+}
+
+/// Closes, and reads on until the client has gone: one that is slow may have more to say, and closing with that
+/// unread would be a reset.
+async fn close(socket: &mut Socket) {
     let _ = socket.close(None).await;
+    let gone = async { while let Some(Ok(_)) = socket.next().await {} };
+    let _ = tokio::time::timeout(SILENCE_MAX, gone).await;
 }

@@ -158,6 +158,8 @@ struct Order {
     refusing: bool,
     /// How often all connections were to be broken so far.
     breaks: u64,
+    /// How often all connections were to die so far.
+    deaths: u64,
 }
 
 /// What listener, connections and owner share.
@@ -231,6 +233,12 @@ impl Proxy {
     /// Resets every connection that there is.
     pub fn break_all(&self) {
         self.order.send_modify(|order| order.breaks += 1);
+    }
+
+    /// From now on nothing is carried any more on the connections that there are, and none is closed: wires that
+    /// nobody holds at the other end.
+    pub fn kill_all(&self) {
+        self.order.send_modify(|order| order.deaths += 1);
     }
 
     /// Bytes that went to the server and to the client, over all connections.

@@ -3,11 +3,14 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use std::io::Read as _;
 use std::os::unix::process::ExitStatusExt as _;
+
+use crate::process::RUN_MAX;
 
 /// What one run of a program took.
 #[derive(Clone, Debug)]
@@ -42,11 +45,12 @@ pub fn run(command: &mut Command) -> io::Result<Run> {
     let mut child = command.spawn()?;
     let pid = child.id();
     let sampler = std::thread::spawn(move || sample_memory(pid));
+    let limit = Limit::on(pid);
     let (mut out, mut err) = (child.stdout.take(), child.stderr.take());
     let reader = std::thread::spawn(move || read_all(err.as_mut()));
     let stdout = read_all(out.as_mut());
     let stderr = reader.join().map_err(|_| io::Error::other("the reader of stderr panicked"))?;
-    let ended = wait(&child, sampler)?;
+    let ended = wait(&child, sampler, limit)?;
     drop(child);
     Ok(Run {
         status: ended.status,
@@ -57,6 +61,25 @@ pub fn run(command: &mut Command) -> io::Result<Run> {
         stdout,
         stderr,
     })
+}
+
+/// Kills a process that takes longer than any may ([`RUN_MAX`]): its exit status tells of it.
+struct Limit {
+    _not_yet: Sender<()>,
+}
+
+impl Limit {
+    fn on(pid: u32) -> Limit {
+        let (not_yet, over) = channel::<()>();
+        std::thread::spawn(move || {
+            if over.recv_timeout(RUN_MAX) == Err(RecvTimeoutError::Timeout) {
+                let pid = libc::pid_t::try_from(pid).expect("a process id");
+                // SAFETY: sends a signal to a child that nobody reaps before the other end of the channel is dropped.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+            }
+        });
+        Limit { _not_yet: not_yet }
+    }
 }
 
 fn read_all(from: Option<&mut impl io::Read>) -> String {
@@ -79,7 +102,7 @@ struct Ended {
 
 /// Waits for a child without the standard library, which tells nothing but the exit status. The child
 /// is reaped here: it must not be waited for again.
-fn wait(child: &Child, sampler: JoinHandle<u64>) -> io::Result<Ended> {
+fn wait(child: &Child, sampler: JoinHandle<u64>, limit: Limit) -> io::Result<Ended> {
     let pid = libc::id_t::from(child.id());
     let mut info = MaybeUninit::<libc::siginfo_t>::uninit();
     // SAFETY: `info` is valid for a write; the result is not read. WNOWAIT leaves the child a zombie,
@@ -92,6 +115,7 @@ fn wait(child: &Child, sampler: JoinHandle<u64>) -> io::Result<Ended> {
     let bytes_read = counter(child.id(), "io", "rchar:");
     // Before the child is reaped: its number could be another process's after that.
     let sampled = sampler.join().unwrap_or(0);
+    drop(limit);
     let mut status = 0;
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     let pid = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;

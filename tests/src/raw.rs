@@ -12,8 +12,8 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::bridge::Refused;
 
-/// How long a peer may be silent in a test.
-pub const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// How long a peer may say nothing but pings in a test.
+pub const SILENCE_MAX: Duration = Duration::from_secs(120);
 
 /// A connection that blocks.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl RawSocket {
         for (name, value) in headers {
             request.headers_mut().insert(name, HeaderValue::from_str(value).expect("a valid header"));
         }
-        match runtime.block_on(connect_async(request)) {
+        match in_time(&runtime, connect_async(request)) {
             Ok((socket, _)) => Ok(RawSocket { runtime, socket }),
             Err(Error::Http(response)) => Err(Refused {
                 status: response.status().as_u16(),
@@ -67,8 +67,11 @@ impl RawSocket {
     }
 
     /// Sends a binary message; false once the server has hung up.
+    ///
+    /// # Panics
+    /// The server takes nothing for [`SILENCE_MAX`].
     pub fn send(&mut self, bytes: &[u8]) -> bool {
-        self.runtime.block_on(self.socket.send(Message::binary(bytes.to_vec()))).is_ok()
+        in_time(&self.runtime, self.socket.send(Message::binary(bytes.to_vec()))).is_ok()
     }
 
     /// The next binary or text message; `None` once the server closed.
@@ -77,10 +80,9 @@ impl RawSocket {
     /// The server is silent for [`SILENCE_MAX`]: it must never leave a peer waiting.
     pub fn receive(&mut self) -> Option<Message> {
         let socket = &mut self.socket;
-        self.runtime.block_on(async {
+        in_time(&self.runtime, async {
             loop {
-                let next = tokio::time::timeout(SILENCE_MAX, socket.next()).await;
-                match next.expect("the server answers or closes") {
+                match socket.next().await {
                     Some(Ok(message @ (Message::Binary(_) | Message::Text(_)))) => return Some(message),
                     Some(Ok(_)) => {}
                     Some(Err(_)) | None => return None,
@@ -101,6 +103,12 @@ impl RawSocket {
         }
         (stream, texts)
     }
+}
+
+/// What a server does in time, or the test fails.
+fn in_time<T>(runtime: &Runtime, work: impl Future<Output = T>) -> T {
+    let limited = runtime.block_on(async { tokio::time::timeout(SILENCE_MAX, work).await });
+    limited.expect("the server goes on, answers or closes")
 }
 
 pub(crate) fn runtime() -> Runtime {

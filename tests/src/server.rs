@@ -1,4 +1,4 @@
-//! The real `sqlrsync-server` on a data folder of its own and a port that the system chooses.
+//! The real `sqlrsync-server` on a data folder and a port of its own.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::port::Port;
+use crate::process::{self, RUN_MAX};
 use crate::programs::{Programs, programs};
-
-/// How long a server may take to say that it listens. Long, for machines that build at the same time.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+use crate::subscriber::PATIENCE;
 
 /// The namespace that [`Server::admin_key`] is for.
 pub const NAMESPACE: &str = "team";
@@ -22,6 +22,8 @@ pub const NAMESPACE: &str = "team";
 pub struct Server {
     programs: Programs,
     child: Option<Child>,
+    /// Its own also while it does not run.
+    port: Port,
     url: String,
     flags: Vec<String>,
     environment: Vec<(String, String)>,
@@ -51,12 +53,13 @@ impl Server {
         let mut server = Server {
             programs: programs.clone(),
             child: None,
+            port: Port::hold(),
             url: String::new(),
             flags: flags.iter().map(ToString::to_string).collect(),
             environment: Vec::new(),
             folder: folder.expect("a temporary folder can be made"),
         };
-        server.launch("127.0.0.1:0");
+        server.launch();
         server
     }
 
@@ -67,10 +70,10 @@ impl Server {
         self.restart();
     }
 
-    fn launch(&mut self, listen: &str) {
+    fn launch(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path());
         let mut child = Command::new(&self.programs.server)
-            .args(["serve", "--listen", listen, "--data"])
+            .args(["serve", "--listen", &self.port.address().to_string(), "--data"])
             .arg(self.data())
             .args(&self.flags)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
@@ -91,7 +94,7 @@ impl Server {
             }
         });
         self.url = url
-            .recv_timeout(START_TIMEOUT)
+            .recv_timeout(PATIENCE)
             .unwrap_or_else(|_| panic!("no server is listening; its log:\n{}", self.log()));
     }
 
@@ -102,8 +105,7 @@ impl Server {
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        let address = self.url.split_once("://").map_or(self.url.as_str(), |(_, address)| address);
-        address.parse().expect("an address and a port")
+        self.port.address()
     }
 
     /// Its data folder.
@@ -134,14 +136,8 @@ impl Server {
     pub fn command(&self, words: &[&str]) -> std::process::Output {
         // `key create` is two words; `--data` follows them.
         let flag = words.iter().position(|word| word.starts_with('-')).unwrap_or(words.len());
-        Command::new(&self.programs.server)
-            .args(&words[..flag])
-            .arg("--data")
-            .arg(self.data())
-            .args(&words[flag..])
-            .stdin(Stdio::null())
-            .output()
-            .expect("the server's program can be started")
+        let mut command = Command::new(&self.programs.server);
+        process::output(command.args(&words[..flag]).arg("--data").arg(self.data()).args(&words[flag..]))
     }
 
     /// Makes a key: `create_key(&["--kind", "pull", "--replica", "team/app.db"])`.
@@ -165,8 +161,7 @@ impl Server {
     /// Kills it as a power cut does.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
+            process::kill(&mut child);
         }
     }
 
@@ -175,15 +170,17 @@ impl Server {
         let mut child = self.child.take().expect("it runs");
         let begin = Instant::now();
         terminate(&child);
-        let status = child.wait().expect("a child can be waited for");
+        let Some(status) = process::wait_until(&mut child, begin + RUN_MAX) else {
+            process::kill(&mut child);
+            panic!("the server does not stop; its log:\n{}", self.log());
+        };
         (status, begin.elapsed())
     }
 
     /// Starts it again on the same data and the same port.
     pub fn restart(&mut self) {
         self.kill();
-        let address = self.address().to_string();
-        self.launch(&address);
+        self.launch();
     }
 }
 

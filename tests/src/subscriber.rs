@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::process;
 use crate::server::terminate;
 
 /// How long anything that must happen may take, on a machine that builds at the same time.
@@ -89,6 +90,11 @@ impl Subscriber {
         self.said.now().stdout.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
+    /// What it said on standard output so far, as it is.
+    pub fn stdout(&self) -> String {
+        self.said.now().stdout.join("\n")
+    }
+
     /// What it said on standard error so far.
     pub fn stderr(&self) -> String {
         self.said.now().stderr.join("\n")
@@ -133,18 +139,12 @@ impl Subscriber {
     #[track_caller]
     pub fn ended(&mut self) -> i32 {
         let mut child = self.child.take().expect("it runs");
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = child.try_wait().expect("a child can be waited for") {
-                self.hear_out();
-                return status.code().unwrap_or(-1);
-            }
-            if Instant::now() > deadline {
-                let _ = (child.kill(), child.wait());
-                panic!("{} does not end\n{}", self.name, self.report());
-            }
-            std::thread::sleep(LOOK_EVERY);
-        }
+        let Some(status) = process::wait_until(&mut child, Instant::now() + PATIENCE) else {
+            process::kill(&mut child);
+            panic!("{} does not end\n{}", self.name, self.report());
+        };
+        self.hear_out();
+        status.code().unwrap_or(-1)
     }
 
     /// Waits for the last words of a process that has ended; a child that it left behind may have them.
@@ -170,7 +170,7 @@ impl Subscriber {
 impl Drop for Subscriber {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            let _ = (child.kill(), child.wait());
+            process::kill(&mut child);
         }
         if std::thread::panicking() {
             eprintln!("{}", self.report());

@@ -10,6 +10,8 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+use crate::process;
+
 /// What the library reads its file's path from.
 const FILE_ENV: &str = "SQLRSYNC_TEST_CLOCK";
 
@@ -75,8 +77,10 @@ impl WallClock {
         std::fs::write(&source, SOURCE).expect("a file can be written");
         let mut compiler = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
         compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(clock.library()).arg(&source);
-        let compiled = compiler.status().expect("a C compiler, which SQLite is built with too");
-        assert!(compiled.success(), "the clock does not compile");
+        // By a C compiler, which SQLite is built with too.
+        let compiled = process::output(&mut compiler);
+        let said = String::from_utf8_lossy(&compiled.stderr);
+        assert!(compiled.status.success(), "the clock does not compile: {said}");
         clock
     }
 
@@ -118,7 +122,7 @@ mod tests {
     /// What `date` says the time is.
     fn seconds(clock: &WallClock) -> i64 {
         let mut date = Command::new("date");
-        let output = date.arg("+%s").envs(clock.environment()).output().expect("date can be started");
+        let output = process::output(date.arg("+%s").envs(clock.environment()));
         String::from_utf8(output.stdout).expect("digits").trim().parse().expect("a number")
     }
 

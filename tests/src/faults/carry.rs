@@ -24,7 +24,7 @@ const SLOW_PAUSE: Duration = Duration::from_millis(5);
 
 /// How long what still arrives on a closed connection is read: closing with something unread would be
 /// a reset.
-const CLOSING_MAX: Duration = Duration::from_millis(200);
+const CLOSING_MAX: Duration = Duration::from_secs(10);
 
 /// What the pumps may do.
 #[derive(Clone, Copy, Default, Debug)]
@@ -42,6 +42,8 @@ enum End {
     Done,
     Close,
     Reset,
+    /// It does not, and carries nothing more.
+    Dead,
 }
 
 /// A connection.
@@ -134,12 +136,14 @@ impl Link {
             tokio::select! {
                 end = async { both(up, down).await } => end,
                 end = self.drive(&control, faults) => end,
-                () = broken(self.orders.clone()) => End::Reset,
+                () = counted(self.orders.clone(), |order| order.breaks) => End::Reset,
+                () = counted(self.orders.clone(), |order| order.deaths) => End::Dead,
             }
         };
         match end {
             End::Done => {}
             End::Close => close(client, server).await,
+            End::Dead => std::future::pending().await,
             End::Reset => {
                 let _ = (client.set_zero_linger(), server.set_zero_linger());
             }
@@ -195,10 +199,10 @@ async fn both(up: impl Future<Output = io::Result<()>>, down: impl Future<Output
     }
 }
 
-/// Comes back when the owner breaks all connections.
-async fn broken(mut orders: watch::Receiver<Order>) {
-    let before = orders.borrow().breaks;
-    if orders.wait_for(|order| order.breaks > before).await.is_err() {
+/// Comes back when the owner has ordered this once more.
+async fn counted(mut orders: watch::Receiver<Order>, count: fn(&Order) -> u64) {
+    let before = count(&orders.borrow());
+    if orders.wait_for(|order| count(order) > before).await.is_err() {
         std::future::pending().await
     }
 }

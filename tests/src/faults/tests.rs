@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 
 use super::*;
+use crate::subscriber::{PATIENCE, wait_until};
 
 /// A server that sends back what it is sent.
 fn echo() -> SocketAddr {
@@ -23,7 +24,8 @@ fn echo() -> SocketAddr {
 
 fn connect(proxy: &Proxy) -> TcpStream {
     let stream = TcpStream::connect(proxy.address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
     stream
 }
 
@@ -107,9 +109,7 @@ fn a_healed_proxy_ends_a_stall_and_all_that_was_to_come() {
     let proxy = Proxy::start(echo(), Plan::Each(fault));
     let mut stream = connect(&proxy);
     stream.write_all(&pattern(1_000)).unwrap();
-    while proxy.faults() == 0 {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    wait_until("the stall", || proxy.faults() > 0);
     proxy.heal();
     let mut back = vec![0; 1_000];
     stream.read_exact(&mut back).unwrap();
@@ -130,6 +130,22 @@ fn connections_are_turned_away_broken_and_taken_again() {
     proxy.refuse(false);
     assert_eq!(sent_and_read(&proxy, 10).0, pattern(10));
     assert_eq!(proxy.connections(), 3);
+}
+
+#[test]
+fn connections_that_died_are_silent_and_open_and_new_ones_are_carried() {
+    let proxy = Proxy::start(echo(), Plan::Clean);
+    let mut held = connect(&proxy);
+    held.write_all(b"x").unwrap();
+    held.read_exact(&mut [0]).unwrap();
+    proxy.kill_all();
+    // It says nothing to either side: what is written goes nowhere, and nothing comes.
+    wait_until("it died", || {
+        held.write_all(b"x").unwrap();
+        held.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        held.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    });
+    assert_eq!(sent_and_read(&proxy, 10).0, pattern(10));
 }
 
 #[test]
