@@ -242,9 +242,12 @@ mod tests {
             activity.note(event(&number.to_string(), pulled()));
         }
         let table = ActivityTable::open(&folder.path().join("catalog.db")).unwrap();
-        while table.clients("r").unwrap().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let written = async {
+            while table.clients("r").unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(120), written).await.expect("it is written");
         task.abort();
     }
 

@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn a_peer_that_trickles_is_slow_and_one_that_is_silent_is_idle() {
         let runtime = runtime();
-        let (mut trickled, bench) = wire(&runtime, 10 * MOMENT, Patience::new(1 << 20, 2 * MOMENT, MOMENT));
+        let (mut trickled, bench) = wire(&runtime, 1000 * MOMENT, Patience::new(1 << 20, 2 * MOMENT, MOMENT));
         let trickle = runtime.spawn(async move {
             while bench.peer.send(Ok(Bytes::from_static(b"x")), 1).await.is_ok() {
                 sleep(MOMENT / 10).await;
@@ -279,7 +279,7 @@ mod tests {
         drop(trickled);
         runtime.block_on(trickle).unwrap();
 
-        let (mut silent, _bench) = wire(&runtime, MOMENT, Patience::new(1, 100 * MOMENT, MOMENT));
+        let (mut silent, _bench) = wire(&runtime, MOMENT, Patience::new(1, 1000 * MOMENT, MOMENT));
         assert_eq!(silent.receive().unwrap_err(), WireError::Idle);
     }
 
@@ -312,11 +312,13 @@ mod tests {
     #[test]
     fn time_in_which_the_server_works_or_its_own_bytes_are_on_the_way_does_not_count() {
         let runtime = runtime();
-        let (mut wire, mut bench) = wire(&runtime, MOMENT, Patience::new(1000, MOMENT, MOMENT));
+        // Longer than the peer is kept from answering by whatever else the machine does.
+        let idle = 10 * MOMENT;
+        let (mut wire, mut bench) = wire(&runtime, idle, Patience::new(1000, idle, idle));
         wire.put(Outgoing::Ping).unwrap();
         let peer = runtime.spawn(async move {
-            // A slow line: it takes much longer than the idle time until the peer has read it all.
-            sleep(3 * MOMENT).await;
+            // A slow line: it takes longer than the idle time until the peer has read it all.
+            sleep(2 * idle).await;
             bench.written.receive().await;
             bench.peer.send(Ok(Bytes::from_static(b"answer")), 6).await.unwrap();
             bench

@@ -14,9 +14,17 @@ use crate::support::{TestServer, changed, database, eventually, settings};
 
 const NAME: &str = "/api/v1/replicas/team/app.db";
 
-/// A server with room for one, in which who finds none waits for a second.
+/// A server with room for one, in which who finds none waits for a second. No other limit of time ends anything.
 fn with_room_for_one() -> TestServer {
-    TestServer::with(Settings { transfers_max: 1, busy_wait: Seconds::new(1).unwrap(), ..settings() })
+    let hour = Seconds::new(3600).unwrap();
+    TestServer::with(Settings {
+        transfers_max: 1,
+        busy_wait: Seconds::new(1).unwrap(),
+        query_timeout: hour,
+        diff_timeout: hour,
+        idle_timeout: hour,
+        ..settings()
+    })
 }
 
 /// Sends a request, and waits for no answer.

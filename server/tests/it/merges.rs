@@ -1,7 +1,6 @@
 //! Pushes that were not made from the latest version: merged, kept as conflicts, refused, or on top.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -445,13 +444,15 @@ fn a_comparison_over_its_time_ends_with_the_limit_that_it_was() {
          INSERT INTO large SELECT n, zeroblob(50000) FROM n",
     )
     .push();
-    let mut socket = TcpStream::connect(server.address).unwrap();
+    let mut socket = server.connect();
     let head = format!(
         "GET /api/v1/replicas/{NAME}/diff?from=1&to=2 HTTP/1.1\r\nHost: x\r\nAuthorization: {}\r\n\
          Connection: close\r\n\r\n",
         server.admin
     );
     socket.write_all(head.as_bytes()).unwrap();
+    // It has begun.
+    socket.peek(&mut [0]).unwrap();
     std::thread::sleep(Duration::from_millis(1500));
     let mut answer = Vec::new();
     socket.read_to_end(&mut answer).unwrap();

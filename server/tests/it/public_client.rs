@@ -10,7 +10,7 @@
 //! after the first binary message. In version 3 it is our own client: longer pieces, both ways.
 
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sqlrsync_protocol::control;
@@ -25,7 +25,7 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket, client};
 
-use crate::support::TestServer;
+use crate::support::{PATIENCE, TestServer};
 
 const PUBLIC_PIECE_MAX: usize = 4101;
 const ORIGIN_END: u8 = 0x42;
@@ -116,8 +116,13 @@ impl Socket {
     }
 
     /// The next message that is no ping.
+    ///
+    /// # Panics
+    /// Nothing else comes for long.
     pub fn read(&mut self) -> Result<Message, Broken> {
+        let deadline = Instant::now() + PATIENCE;
         loop {
+            assert!(Instant::now() < deadline, "nothing comes but pings");
             match self.socket.read() {
                 Ok(Message::Ping(_) | Message::Pong(_)) => {}
                 Ok(message) => return Ok(message),
@@ -147,12 +152,10 @@ impl Socket {
         Ok(())
     }
 
-    /// The key type, which comes within half a second of opening, before anything is asked.
+    /// The key type, which comes at once, before anything is asked: the public client waits half a second for it.
     pub fn greeted(&mut self) -> Result<KeyType, Broken> {
-        self.patience(Duration::from_millis(500));
         let Message::Text(text) = self.read()? else { return Err(Broken("no CONFIG first".to_owned())) };
         self.text(text.as_str())?;
-        self.patience(Duration::from_secs(5));
         self.config.key_type.ok_or_else(|| Broken("no keyType in the first CONFIG".to_owned()))
     }
 

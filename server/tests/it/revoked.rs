@@ -1,4 +1,4 @@
-//! Keys that are revoked while their connections are open: each ends within a second.
+//! Keys that are revoked while their connections are open: each ends, long before anything else would end it.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,11 @@ use crate::support::{TestServer, database, eventually};
 /// The beginning of a push of many pages that never come.
 const BEGIN: &[u8] = &[0x41, 2, 12, 0, 0, 1, 0];
 
-fn ends_within_a_second(mut socket: Socket, since: Instant) {
+/// It takes a quarter of a second on a machine that has nothing else to do. The limits that would end such a
+/// connection otherwise begin with a minute.
+const AT_ONCE: Duration = Duration::from_secs(45);
+
+fn ends_at_once(mut socket: Socket, since: Instant) {
     loop {
         match socket.read().unwrap() {
             Message::Close(Some(frame)) => {
@@ -27,7 +31,7 @@ fn ends_within_a_second(mut socket: Socket, since: Instant) {
             _ => {}
         }
     }
-    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+    assert!(since.elapsed() < AT_ONCE, "{:?}", since.elapsed());
 }
 
 #[test]
@@ -45,7 +49,7 @@ fn a_subscriber_and_an_idle_pusher_are_closed() {
         let mut other = Socket::open(&server, path, &Ask::new(&server.admin, 2)).unwrap();
         let since = Instant::now();
         server.revoke(&key);
-        ends_within_a_second(socket, since);
+        ends_at_once(socket, since);
         assert_eq!(server.get_upgrade(path, &key).0, 401);
         other.write("PING").unwrap();
         if path.contains("subscribe") {
@@ -75,7 +79,7 @@ fn a_push_in_the_middle_is_told_and_closed_and_the_next_one_need_not_wait() {
         }
     };
     assert!(String::from_utf8_lossy(&error[5..]).contains("revoked"));
-    ends_within_a_second(socket, since);
+    ends_at_once(socket, since);
     push(&server, "team/app.db", &Ask::new(&server.admin, 2), &database(4096, 10, 2)).unwrap();
 }
 

@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::public_client::{Ask, Socket, push};
-use crate::support::{TestServer, database, eventually, settings};
+use crate::support::{PATIENCE, TestServer, database, eventually, settings};
 
 fn said(socket: &mut Socket) -> Value {
     match socket.read().unwrap() {
@@ -130,7 +130,7 @@ fn a_subscriber_that_reads_nothing_for_a_while_gets_the_newest_only() {
 
 #[test]
 fn a_subscriber_that_answers_no_ping_is_cut_off_in_time() {
-    let patience = "1s".parse().unwrap();
+    let patience = "3s".parse().unwrap();
     let (server, mut socket) = subscribed(Settings { subscriber_timeout: patience, ..settings() });
     let begin = Instant::now();
     for version in 2..10 {
@@ -139,7 +139,7 @@ fn a_subscriber_that_answers_no_ping_is_cut_off_in_time() {
     // Below the WebSocket, so that no ping is answered.
     let mut bytes = Vec::new();
     socket.socket.get_mut().read_to_end(&mut bytes).unwrap();
-    assert!(begin.elapsed() >= Duration::from_secs(1), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() >= Duration::from_secs(3), "{:?}", begin.elapsed());
     let told = bytes.windows(14).filter(|window| window == b"LATEST_VERSION").count();
     assert_eq!(told, 1, "one on its way at most");
     eventually("its session is over", || server.backend().sessions.count() == 0);
@@ -169,13 +169,13 @@ fn stalled(address: SocketAddr, key: &str) -> TcpStream {
 
 #[test]
 fn a_socket_that_is_full_is_cut_off_and_nobody_waits_for_it() {
-    let patience = "1s".parse().unwrap();
+    let patience = "5s".parse().unwrap();
     let (server, mut reading) = subscribed(Settings { subscriber_timeout: patience, ..settings() });
     let stalled = stalled(server.address, &server.admin);
     eventually("both listen", || server.backend().sessions.count() == 2);
     let (begin, mut version) = (Instant::now(), 1);
     while server.backend().sessions.count() == 2 {
-        assert!(begin.elapsed() < Duration::from_secs(30), "it is never cut off");
+        assert!(begin.elapsed() < PATIENCE, "it is never cut off");
         version += 1;
         announce(&server, version);
         let asked = Instant::now();
@@ -185,7 +185,7 @@ fn a_socket_that_is_full_is_cut_off_and_nobody_waits_for_it() {
                 break;
             }
         }
-        assert!(asked.elapsed() < Duration::from_millis(900), "who reads has waited for who does not");
+        assert!(asked.elapsed() < Duration::from_secs(4), "who reads has waited for who does not");
     }
     drop(stalled);
 }
@@ -215,7 +215,7 @@ fn a_replica_that_becomes_private_ends_what_anybody_might_have_and_nothing_else(
         assert_eq!(code, CloseCode::Policy);
         assert!(reason.contains("private"), "{reason}");
     }
-    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(45), "not by another limit: {:?}", since.elapsed());
     assert_eq!(server.get_upgrade("/sapi/subscribe/team/app.db", "").0, 401);
     push(&server, "team/app.db", &Ask::new(&server.admin, 2), &database(4096, 10, 2)).unwrap();
     for socket in &mut keep {

@@ -20,8 +20,12 @@ pub struct TestServer {
     pub address: SocketAddr,
     pub admin: String,
     server: Option<Server>,
-    runtime: Runtime,
+    runtime: Option<Runtime>,
 }
+
+/// How long anything that must happen may take. It is no measure of speed: on the slowest machine only what hangs
+/// takes as long.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The settings of tests: any free port.
 pub fn settings() -> Settings {
@@ -43,7 +47,7 @@ impl TestServer {
         let config = Config { data: folder.path().join("data"), settings };
         let mut server = runtime.block_on(Server::start(config)).unwrap();
         let admin = server.take_first_key().map(|first| first.key.secret()).unwrap_or_default();
-        TestServer { folder, address: server.address(), admin, server: Some(server), runtime }
+        TestServer { folder, address: server.address(), admin, server: Some(server), runtime: Some(runtime) }
     }
 
     /// What the server does without HTTP.
@@ -55,7 +59,8 @@ impl TestServer {
     pub fn stop(&mut self) -> Duration {
         let started = Instant::now();
         let server = self.server.take().unwrap();
-        self.runtime.block_on(server.shutdown());
+        let stopped = async { tokio::time::timeout(PATIENCE, server.shutdown()).await };
+        self.runtime.as_ref().unwrap().block_on(stopped).expect("the server stops");
         started.elapsed()
     }
 
@@ -168,10 +173,11 @@ impl TestServer {
         (head[9..12].parse().unwrap(), head.to_ascii_lowercase(), body.to_owned())
     }
 
-    /// A raw connection whose reads give up after five seconds.
+    /// A raw connection whose reads and writes give up in the end.
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream
     }
 }
@@ -180,6 +186,11 @@ impl Drop for TestServer {
     fn drop(&mut self) {
         if self.server.is_some() && !std::thread::panicking() {
             self.stop();
+        }
+        drop(self.server.take());
+        // Without a limit it would wait for what the server has begun, also where that hangs.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(PATIENCE);
         }
     }
 }
@@ -234,11 +245,12 @@ fn opened(content: &Content, use_it: impl FnOnce(&rusqlite::Connection)) -> Cont
     Content::from_file(content.geometry().page_size, &std::fs::read(path).unwrap())
 }
 
-/// Waits until something is so, for five seconds at most.
+/// Waits until something is so.
+#[track_caller]
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let started = Instant::now();
     while !is_so() {
-        assert!(started.elapsed() < Duration::from_secs(5), "not within five seconds: {what}");
+        assert!(started.elapsed() < PATIENCE, "it did not come to this: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -12,7 +12,7 @@ use sqlrsync_protocol::duration::Seconds;
 use sqlrsync_server::server::{Config, Error, Server};
 use sqlrsync_server::settings::Settings;
 
-use crate::support::settings;
+use crate::support::{PATIENCE, settings};
 
 /// Writes a certificate for `localhost` and its key; returns the certificate.
 fn make(folder: &Path) -> CertificateDer<'static> {
@@ -39,7 +39,7 @@ fn get(address: std::net::SocketAddr, trusted: &CertificateDer<'static>) -> std:
     let name = ServerName::try_from("localhost").unwrap();
     let connection = ClientConnection::new(Arc::new(config), name).unwrap();
     let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut stream = StreamOwned::new(connection, stream);
     stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
@@ -68,12 +68,15 @@ async fn tls_is_served_and_a_new_certificate_is_taken_up() {
         // Plain HTTP, and a handshake that does not come, end the connection.
         for sent in [&b"GET / HTTP/1.1\r\n\r\n"[..], b""] {
             let mut stream = TcpStream::connect(address).unwrap();
-            stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
             stream.write_all(sent).unwrap();
             let started = Instant::now();
             let mut answer = Vec::new();
             let _ = stream.read_to_end(&mut answer);
-            assert!(started.elapsed() < Duration::from_secs(3));
+            assert!(
+                started.elapsed() < Duration::from_secs(9),
+                "by this limit, and not by the default of ten seconds"
+            );
             assert!(!answer.starts_with(b"HTTP"), "an answer in the clear");
         }
     });

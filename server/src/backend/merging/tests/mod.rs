@@ -57,9 +57,11 @@ impl Bench {
         if let Some(base) = base {
             origin = origin.with_base(Base { version: None, root: base.root() }, base.clone());
         }
-        let (mut near, mut far) = wires(64 << 10, 1 << 20);
-        std::thread::scope(|scope| {
-            scope.spawn(|| run_origin(OriginOptions::default(), &mut origin, &mut near, &mut Quiet));
+        let (mut near, far) = wires(64 << 10, 1 << 20);
+        std::thread::scope(move |scope| {
+            // Each end goes with its side, also where that panics: the other one waits for it.
+            let mut far = far;
+            scope.spawn(move || run_origin(OriginOptions::default(), &mut origin, &mut near, &mut Quiet));
             let pushed = run_replica(ReplicaOptions::default(), &mut pages, &mut far, &mut Quiet);
             pushed.map(|done| done.committed).map_err(|error| error.to_string())
         })

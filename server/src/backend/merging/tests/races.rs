@@ -1,6 +1,6 @@
 //! Two servers on one repository, and pushes for one version number: one is first, and the other merges on top.
 
-use std::sync::Barrier;
+use std::sync::mpsc::sync_channel;
 
 use super::{Bench, with_sql};
 
@@ -12,16 +12,19 @@ fn of_two_servers_that_push_for_one_number_one_is_first_and_the_other_merges_on_
     let first =
         with_sql(None, "CREATE TABLE t (id INTEGER PRIMARY KEY, by TEXT); INSERT INTO t VALUES (0, '')");
     servers[0].push("first", &first, None);
-    let together = Barrier::new(2);
+    // Where the two meet before each push. One that has failed does not come, and the other one hears of it.
+    let (there, here) = sync_channel(0);
+    let meets: [Box<dyn Fn() -> bool + Send>; 2] =
+        [Box::new(move || there.send(()).is_ok()), Box::new(move || here.recv().is_ok())];
     std::thread::scope(|scope| {
-        for (number, server) in servers.iter().enumerate() {
-            let (together, first) = (&together, &first);
+        for (number, (server, meet)) in servers.iter().zip(meets).enumerate() {
+            let first = &first;
             scope.spawn(move || {
                 let mut held = first.clone();
                 for round in 0..ROUNDS {
                     let id = 10 * round + number as u64 + 1;
                     let next = with_sql(Some(&held), &format!("INSERT INTO t VALUES ({id}, '{number}')"));
-                    together.wait();
+                    assert!(meet(), "the other one has failed");
                     let committed = server.push(&number.to_string(), &next, Some(&held));
                     assert_eq!(committed.conflict, None);
                     held = next;
