@@ -1,11 +1,15 @@
 //! Two ends of a wire in memory, for two sides on two threads. It can be made to hold next to nothing,
 //! and to break after a number of bytes.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::conversation::Wire;
+
+/// How long an end waits for the other one: minutes, since only two sides that wait for each other take as long.
+const SILENCE_MAX: Duration = Duration::from_secs(300);
 
 /// The wire was cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -69,8 +73,14 @@ impl Wire for MemoryWire {
         Ok(())
     }
 
+    /// # Panics
+    /// The other end neither says anything nor goes, for minutes: a test that hangs is a failed test.
     fn receive(&mut self) -> Result<Option<Bytes>, WireCut> {
-        Ok(self.input.recv().ok())
+        match self.input.recv_timeout(SILENCE_MAX) {
+            Ok(piece) => Ok(Some(piece)),
+            Err(RecvTimeoutError::Disconnected) => Ok(None),
+            Err(RecvTimeoutError::Timeout) => panic!("the other side of the wire hangs"),
+        }
     }
 
     fn agreed(&mut self, version: u8) {

@@ -61,10 +61,12 @@ proptest! {
 fn a_wire_is_told_the_version_once_it_is_settled() {
     for (origin, replica, agreed) in [(3, 3, 3), (3, 2, 2), (2, 3, 2), (3, 1, 1), (1, 3, 1)] {
         let content = random_content(KIB, 3, &mut Random(1));
-        let (mut near, mut far) = wires(100, 1);
+        let (near, mut far) = wires(100, 1);
         let (origin_options, replica_options) = options(origin, replica);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
+        std::thread::scope(move |scope| {
+            // Each end goes with its side, also where that panics: the other one waits for it.
+            let mut near = near;
+            scope.spawn(move || {
                 let mut pages = MemoryReplica::empty();
                 let quiet = &mut Quiet;
                 run_replica(replica_options, &mut pages, &mut far, quiet).unwrap();

@@ -35,8 +35,10 @@ fn session() -> [Vec<u8>; 2] {
     let mut versions: Vec<Content> = (10..18).map(|byte| content(&[byte])).collect();
     versions.push(content(&[1, 2]));
     let mut replica = MemoryReplica::of(versions);
-    let (mut near, mut far) = wires(1 << 20, 8);
-    std::thread::scope(|scope| {
+    let (near, mut far) = wires(1 << 20, 8);
+    std::thread::scope(move |scope| {
+        // Each end goes with its side, also where that panics: the other one waits for it.
+        let mut near = near;
         let far = scope.spawn(move || {
             run_replica(ReplicaOptions::default(), &mut replica, &mut far, &mut Quiet).unwrap();
             far.sent

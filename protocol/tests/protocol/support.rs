@@ -148,9 +148,11 @@ pub fn exchange_over(
     (origin_options, replica_options): (OriginOptions, ReplicaOptions),
     origin: &mut impl OriginPages<Error = MemoryError>,
     replica: &mut MemoryReplica,
-    (mut near, mut far): (MemoryWire, MemoryWire),
+    (near, mut far): (MemoryWire, MemoryWire),
 ) -> (Outcome, Outcome) {
-    std::thread::scope(|scope| {
+    std::thread::scope(move |scope| {
+        // Each end goes with its side, also where that panics: the other one waits for it.
+        let mut near = near;
         let far = scope.spawn(move || {
             let outcome = run_replica(replica_options, replica, &mut far, &mut Quiet);
             drop(far);

@@ -29,9 +29,11 @@ where
     O: OriginPages + Send,
     R: ReplicaPages + Send,
 {
-    let (origin_wire, mut replica_wire) = wires(4099, 64);
+    let (origin_wire, replica_wire) = wires(4099, 64);
     let mut origin_wire = origin_wire.cut_after(cut);
-    std::thread::scope(|scope| {
+    std::thread::scope(move |scope| {
+        // Each end goes with its side, also where that panics: the other one waits for it.
+        let mut replica_wire = replica_wire;
         let origin = scope.spawn(move || {
             let options = OriginOptions { version_max: version, ..OriginOptions::default() };
             run_origin(options, origin, &mut origin_wire, &mut Quiet).map_err(|error| told(&error))

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use object_store::local::LocalFileSystem;
@@ -192,6 +193,9 @@ fn a_replica_with_a_broken_manifest_is_not_swept() {
 
 const FOLDER: &str = "SQLRSYNC_TEST_CRASH_FOLDER";
 
+/// How long it may take to say something.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// The content of version `n` in the killed process and in the one that looks afterwards.
 fn nth(n: u64) -> Database {
     let mut database = Database::new(PageSize::MIN, 900 + n as u32 % 7 * 50, 1);
@@ -221,29 +225,55 @@ fn the_process_that_is_killed() {
     }
 }
 
-#[test]
-fn killing_the_process_loses_no_acknowledged_version() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut acknowledged = 0u64;
-    for round in 0..12u64 {
+/// [`the_process_that_is_killed`], killed with this value.
+struct Victim {
+    child: Child,
+    /// The versions that it says are committed. Nothing comes any more when it is gone.
+    commits: Receiver<u64>,
+}
+
+impl Victim {
+    fn start(folder: &Path) -> Victim {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "crash::the_process_that_is_killed", "--ignored", "--nocapture"])
-            .env(FOLDER, folder.path())
+            .env(FOLDER, folder)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let reader = std::thread::spawn(move || {
-            let committed = |line: String| line.rsplit_once("committed ")?.1.parse::<u64>().ok();
-            lines.map_while(Result::ok).filter_map(committed).max()
+        let (committed, commits) = channel();
+        std::thread::spawn(move || {
+            let number = |line: String| line.rsplit_once("committed ")?.1.parse::<u64>().ok();
+            lines.map_while(Result::ok).filter_map(number).try_for_each(|number| committed.send(number))
         });
-        // Any time will do, as long as it is another one each round.
-        let until = Instant::now() + Duration::from_millis(120 + round * 37);
-        std::thread::sleep(until.saturating_duration_since(Instant::now()));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        acknowledged = acknowledged.max(reader.join().unwrap().unwrap_or(0));
+        Victim { child, commits }
+    }
+
+    /// Kills it, and gives what it has said meanwhile.
+    fn kill(mut self) -> impl Iterator<Item = u64> {
+        self.child.kill().unwrap();
+        std::iter::from_fn(move || self.commits.recv_timeout(PATIENCE).ok())
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        let _ = (self.child.kill(), self.child.wait());
+    }
+}
+
+#[test]
+fn killing_the_process_loses_no_acknowledged_version() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut acknowledged = 0u64;
+    for round in 0..12u64 {
+        let victim = Victim::start(folder.path());
+        // Another moment each round: before and after it has committed the first and the second one.
+        let before = (0..round % 3).map(|_| victim.commits.recv_timeout(PATIENCE).expect("it commits"));
+        acknowledged = before.fold(acknowledged, u64::max);
+        std::thread::sleep(Duration::from_millis(round * 23));
+        acknowledged = victim.kill().fold(acknowledged, u64::max);
         let repository = local(folder.path());
         let replica = repository.replica(&id());
         let latest = replica.latest().unwrap().map_or(0, |latest| latest.number.get());
