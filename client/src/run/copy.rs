@@ -33,14 +33,15 @@ pub fn copy(run: &Run, plan: &Copy) -> Result<Outcome, Error> {
     let mut replica =
         GuardedReplica::new(pages::replica(to, Some(&to_state), pages::overwrite(plan.force))?, plan.dry);
 
-    let (mut here, there) = memory::pair(&run.cancel);
+    let (here, there) = memory::pair(&run.cancel);
     let traffic = here.traffic();
     let origin_options = OriginOptions { version_max: plan.protocol, ..OriginOptions::default() };
     let replica_options = ReplicaOptions { version_max: plan.protocol, ..ReplicaOptions::default() };
     let mut progress = run.progress(&plan.origin.shown());
     let (sent, taken) = thread::scope(|scope| {
+        // The wire is dropped with the end of the conversation, also by a panic: that is how the other side hears of it.
+        let mut here = here;
         let other = scope.spawn(|| {
-            // The wire is dropped with the end of the conversation: that is how the other side hears of it.
             let mut there = there;
             run_replica(replica_options, &mut replica, &mut there, &mut Quiet)
         });
