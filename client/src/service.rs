@@ -79,6 +79,7 @@ mod tests {
         let of_name = UnixDatagram::bind_addr(&abstract_address(&name.as_bytes()[1..]).unwrap()).unwrap();
         for (name, socket) in [(path.as_os_str(), of_path), (OsStr::new(&name), of_name)] {
             send(name, "READY=1").unwrap();
+            socket.set_nonblocking(true).unwrap();
             let mut buffer = [0; 100];
             let length = socket.recv(&mut buffer).unwrap();
             assert_eq!(&buffer[..length], b"READY=1");

@@ -3,14 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, where a panic is the failure")]
 
+mod ended;
+
 use std::ffi::OsStr;
-use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use rusqlite::Connection;
 use serde_json::Value;
+
+use ended::{ended, ended_with};
 
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_sqlrsync");
@@ -50,7 +53,7 @@ impl Machine {
 
     fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
         let mut command = Command::new(PROGRAM);
-        command.args(arguments).current_dir(self.folder.path()).env_clear().stdin(Stdio::null());
+        command.args(arguments).current_dir(self.folder.path()).env_clear();
         command.env("HOME", self.path("home"));
         command.env("PATH", format!("{}:/usr/bin:/bin", self.path("bin").display()));
         command.env("SQLRSYNC_SSH", self.path("fake-ssh"));
@@ -58,7 +61,7 @@ impl Machine {
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
+        ended(&mut self.command(arguments))
     }
 
     #[track_caller]
@@ -299,15 +302,8 @@ fn every_version_of_the_protocol_gives_the_same_copy() {
 
 /// Starts the program as sqlite3_rsync does, sends it bytes, and returns what it said and how it ended.
 fn speak(machine: &Machine, arguments: &[&str], bytes: &[u8]) -> (Vec<u8>, Output) {
-    let mut command = machine.command(arguments);
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let _ = stdin.write_all(bytes);
-    drop(stdin);
-    let mut said = Vec::new();
-    child.stdout.take().unwrap().read_to_end(&mut said).unwrap();
-    (said, child.wait_with_output().unwrap())
+    let mut output = ended_with(&mut machine.command(arguments), bytes);
+    (std::mem::take(&mut output.stdout), output)
 }
 
 #[test]
@@ -394,8 +390,7 @@ fn the_version_and_the_manual_are_there() {
 fn config_show_says_what_counts_and_where_it_came_from_and_no_key() {
     let machine = Machine::new();
     let mut command = machine.command(&["config", "show", "--json", "--server", "wss://example.org"]);
-    let output =
-        command.env("SQLRSYNC_AUTH_TOKEN", "topsecret").env("SQLRSYNC_PORT", "2222").output().unwrap();
+    let output = ended(command.env("SQLRSYNC_AUTH_TOKEN", "topsecret").env("SQLRSYNC_PORT", "2222"));
     let text = String::from_utf8(output.stdout).unwrap();
     let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let row = |name: &str| rows.iter().find(|row| row["setting"] == name).unwrap();
@@ -413,7 +408,7 @@ fn config_show_says_what_counts_and_where_it_came_from_and_no_key() {
 fn config_show_shows_all_that_counts_beside_what_cannot_be_used() {
     let machine = Machine::new();
     let mut command = machine.command(&["config", "show", "--timeout", "soon"]);
-    let output = command.env("SQLRSYNC_PORT", "much").env("SQLRSYNC_EXE", "there").output().unwrap();
+    let output = ended(command.env("SQLRSYNC_PORT", "much").env("SQLRSYNC_EXE", "there"));
     assert_eq!(output.status.code(), Some(2));
     let shown = String::from_utf8(output.stdout).unwrap();
     let line = |name: &str, part: &str| {
@@ -442,7 +437,7 @@ fn a_server_that_is_not_there_means_try_later() {
     let machine = Machine::new();
     drop(machine.database("a.db"));
     let mut command = machine.command(&["a.db", "team/a.db", "--server", "ws://127.0.0.1:1"]);
-    let output = command.env("SQLRSYNC_ADMIN_KEY", "k").output().unwrap();
+    let output = ended(command.env("SQLRSYNC_ADMIN_KEY", "k"));
     assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stderr));
     machine.fails(5, &["log", "team/a.db", "--server", "ws://127.0.0.1:1"]);
 }

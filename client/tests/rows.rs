@@ -3,12 +3,16 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, where a panic is the failure")]
 
+mod ended;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
+
+use ended::ended;
 
 /// An answer: status, a header line or nothing, body.
 type Answer = (u16, &'static str, String);
@@ -50,12 +54,12 @@ impl Server {
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
+        ended(&mut self.command(arguments))
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sqlrsync"));
-        command.args(arguments).current_dir(self.home.path()).env_clear().stdin(Stdio::null());
+        command.args(arguments).current_dir(self.home.path()).env_clear();
         command.env("HOME", self.home.path()).env("SQLRSYNC_SERVER", format!("ws://{}", self.address));
         command.env("SQLRSYNC_AUTH_TOKEN", "key");
         command

@@ -169,7 +169,11 @@ fn both_sides_are_pinged_and_answer() {
         say(&mut socket, ServerMessage::Ping.to_text("")).await;
         let mut heard = Vec::new();
         while !(heard.contains(&"PONG".to_owned()) && heard.contains(&"PING".to_owned())) {
-            heard.push(text(&mut socket).await);
+            let next = text(&mut socket).await;
+            if next.is_empty() {
+                return;
+            }
+            heard.push(next);
             say(&mut socket, ServerMessage::Pong.to_text("")).await;
         }
         say(&mut socket, latest(3)).await;

@@ -37,8 +37,10 @@ fn send(
     let origin = MemoryOrigin::new(ours).with_base(base_of(base, 1), base.clone());
     let mut guarded = GuardedOrigin::new(origin, guard);
     let mut replica = MemoryReplica::of(versions);
-    let (mut here, there) = wires(4096, 1 << 20);
+    let (here, there) = wires(4096, 1 << 20);
     let end = thread::scope(|scope| {
+        // Each end goes with its side, also where that panics: the other one waits for it.
+        let mut here = here;
         scope.spawn(|| {
             let mut there = there;
             let _ = run_replica(ReplicaOptions::default(), &mut replica, &mut there, &mut Quiet);
@@ -91,8 +93,9 @@ fn a_dry_push_of_old_content_says_that_it_is_old() {
 fn a_dry_pull_takes_nothing_and_says_so() {
     let mut origin = MemoryOrigin::new(content(2)).knowing(content(1));
     let mut guarded = GuardedReplica::new(MemoryReplica::of([content(1)]), true);
-    let (mut here, there) = wires(4096, 1 << 20);
+    let (here, there) = wires(4096, 1 << 20);
     let (end, told) = thread::scope(|scope| {
+        let mut here = here;
         let origin = scope.spawn(|| {
             let mut there = there;
             run_origin(OriginOptions::default(), &mut origin, &mut there, &mut Quiet)
