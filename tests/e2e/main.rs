@@ -12,6 +12,7 @@
 //! | processes killed at any moment, connections cut at any byte | `crash` |
 //! | a server whose power fails | `power` |
 //! | a client's machine whose power fails | `power_client` |
+//! | a version's manifest that is lost, or not copied back yet | `lost` |
 //! | writers and readers that go on during a push and a pull | `live` |
 //! | a database that is pushed by itself | `subscribe_push` |
 //! | two clients at once, replicas changed locally | `together` |
@@ -49,6 +50,7 @@ mod hostile_client;
 mod hostile_server;
 mod keys;
 mod live;
+mod lost;
 mod merge;
 mod merge_bases;
 mod merge_clones;
