@@ -264,3 +264,36 @@ fn a_new_child_of_a_deleted_parent_is_a_conflict_that_names_the_constraint() {
     b.run(&["resolve", REMOTE, "1", "--keep", "theirs"]).ok();
     team.latest().assert_sound();
 }
+
+#[test]
+fn a_conflict_shows_the_rows_that_keeping_a_side_would_take_with_it() {
+    let team = Team::of(2);
+    let [a, b] = [&team.machines[0], &team.machines[1]];
+    write(
+        a,
+        "DELETE FROM orders WHERE customer = 9; DELETE FROM customers WHERE id = 9;
+         UPDATE notes SET text = 'theirs' WHERE key = 'note 1'",
+    );
+    push(a, "pushed");
+    write(
+        b,
+        "INSERT INTO orders VALUES(9, 2, 'of b'), (9, 3, 'of b');
+         UPDATE notes SET text = 'mine' WHERE key = 'note 1'",
+    );
+    push(b, "conflict");
+    let mut shown: Vec<_> =
+        rows(b, 1).iter().map(|row| format!("{} {}", row["table"], row["why"].is_null())).collect();
+    shown.sort();
+    assert_eq!(shown, ["\"customers\" false", "\"notes\" true", "\"orders\" false", "\"orders\" false"]);
+    let text = b.run(&["conflicts", REMOTE, "1"]).ok().stdout;
+    assert!(text.contains("theirs deleted it") && text.contains("FOREIGN KEY"), "{text}");
+    // What breaks a constraint is settled by one of its rows.
+    b.run(&["resolve", REMOTE, "1", "--row", "customers:9=mine"]).code(2).says("notes");
+    b.run(&["resolve", REMOTE, "1", "--row", "notes:note 1=mine"]).code(3).says("customers:9");
+    assert_eq!((team.versions(), team.conflicts().len()), (2, 1));
+    b.run(&["resolve", REMOTE, "1", "--row", "notes:note 1=mine", "--row", "customers:9=mine"]).ok();
+    let latest = team.latest();
+    latest.assert_sound();
+    assert_eq!(latest.number("SELECT count(*) FROM orders WHERE customer = 9"), 2);
+    assert_eq!(latest.text("SELECT name FROM customers WHERE id = 9"), "customer 9");
+}

@@ -120,12 +120,17 @@ impl ConflictRow {
         lines
     }
 
-    /// What happened to it, in words.
+    /// What happened to it, in words. Where values are cut it cannot be told whether a row is the base's.
     fn summary(&self) -> &'static str {
+        let is_base = |side: &Option<Cells>| self.cut.is_empty() && *side == self.base;
         match (&self.base, &self.theirs, &self.mine) {
             (None, Some(_), Some(_)) => "both inserted it",
+            (Some(_), None, Some(_)) if is_base(&self.mine) => "theirs deleted it",
+            (Some(_), Some(_), None) if is_base(&self.theirs) => "mine deleted it",
             (Some(_), None, Some(_)) => "theirs deleted it, mine changed it",
             (Some(_), Some(_), None) => "theirs changed it, mine deleted it",
+            (Some(_), Some(_), Some(_)) if is_base(&self.mine) => "theirs changed it",
+            (Some(_), Some(_), Some(_)) if is_base(&self.theirs) => "mine changed it",
             (Some(_), Some(_), Some(_)) => "both changed it",
             (None, Some(_), None) => "theirs inserted it",
             (None, None, Some(_)) => "mine inserted it",

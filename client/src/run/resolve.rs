@@ -110,7 +110,8 @@ fn chosen(rest: &mut Rest, plan: &Resolve) -> Result<Vec<SettledRow>, Error> {
                 *found = Some((fit, name.clone()));
             }
         }
-        if !named {
+        // What breaks a constraint may be settled by another row of it: the server knows.
+        if !named && row.why.is_none() {
             count += 1;
             if unnamed.len() < NAMED_MAX {
                 unnamed.push(name.to_string());
@@ -156,8 +157,9 @@ fn moved_on(run: &Run, rest: &mut Rest, plan: &Resolve, text: &str, seen: &Seen)
     }
     eprintln!("sqlrsync: nothing was settled: {}", text.trim_start_matches("nothing was settled: "));
     if plan.keep.is_none() {
-        // What breaks a constraint together with the chosen rows is in no listing that could be chosen from.
-        eprintln!("hint: add --keep theirs or --keep mine for what --row does not name");
+        eprintln!(
+            "hint: name them with --row, or add --keep theirs or --keep mine for what it does not name"
+        );
     }
     if conflicts::one(rest, remote, number)?.is_open() {
         conflicts::show_rows(run, rest, remote, number, None, seen)?;

@@ -66,6 +66,15 @@ pub struct ConflictRow {
     pub why: usize,
 }
 
+/// Rows that a choice for all took from one side though nobody argued about them.
+#[derive(Clone, Debug, Default)]
+pub struct Drawn {
+    /// How many.
+    pub count: u64,
+    /// Some of them, as many as [`super::Limits`] has it for rows in conflict.
+    pub rows: Vec<(Arc<Table>, Key)>,
+}
+
 /// Why a merge cannot be done without somebody's choice.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -28,6 +28,17 @@ impl Failure {
     pub fn may_be_a_swap(&self) -> bool {
         self.kind == ConstraintKind::Unique
     }
+
+    /// Its place among the reasons, where it is put once.
+    fn number_in(&self, reasons: &mut Vec<Reason>) -> i64 {
+        let Failure { kind, table, name } = self.clone();
+        let reason = Reason::Constraint { kind, table, name };
+        let place = reasons.iter().position(|held| *held == reason).unwrap_or_else(|| {
+            reasons.push(reason);
+            reasons.len() - 1
+        });
+        place as i64
+    }
 }
 
 /// What failed, each with the rows that have to do with it, by table and key.
@@ -54,15 +65,27 @@ impl Violations {
         self.found.len() >= VIOLATIONS_MAX || self.taken > KEYS_MAX
     }
 
-    /// Settles by the choice for all what that can settle; whether it is something of each violation.
-    pub fn choose(&self, context: &Context<'_>, store: &mut Store, choice: Choice) -> Result<bool, Error> {
+    /// Settles by the choice for all what that can settle, and notes in the store which rows that draws in;
+    /// whether it is something of each violation.
+    pub fn choose(
+        &self,
+        context: &Context<'_>,
+        store: &mut Store,
+        choice: Choice,
+        reasons: &mut Vec<Reason>,
+    ) -> Result<bool, Error> {
         // Several may have to do with the same rows.
         let mut now = HashSet::new();
-        for (_, rows) in &self.found {
+        for (failure, rows) in &self.found {
+            let why = failure.number_in(reasons);
             let mut any = false;
             for (table, key) in rows {
                 let Some(id) = find_or_fetch(context, store, table, key)? else { continue };
                 if store.count("SELECT chosen FROM row WHERE id = ?1", [id])? == 0 {
+                    store.run(
+                        "INSERT INTO drawn(id, decision, why) SELECT id, decision, ?2 FROM row WHERE id = ?1",
+                        [id, why],
+                    )?;
                     choose(store, id, choice)?;
                     now.insert(id);
                 }
@@ -83,25 +106,18 @@ impl Violations {
         reasons: &mut Vec<Reason>,
     ) -> Result<(), Error> {
         for (failure, rows) in &self.found {
-            let Failure { kind, table, name } = failure.clone();
-            let reason = Reason::Constraint { kind, table, name };
-            let number = reasons.iter().position(|held| *held == reason).unwrap_or_else(|| {
-                reasons.push(reason);
-                reasons.len() - 1
-            });
+            let why = failure.number_in(reasons);
             for (table, key) in rows {
                 let Some(id) = find_or_fetch(context, store, table, key)? else { continue };
-                store.run(
-                    "UPDATE row SET conflict = ?2 WHERE id = ?1 AND conflict IS NULL",
-                    [id, number as i64],
-                )?;
+                store.run("UPDATE row SET conflict = ?2 WHERE id = ?1 AND conflict IS NULL", [id, why])?;
             }
         }
         Ok(())
     }
 }
 
-fn key_weight(key: &Key) -> usize {
+/// What a key takes in memory, about.
+pub(super) fn key_weight(key: &Key) -> usize {
     match key {
         Key::Rowid(_) => size_of::<Key>(),
         Key::Declared(values) => values.iter().map(|value| size_of_val(value) + value.len()).sum(),

@@ -50,10 +50,7 @@ pub(super) fn decide(context: &Context<'_>, store: &mut Store) -> Result<Summary
 
 /// Takes a row as somebody chose it.
 pub(super) fn choose(store: &Store, id: i64, choice: Choice) -> Result<(), Error> {
-    store.run(
-        "UPDATE row SET decision = ?2, chosen = 1, conflict = NULL WHERE id = ?1",
-        [id, taking(choice)],
-    )?;
+    store.run("UPDATE row SET decision = ?2, chosen = 1 WHERE id = ?1", [id, taking(choice)])?;
     Ok(())
 }
 

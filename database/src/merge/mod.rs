@@ -25,6 +25,7 @@ mod counterpart;
 mod decide;
 mod error;
 mod foreign_keys;
+mod foresee;
 mod long;
 mod lookup;
 mod orphans;
@@ -44,10 +45,11 @@ use crate::btree::Touched;
 use crate::rows::{Key, Schema};
 use crate::temporary;
 
-pub use conflict::{Conflict, ConflictRow, ConstraintKind, Reason, SchemaClash, TableConflict};
+pub use conflict::{Conflict, ConflictRow, ConstraintKind, Drawn, Reason, SchemaClash, TableConflict};
 pub use error::Error;
 
 use attempt::attempt;
+use foresee::foresee;
 use store::Store;
 use virtual_tables::Shadows;
 
@@ -164,6 +166,9 @@ pub enum Merge {
         on: Side,
         /// What was done there.
         summary: Summary,
+        /// Rows that nobody had chosen or argued about, and that [`Resolutions::default`] took: they broke a
+        /// constraint together with what is kept.
+        drawn: Drawn,
     },
     /// Nothing was written.
     Conflict(Conflict),
@@ -263,7 +268,8 @@ fn merge_or_fail(sides: Sides<'_>, options: &MergeOptions, resolve: &Resolutions
     // One side did nothing: the other one is the result, to the last bit, unless somebody chose otherwise.
     for side in [Side::Mine, Side::Theirs] {
         if !changes.of(side).any && resolve.rows.is_empty() {
-            return Ok(Merge::Merged { on: side.other(), summary: Summary::default() });
+            let (summary, drawn) = (Summary::default(), Drawn::default());
+            return Ok(Merge::Merged { on: side.other(), summary, drawn });
         }
     }
     let mut reasons = plan.reasons;
@@ -318,6 +324,7 @@ fn put_together(
     let decided = decide::decide(context, store)?;
     let overlap = decide::mark_undecided(store, &mut reasons)?;
     if overlap || !reasons.is_empty() {
+        foresee(context, store, &mut reasons)?;
         return rows_in_conflict::conflict(context, store, reasons);
     }
     let mut indexes = Indexes { rebuild: units.rebuild, alone: units.alone, given_up: Vec::new() };

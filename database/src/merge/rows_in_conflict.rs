@@ -4,8 +4,9 @@ use rusqlite::params;
 
 use crate::rows::{Row, Value};
 
-use super::store::{STORED, Store, Stored};
-use super::{Conflict, ConflictRow, Context, Error, Limits, Merge, Reason, TableConflict};
+use super::constraints::key_weight;
+use super::store::{STORED, Store, Stored, key};
+use super::{Conflict, ConflictRow, Context, Drawn, Error, Limits, Merge, Reason, TableConflict};
 
 /// Reasons that are kept, at most; rows that have a later one keep that of the last.
 const REASONS_MAX: usize = 1_000;
@@ -47,6 +48,26 @@ pub(super) fn conflict(
         conflict.rows.push(row);
     }
     Ok(Merge::Conflict(conflict))
+}
+
+/// The rows that were drawn in.
+pub(super) fn drawn(context: &Context<'_>, store: &Store) -> Result<Drawn, Error> {
+    let mut drawn = Drawn { count: store.count("SELECT count(*) FROM drawn", [])?, rows: Vec::new() };
+    let limits = &context.options.limits;
+    let sql = "SELECT tbl, key FROM row WHERE id IN (SELECT id FROM drawn) ORDER BY tbl, id LIMIT ?1";
+    let mut statement = store.db().prepare_cached(sql).map_err(Error::store)?;
+    let mut rows = statement.query([limits.rows as i64]).map_err(Error::store)?;
+    let mut room = limits.bytes;
+    while let Some(row) = rows.next().map_err(Error::store)? {
+        let (table, key) = (store.table(row.get(0).map_err(Error::store)?)?, key(row, 1)?);
+        let weight = key_weight(&key);
+        if weight > room {
+            break;
+        }
+        room -= weight;
+        drawn.rows.push((table.clone(), key));
+    }
+    Ok(drawn)
 }
 
 fn in_conflict(row: Stored, why: usize, limits: &Limits) -> ConflictRow {

@@ -46,6 +46,8 @@ const SCHEMA: &str = "
         key BLOB NOT NULL, base BLOB, theirs BLOB, mine BLOB, merged BLOB, held BLOB);
     CREATE UNIQUE INDEX by_key ON row(tbl, hash);
     CREATE INDEX by_conflict ON row(tbl, id) WHERE conflict IS NOT NULL;
+    -- Rows that a choice for all drew in: what was decided for them, and why it is no more.
+    CREATE TABLE drawn(id INTEGER PRIMARY KEY, decision INTEGER, why INTEGER);
     -- Rows whose insertion waits until all old images are gone.
     CREATE TABLE later(id INTEGER PRIMARY KEY);
     -- What mine's rows name by foreign keys: the number of the key, and the hash of the values.

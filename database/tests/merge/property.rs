@@ -9,7 +9,8 @@ use rusqlite::backup::Backup;
 use rusqlite::config::DbConfig;
 use sqlrsync_database::btree::Touched;
 use sqlrsync_database::merge::{
-    Conflict, ConflictRow, ConstraintKind, Merge, MergeOptions, Reason, Resolutions, Side, Sides, merge,
+    Conflict, ConflictRow, ConstraintKind, Drawn, Merge, MergeOptions, Reason, Resolutions, Side, Sides,
+    merge,
 };
 use sqlrsync_database::rows::{Encoding, Key, Schema, Value};
 
@@ -59,7 +60,7 @@ pub fn run(
     options: &MergeOptions,
     default: Option<Side>,
 ) -> Done {
-    run_with(base, theirs, mine, options, &Resolutions { default, ..Resolutions::default() })
+    run_with(base, theirs, mine, options, &Resolutions { default, ..Resolutions::default() }).0
 }
 
 fn run_with(
@@ -68,7 +69,7 @@ fn run_with(
     mine: &Connection,
     options: &MergeOptions,
     resolve: &Resolutions,
-) -> Done {
+) -> (Done, Drawn) {
     let (theirs, mine) = (copy(theirs), copy(mine));
     for db in [&theirs, &mine] {
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).unwrap();
@@ -78,9 +79,9 @@ fn run_with(
     let sides =
         Sides { base, theirs: &theirs, mine: &mine, base_theirs: &everything, base_mine: &everything };
     match merge(sides, options, resolve).unwrap() {
-        Merge::Merged { on: Side::Theirs, .. } => Done::Merged(Box::new(theirs)),
-        Merge::Merged { on: Side::Mine, .. } => Done::Merged(Box::new(mine)),
-        Merge::Conflict(conflict) => Done::Conflict(conflict),
+        Merge::Merged { on: Side::Theirs, drawn, .. } => (Done::Merged(Box::new(theirs)), drawn),
+        Merge::Merged { on: Side::Mine, drawn, .. } => (Done::Merged(Box::new(mine)), drawn),
+        Merge::Conflict(conflict) => (Done::Conflict(conflict), Drawn::default()),
     }
 }
 
@@ -121,15 +122,15 @@ impl Case {
             (Done::Conflict(one), Done::Conflict(other)) => {
                 assert_eq!(keys(one, self.encoding), keys(other, self.encoding), "the sides swapped");
                 // Of several constraints that two rows break, SQLite names the one that it comes to first.
-                let constraint = |reason: &Reason| matches!(reason, Reason::Constraint { .. });
-                if !one.reasons.iter().all(constraint) {
-                    assert_eq!(one.reasons.len(), other.reasons.len());
-                }
+                let constraint = |reason: &&Reason| matches!(reason, Reason::Constraint { .. });
+                let others = |of: &Conflict| of.reasons.iter().filter(|reason| !constraint(reason)).count();
+                assert_eq!(others(one), others(other));
             }
             _ => panic!("it merges one way and not the other"),
         }
         self.identities(&theirs);
         self.settled((&base, &theirs, &mine), &done);
+        self.mixed((&base, &theirs, &mine), &done);
         self.chosen((&theirs, &mine), &done);
         self.options((&theirs, &mine));
         outcome
@@ -162,8 +163,10 @@ impl Case {
                 "constraint"
             }
             (Verdict::Overlap(expected), Done::Conflict(conflict)) => {
-                assert_eq!(conflict.reasons, [Reason::Overlap]);
-                assert_eq!(keys(conflict, self.encoding), expected);
+                assert!(conflict.reasons[0] == Reason::Overlap && only_by_rows(conflict), "{conflict:#?}");
+                let overlap = conflict.rows.iter().filter(|row| row.why == 0);
+                let overlap: BTreeSet<_> = overlap.map(|row| named_row(row, self.encoding)).collect();
+                assert_eq!(overlap, expected);
                 "overlap"
             }
             (Verdict::Schema, Done::Conflict(conflict)) => {
@@ -229,7 +232,7 @@ impl Case {
 
     /// Keeping one side settles every conflict, and takes each row from one of the three.
     fn settled(&self, wholes: (&Whole, &Whole, &Whole), done: &Done) {
-        let (base, theirs, mine) = wholes;
+        let (_, theirs, mine) = wholes;
         for side in [Side::Theirs, Side::Mine] {
             let kept = run(&self.base, &self.theirs, &self.mine, &MergeOptions::default(), Some(side));
             let db = match kept {
@@ -242,36 +245,64 @@ impl Case {
                 assert_eq!(content(&result), content(&oracle::read(merged)), "there was nothing to keep");
             }
             let Done::Conflict(conflict) = done else { continue };
-            if conflict.reasons != [Reason::Overlap] {
+            if !only_by_rows(conflict) {
                 continue;
             }
             let kept = if side == Side::Theirs { theirs } else { mine };
             let in_conflict = keys(conflict, self.encoding);
-            for (table, rows) in result.tables.iter().filter(|(table, _)| oracle::by_rows(table)) {
-                for (key, row) in rows {
-                    let held =
-                        |whole: &Whole| whole.tables.get(table).and_then(|rows| rows.get(key)) == Some(row);
-                    if in_conflict.contains(&(table.clone(), key.clone())) {
-                        assert!(held(kept), "{table} {key:?} is not as {side:?} has it");
-                    } else if key.first() != Some(&Cell::Null) {
-                        assert!(held(base) || held(theirs) || held(mine), "{table} {key:?} is nobody's");
-                    }
+            for (table, key) in &in_conflict {
+                // One that overlaps with nothing is as the kept side has it where that takes it, and else as
+                // the one that changed it has it.
+                let held = |whole: &Whole| row_of(whole, table, key).cloned();
+                let now = held(&result);
+                let fits = now == held(kept) || now == held(theirs) || now == held(mine);
+                assert!(fits, "{table} {key:?} is nobody's");
+            }
+            for row in conflict.rows.iter().filter(|row| conflict.reasons[row.why] == Reason::Overlap) {
+                let (table, key) = named_row(row, self.encoding);
+                if has_a_name(&table, &key) {
+                    let (now, then) = (row_of(&result, &table, &key), row_of(kept, &table, &key));
+                    assert_eq!(now, then, "{table} {key:?} is not as {side:?} has it");
                 }
             }
+            untouched(wholes, &result, &in_conflict);
+        }
+    }
+
+    /// A choice for all beside choices by row takes nothing but what was in conflict, and what it says.
+    fn mixed(&self, wholes: (&Whole, &Whole, &Whole), done: &Done) {
+        let Done::Conflict(conflict) = done else { return };
+        if !only_by_rows(conflict) {
+            return;
+        }
+        for side in [Side::Theirs, Side::Mine] {
+            let rows = conflict.rows.iter().step_by(2);
+            let rows = rows.map(|row| ((row.table.name.clone(), row.key.clone()), side.other())).collect();
+            let resolve = Resolutions { default: Some(side), rows };
+            let options = MergeOptions::default();
+            let (done, drawn) = run_with(&self.base, &self.theirs, &self.mine, &options, &resolve);
+            let Done::Merged(db) = done else { continue };
+            let result = oracle::read(&db);
+            self.sound((wholes.1, wholes.2), &db, &result);
+            let mut decided = keys(conflict, self.encoding);
+            assert_eq!(drawn.rows.len() as u64, drawn.count);
+            let rows = drawn.rows.iter();
+            decided.extend(rows.map(|(table, key)| (table.name.clone(), row_key(key, self.encoding))));
+            untouched(wholes, &result, &decided);
         }
     }
 
     /// Rows chosen one by one are as they were chosen, or break a constraint.
     fn chosen(&self, (theirs, mine): (&Whole, &Whole), done: &Done) {
         let Done::Conflict(conflict) = done else { return };
-        if conflict.reasons != [Reason::Overlap] {
+        if !only_by_rows(conflict) {
             return;
         }
         let side = |at: usize| if at.is_multiple_of(2) { Side::Theirs } else { Side::Mine };
         let rows = conflict.rows.iter().enumerate();
         let rows = rows.map(|(at, row)| ((row.table.name.clone(), row.key.clone()), side(at))).collect();
         let resolve = Resolutions { default: None, rows };
-        match run_with(&self.base, &self.theirs, &self.mine, &MergeOptions::default(), &resolve) {
+        match run_with(&self.base, &self.theirs, &self.mine, &MergeOptions::default(), &resolve).0 {
             Done::Merged(db) => {
                 let result = oracle::read(&db);
                 self.sound((theirs, mine), &db, &result);
@@ -280,8 +311,7 @@ impl Case {
                     let held =
                         |whole: &Whole| whole.tables.get(&table).and_then(|rows| rows.get(&key)).cloned();
                     let chosen = if side(at) == Side::Theirs { theirs } else { mine };
-                    // A row without a key of its own may get another rowid where the table has keys.
-                    if table == "heap" || key.first() != Some(&Cell::Null) {
+                    if has_a_name(&table, &key) {
                         assert_eq!(held(&result), held(chosen), "{table} {key:?}");
                     }
                 }
@@ -360,6 +390,10 @@ pub fn keys(conflict: &Conflict, encoding: Encoding) -> BTreeSet<(String, RowKey
 }
 
 fn named_row(row: &ConflictRow, encoding: Encoding) -> (String, RowKey) {
+    (row.table.name.clone(), row_key(&row.key, encoding))
+}
+
+fn row_key(key: &Key, encoding: Encoding) -> RowKey {
     let cell = |value: &Value| match value {
         Value::Null => Cell::Null,
         Value::Integer(value) => Cell::Integer(*value),
@@ -369,11 +403,48 @@ fn named_row(row: &ConflictRow, encoding: Encoding) -> (String, RowKey) {
         // The oracle reads all texts as UTF-8.
         Value::Text(text) => Cell::Text(encoding.decode(text).unwrap().into_bytes()),
     };
-    let key = match &row.key {
+    match key {
         Key::Rowid(rowid) => vec![Cell::Null, Cell::Integer(*rowid)],
         Key::Declared(values) => values.iter().map(cell).collect(),
-    };
-    (row.table.name.clone(), key)
+    }
+}
+
+fn row_of<'w>(whole: &'w Whole, table: &str, key: &RowKey) -> Option<&'w Vec<Cell>> {
+    whole.tables.get(table).and_then(|rows| rows.get(key))
+}
+
+/// A row without a key of its own may get another rowid where the table has keys.
+fn has_a_name(table: &str, key: &RowKey) -> bool {
+    table == "heap" || key.first() != Some(&Cell::Null)
+}
+
+/// Whether a conflict is about rows alone.
+fn only_by_rows(conflict: &Conflict) -> bool {
+    conflict.reasons.iter().all(|reason| matches!(reason, Reason::Overlap | Reason::Constraint { .. }))
+}
+
+/// Rows that nobody decided about are what the one side made of them that changed them.
+fn untouched(
+    (base, theirs, mine): (&Whole, &Whole, &Whole),
+    result: &Whole,
+    decided: &BTreeSet<(String, RowKey)>,
+) {
+    // A table that one side dropped comes back with the rows of the other side that name it.
+    let everywhere = |table: &str| [base, theirs, mine].iter().all(|whole| whole.tables.contains_key(table));
+    let by_rows = |table: &str| oracle::by_rows(table) && everywhere(table);
+    for (table, rows) in result.tables.iter().filter(|(table, _)| by_rows(table)) {
+        let of = |whole: &Whole| -> Vec<RowKey> {
+            whole.tables.get(table).map_or_else(Vec::new, |rows| rows.keys().cloned().collect())
+        };
+        let mut all: BTreeSet<RowKey> = rows.keys().cloned().collect();
+        all.extend([base, theirs, mine].into_iter().flat_map(of));
+        all.retain(|key| has_a_name(table, key) && !decided.contains(&(table.clone(), key.clone())));
+        for key in all {
+            let [was, theirs, mine] = [base, theirs, mine].map(|whole| row_of(whole, table, &key));
+            let expected = if theirs == was { mine } else { theirs };
+            assert_eq!(row_of(result, table, &key), expected, "{table} {key:?} was decided about unseen");
+        }
+    }
 }
 
 /// Says which case it was, and what was run, where one fails.

@@ -80,10 +80,57 @@ fn a_chain_of_foreign_keys_is_settled_as_far_as_it_reaches() {
     let theirs = "PRAGMA foreign_keys = ON; DELETE FROM a WHERE id = 1; INSERT INTO a VALUES (10, NULL)";
     let mine = "INSERT INTO a VALUES (4, 3), (5, 4), (6, NULL)";
     let three = || Three::new(base, theirs, mine);
-    assert_eq!(counts(&three().conflict()), [("a", 2)], "the child that has no parent, and that parent");
+    assert_eq!(
+        counts(&three().conflict()),
+        [("a", 5)],
+        "two children, and three that were deleted above them"
+    );
     assert_eq!(three().keep(Side::Theirs).merged().rows("SELECT id FROM a"), ["6", "10"]);
     assert_eq!(
         three().keep(Side::Mine).merged().rows("SELECT id FROM a"),
         ["1", "2", "3", "4", "5", "6", "10"]
     );
+}
+
+#[test]
+fn a_conflict_shows_every_row_that_a_choice_for_all_would_take() {
+    let base = "CREATE TABLE c(id INTEGER PRIMARY KEY, n); INSERT INTO c VALUES (1, 'A'), (2, 'B');
+        CREATE TABLE a(id INTEGER PRIMARY KEY, c NOT NULL REFERENCES c, t);
+        CREATE TABLE u(id INTEGER PRIMARY KEY, mail UNIQUE);
+        CREATE TABLE s(k TEXT PRIMARY KEY, v); INSERT INTO s VALUES ('x', 0)";
+    let three = |theirs: &str, mine: &str| Three::new(base, theirs, mine);
+    // A child of a parent that the other side deleted, beside a row that both changed.
+    let children = || {
+        three(
+            "DELETE FROM c WHERE id = 1; UPDATE s SET v = 1",
+            "INSERT INTO a VALUES (10, 1, 'p'), (11, 1, 'q'), (12, 2, 'r'); UPDATE s SET v = 2",
+        )
+    };
+    let conflict = children().conflict();
+    assert_eq!(counts(&conflict), [("a", 2), ("c", 1), ("s", 1)]);
+    assert_eq!(conflict.reasons.len(), 2, "{:?}", conflict.reasons);
+    assert_eq!(children().keep(Side::Theirs).merged().rows("SELECT id FROM a"), ["12"]);
+    assert_eq!(children().keep(Side::Mine).merged().rows("SELECT id FROM c"), ["1", "2"]);
+    // Two rows of one name, likewise, where which of them is kept says nothing of the third.
+    let names = || {
+        three(
+            "INSERT INTO u VALUES (1, 'a'); UPDATE s SET v = 1",
+            "INSERT INTO u VALUES (2, 'a'), (3, 'b'); UPDATE s SET v = 2",
+        )
+    };
+    assert_eq!(counts(&names().conflict()), [("s", 1), ("u", 2)]);
+    assert_eq!(names().keep(Side::Theirs).merged().rows("SELECT id FROM u"), ["1", "3"]);
+}
+
+#[test]
+fn what_choices_by_row_and_for_all_draw_in_together_is_said() {
+    // Whichever side is kept for both rows, nothing breaks: 3 is in no conflict.
+    let base = "CREATE TABLE u(id INTEGER PRIMARY KEY, n UNIQUE, v);
+        INSERT INTO u VALUES (1, 1, 0), (2, 2, 0)";
+    let theirs = "UPDATE u SET n = 3 WHERE id = 1; UPDATE u SET v = 1 WHERE id = 2";
+    let mine = "UPDATE u SET n = 4 WHERE id = 1; UPDATE u SET v = 2, n = 1 WHERE id = 2";
+    let three = || Three::new(base, theirs, mine);
+    assert_eq!(counts(&three().conflict()), [("u", 2)]);
+    assert_eq!(three().keep(Side::Theirs).merged().drawn.count, 0);
+    assert_eq!(three().keep(Side::Mine).merged().drawn.count, 0);
 }

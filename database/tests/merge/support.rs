@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 use sqlrsync_database::btree::Touched;
 use sqlrsync_database::merge::{
-    Conflict, Error, Merge, MergeOptions, Resolutions, Side, Sides, Summary, merge,
+    Conflict, Drawn, Error, Merge, MergeOptions, Resolutions, Side, Sides, Summary, merge,
 };
 use sqlrsync_database::rows::{Key, Value};
 use tempfile::TempDir;
@@ -25,6 +25,7 @@ pub struct Three {
 pub struct Merged {
     pub on: Side,
     pub summary: Summary,
+    pub drawn: Drawn,
     pub db: Connection,
 }
 
@@ -80,7 +81,7 @@ impl Three {
         };
         let dumps = [dump(&theirs), dump(&mine)];
         match merge(sides, &self.options, &self.resolve).unwrap() {
-            Merge::Merged { on, summary } => {
+            Merge::Merged { on, summary, drawn } => {
                 let db = if on == Side::Theirs { theirs } else { mine };
                 let found = strings(&db, "PRAGMA integrity_check");
                 assert!(found == ["ok"] || self.damaged, "{found:?}");
@@ -89,7 +90,7 @@ impl Three {
                 assert!(db.is_autocommit());
                 let triggers = rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER;
                 assert!(db.db_config(triggers).unwrap(), "the connection is as it was");
-                Ok(Merged { on, summary, db })
+                Ok(Merged { on, summary, drawn, db })
             }
             Merge::Conflict(conflict) => {
                 assert_eq!(dumps, [dump(&theirs), dump(&mine)], "a conflict changes nothing");

@@ -206,7 +206,7 @@ fn all_rows_are_settled_for_one_side_and_the_rest_is_merged() {
 }
 
 #[test]
-fn rows_that_break_a_constraint_only_with_what_was_chosen_are_named() {
+fn rows_that_a_choice_for_all_would_take_are_in_the_conflict_from_the_start() {
     let server = TestServer::start();
     let mut a = Own::first(&server, "a", database(4096, 5, 1));
     a.sql("CREATE TABLE notes (event INTEGER REFERENCES events(id), n INTEGER, PRIMARY KEY (event, n))")
@@ -214,12 +214,37 @@ fn rows_that_break_a_constraint_only_with_what_was_chosen_are_named() {
     let mut b = a.second("b");
     a.sql("DELETE FROM events WHERE id = 5").sql("UPDATE events SET text = 'by a' WHERE id = 1").push();
     b.sql("INSERT INTO notes VALUES (5, 7)").sql("UPDATE events SET text = 'by b' WHERE id = 1").push();
+    let rows = get(&server, "conflicts/1/rows");
+    let rows: Vec<_> =
+        rows["rows"].as_array().unwrap().iter().map(|row| (&row["table"], row["why"].is_string())).collect();
+    assert_eq!(rows, [(&"events".into(), false), (&"events".into(), true), (&"notes".into(), true)]);
     let chosen = json!([{"table": "events", "key": {"id": 1}, "keep": "mine"}]);
     let (status, text) = settle(&server, 1, &json!({"rows": chosen}));
     let text = text.to_string();
     assert!(status == 409 && text.contains("events:5") && text.contains("notes:5,7"), "{status} {text}");
     assert_eq!(settle(&server, 1, &json!({"rows": chosen, "keep": "theirs"})).0, 200);
     assert_eq!(texts(&latest(&server)), ["1=by b", "2=row 2 of 1", "3=row 3 of 1", "4=row 4 of 1"]);
+}
+
+#[test]
+fn a_choice_for_all_takes_no_row_that_the_conflict_does_not_show() {
+    let server = TestServer::start();
+    let mut a = Own::first(&server, "a", database(4096, 5, 1));
+    a.sql("CREATE TABLE notes (event INTEGER REFERENCES events(id), n INTEGER, PRIMARY KEY (event, n))")
+        .push();
+    let mut b = a.second("b");
+    a.sql("UPDATE events SET text = 'by a' WHERE id = 1").push();
+    b.sql("INSERT INTO events (id, text) VALUES (50, 'new'); INSERT INTO notes VALUES (50, 7)");
+    b.sql("UPDATE events SET text = 'by b' WHERE id = 1").push();
+    assert_eq!(get(&server, "conflicts/1/rows")["all"], 1, "either side can be kept without another row");
+    // Whoever takes back the event takes back its note, and is to know.
+    let mut rows = vec![json!({"table": "events", "key": {"id": 50}, "keep": "theirs"})];
+    let (status, text) = settle(&server, 1, &json!({"rows": rows, "keep": "theirs"}));
+    assert!(status == 409 && text.to_string().contains("notes:50,7"), "{status} {text}");
+    assert_eq!(texts(&latest(&server)).len(), 5, "nothing was published");
+    rows.push(json!({"table": "notes", "key": {"event": 50, "n": 7}, "keep": "theirs"}));
+    assert_eq!(settle(&server, 1, &json!({"rows": rows, "keep": "theirs"})).0, 200);
+    assert_eq!(texts(&latest(&server))[..2], ["1=by a", "2=row 2 of 1"]);
 }
 
 #[test]

@@ -195,7 +195,7 @@ impl Push<'_> {
                 };
                 let three = Three { base, theirs: latest, mine: &candidate.content };
                 match versions.merge(three, &options, &Resolutions::default()) {
-                    Ok(Outcome::Merged { on, written, summary }) => {
+                    Ok(Outcome::Merged { on, written, summary, .. }) => {
                         return self.commit(candidate, open.as_ref(), latest, (on, *written, summary));
                     }
                     Ok(Outcome::Conflict(conflict, encoding)) => Ok(Found::of(&conflict, encoding)),

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
-use sqlrsync_database::merge::{MergeOptions, Resolutions, Side};
-use sqlrsync_database::rows::{self, Change, Encoding, Go, Key, Schema};
+use sqlrsync_database::merge::{Drawn, MergeOptions, Resolutions, Side};
+use sqlrsync_database::rows::{self, Change, Encoding, Go, Key, Schema, Table};
 use sqlrsync_database::version::VersionError;
 use sqlrsync_protocol::canonical::HeaderFields;
 use sqlrsync_protocol::content::ContentError;
@@ -220,7 +220,8 @@ impl Settling<'_> {
             versions.merge(Three { base, theirs: latest, mine: &self.candidate.content }, &options, &resolve)
         });
         match (outcome, whole) {
-            (Ok(Outcome::Merged { on, mut written, .. }), _) => {
+            (Ok(Outcome::Merged { on, mut written, drawn, encoding, .. }), _) => {
+                self.was_shown(latest, &drawn, encoding)?;
                 let on = if on == Side::Theirs { latest } else { &self.candidate.content };
                 let header = (written.geometry, written.fields);
                 let mut pages =
@@ -234,6 +235,36 @@ impl Settling<'_> {
             (Ok(Outcome::Conflict(conflict, encoding)), _) => Err(left_to_choose(&conflict, encoding)),
             (Err(error), _) => self.failed(error, latest, whole),
         }
+    }
+
+    /// Refuses where the choice for all would take rows that were not among those to choose. What either side
+    /// alone draws in is; what a choice by row and one for all draw in together need not be.
+    fn was_shown(&self, latest: &Manifest, drawn: &Drawn, encoding: Encoding) -> Result<(), Refused> {
+        if drawn.count == 0 {
+            return Ok(());
+        }
+        let Found { record, replica, conflict, .. } = self.found;
+        let against = (latest, record.policy);
+        let shown = self.backend.shown_against(replica, conflict, &self.candidate, against, self.cancel)?;
+        let known: HashSet<(String, String)> = shown.lines().filter_map(named_by).collect();
+        if known.len() as u64 != shown.row_count {
+            // More than are kept: whoever settles it had to name the version.
+            return Ok(());
+        }
+        let is_new = |(table, key): &&(Arc<Table>, Key)| {
+            !known.contains(&(table.name.clone(), json::key(table, key, encoding).to_string()))
+        };
+        let new: Vec<_> = drawn.rows.iter().filter(is_new).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let rows = named(new.iter().map(|(table, key)| (&**table, key)), new.len() as u64, encoding);
+        let text = format!(
+            "nothing was settled: what is kept breaks a constraint together with {} rows that the conflict does \
+             not show{rows}; choose otherwise, or keep one side for all rows",
+            new.len()
+        );
+        Err(Refused::new(Why::Conflict, sqlrsync_protocol::text::printable(&text)))
     }
 
     /// Where nothing could be put together; `whole`: the side that is kept for all.
@@ -419,21 +450,35 @@ fn key_of(schemas: &[Schema], row: &Chosen) -> Option<Key> {
 /// What is in conflict still. Rows that break a constraint together with what was chosen were in no listing, so
 /// some are named.
 fn left_to_choose(conflict: &sqlrsync_database::merge::Conflict, encoding: Encoding) -> Refused {
-    let mut text = format!("nothing was settled: {} rows are left to choose", conflict.row_count);
-    let named = conflict.rows.iter().take(NAMED_MAX).map(|row| {
-        let key = json::key_text(&row.key, encoding, NAMED_VALUE_LEN_MAX);
-        format!("{}:{key}", row.table.name)
-    });
-    let named = named.collect::<Vec<_>>().join(", ");
-    if !named.is_empty() {
-        let more = if conflict.row_count > NAMED_MAX as u64 { ", ..." } else { "" };
-        text.push_str(&format!(": {named}{more}"));
-    }
+    let rows = conflict.rows.iter().map(|row| (&*row.table, &row.key));
+    let rows = named(rows, conflict.row_count, encoding);
+    let mut text = format!("nothing was settled: {} rows are left to choose{rows}", conflict.row_count);
     for reason in conflict.reasons.iter().take(4) {
         text.push_str("; ");
         text.push_str(&reason.to_string());
     }
     Refused::new(Why::Conflict, sqlrsync_protocol::text::printable(&text))
+}
+
+/// The first of so many rows, after a colon.
+fn named<'r>(rows: impl Iterator<Item = (&'r Table, &'r Key)>, count: u64, encoding: Encoding) -> String {
+    let name = |(table, key): (&Table, &Key)| {
+        format!("{}:{}", table.name, json::key_text(key, encoding, NAMED_VALUE_LEN_MAX))
+    };
+    let names = rows.take(NAMED_MAX).map(name).collect::<Vec<_>>().join(", ");
+    let more = if count > NAMED_MAX as u64 { ", ..." } else { "" };
+    if names.is_empty() { names } else { format!(": {names}{more}") }
+}
+
+/// The row that a line of a listing is about.
+fn named_by(line: &[u8]) -> Option<(String, String)> {
+    #[derive(Deserialize)]
+    struct Row {
+        table: String,
+        key: Json,
+    }
+    let Row { table, key } = serde_json::from_slice(line).ok()?;
+    Some((table, key.to_string()))
 }
 
 /// Notes what was chosen for a row. One that is to be as both sides have it is nobody's choice.

@@ -10,7 +10,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use sqlrsync_database::btree::{ParentMap, Roots, Touched, touched};
-use sqlrsync_database::merge::{self, Conflict, Merge, MergeOptions, Resolutions, Side, Sides, Summary};
+use sqlrsync_database::merge::{
+    self, Conflict, Drawn, Merge, MergeOptions, Resolutions, Side, Sides, Summary,
+};
 use sqlrsync_database::rows::{Encoding, Schema};
 use sqlrsync_database::version::{KeptContent, Limits, SCRATCH_MAX, VersionDatabase, Written};
 use sqlrsync_protocol::content::Content;
@@ -67,6 +69,10 @@ pub(super) enum Outcome {
         written: Box<Written>,
         /// What was done.
         summary: Summary,
+        /// Rows that a choice for all took though nobody argued about them.
+        drawn: Drawn,
+        /// Of the texts in their keys.
+        encoding: Encoding,
     },
     /// Nothing was written. The texts of its rows have this encoding.
     Conflict(Conflict, Encoding),
@@ -178,11 +184,13 @@ impl<'a> Versions<'a> {
             // What lies below SQLite says more than SQLite can.
             open.database.check()?;
         }
+        let encoding = theirs_open.schema.encoding;
         Ok(match merged? {
-            Merge::Conflict(conflict) => Outcome::Conflict(conflict, theirs_open.schema.encoding),
-            Merge::Merged { on, summary } => {
+            Merge::Conflict(conflict) => Outcome::Conflict(conflict, encoding),
+            Merge::Merged { on, summary, drawn } => {
                 let open = if on == Side::Theirs { theirs_open } else { mine_open };
-                Outcome::Merged { on, written: Box::new(open.database.written()?), summary }
+                let written = Box::new(open.database.written()?);
+                Outcome::Merged { on, written, summary, drawn, encoding }
             }
         })
     }
