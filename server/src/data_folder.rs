@@ -129,6 +129,15 @@ impl DataFolder {
         make().map_err(|source| Error::Folder { path: path.clone(), source })
     }
 
+    /// Whether there is nothing in it.
+    ///
+    /// # Errors
+    /// [`Error::Folder`].
+    pub fn is_empty(&self) -> Result<bool, Error> {
+        let first = self.0.read_dir().and_then(|mut entries| entries.next().transpose());
+        first.map(|first| first.is_none()).map_err(|source| Error::Folder { path: self.0.clone(), source })
+    }
+
     /// Whether a server has ever used it. Who may not look into it is told so, and not that there is nothing.
     ///
     /// # Errors

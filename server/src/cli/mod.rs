@@ -51,18 +51,23 @@ fn act(cli: Cli, matches: &clap::ArgMatches) -> Result<ExitCode, Error> {
     }
 }
 
-/// The data folder of the commands that make something in one; made where there is none, so that keys can
-/// be made before the first start.
+/// The data folder of the commands that make something in one. Keys can be made before the first start, in a folder
+/// that somebody made for it and that has nothing in it yet; one that is not there, or is something else, is a mistyped
+/// name, and a key in it would open nothing.
 fn folder(files: &args::Files) -> Result<DataFolder, Error> {
     let file = config::read_file(files)?;
-    Ok(DataFolder::create(&config::data_path(files, &file)?)?)
+    let folder = DataFolder::open(&config::data_path(files, &file)?)?;
+    if folder.is_empty()? { Ok(folder) } else { with_data(folder) }
 }
 
 /// The data folder of the commands that look into one. A folder that is something else has nothing to be
 /// shown or proved, and neither "no keys" nor "nothing is damaged" would be an answer.
 fn existing_folder(files: &args::Files) -> Result<DataFolder, Error> {
     let file = config::read_file(files)?;
-    let folder = DataFolder::open(&config::data_path(files, &file)?)?;
+    with_data(DataFolder::open(&config::data_path(files, &file)?)?)
+}
+
+fn with_data(folder: DataFolder) -> Result<DataFolder, Error> {
     if folder.holds_data()? {
         Ok(folder)
     } else {

@@ -178,14 +178,19 @@ fn what_only_looks_into_a_data_folder_makes_none() {
         &["replica", "visibility", "team/app.db", "public"],
         &["check"],
         &["sweep"],
+        &["key", "create", "--kind", "pull"],
+        &["namespace", "create", "team"],
     ] {
         let output = run(&data, args);
         assert_eq!(output.status.code(), Some(10), "{args:?}");
         assert!(text(&output.stderr).contains("there is no data folder"), "{args:?}");
         assert!(!data.exists(), "{args:?}");
     }
-    let made = run(&data, &["key", "create", "--kind", "pull"]);
-    assert!(made.status.success() && data.join("catalog.db").exists());
+    // A folder with something else in it is none either.
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("precious"), "").unwrap();
+    assert_eq!(run(&data, &["key", "create", "--kind", "pull"]).status.code(), Some(10));
+    assert_eq!(data.read_dir().unwrap().count(), 1);
 }
 
 #[test]
@@ -236,9 +241,10 @@ fn keys_are_made_and_revoked_while_the_server_runs() {
 }
 
 #[test]
-fn keys_can_be_made_before_the_first_start() {
+fn keys_can_be_made_before_the_first_start_in_an_empty_folder() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
     let made = run(&data, &["key", "create", "--kind", "admin"]);
     let key = text(&made.stdout).trim().to_owned();
     let server = Running::start(&data);
