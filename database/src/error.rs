@@ -18,6 +18,17 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A symbolic link to something that does not exist.
+    #[error(
+        "{}: a link to {}, which does not exist. Remove the link, or name the file that is meant",
+        .path.display(), .target.display()
+    )]
+    Dangling {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
     /// A directory, a device, a socket.
     #[error("{}: not a regular file", .path.display())]
     NotAFile {
@@ -207,7 +218,7 @@ pub(crate) fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Erro
 impl Fault for Error {
     fn refusal(&self) -> Refusal {
         match self {
-            Error::Missing { .. } => Refusal::NotFound,
+            Error::Missing { .. } | Error::Dangling { .. } => Refusal::NotFound,
             Error::Busy { .. }
             | Error::ChangedMeanwhile { .. }
             | Error::Appeared { .. }
@@ -221,7 +232,7 @@ impl Fault for Error {
 
     fn public_text(&self) -> String {
         match self {
-            Error::Missing { .. } => "no such file or folder".into(),
+            Error::Missing { .. } | Error::Dangling { .. } => "no such file or folder".into(),
             Error::NotAFile { .. } | Error::NotADatabase { .. } => "not a SQLite database".into(),
             Error::Empty { .. } => "the database is empty".into(),
             Error::Denied { .. } => "no permission for the database file".into(),

@@ -182,7 +182,7 @@ impl FileReplica {
     /// Prepares to take a database into the file at `path`, which need not exist.
     ///
     /// # Errors
-    /// [`Error::NotAFile`] and [`Error::Denied`] for the path, [`Error::Missing`] where its folder does
+    /// [`Error::NotAFile`], [`Error::Dangling`] and [`Error::Denied`] for the path, [`Error::Missing`] where its folder does
     /// not exist, [`Error::Io`] where the kept hashes cannot be opened.
     pub fn open(path: &Path, options: FileReplicaOptions) -> Result<FileReplica, Error> {
         let path = match real_path(path) {
@@ -432,6 +432,9 @@ fn path_of_missing(path: &Path) -> Result<PathBuf, Error> {
     let folder = folder_of(path);
     let missing = || Error::Missing { path: folder.clone() };
     let name = path.file_name().ok_or_else(|| Error::NotAFile { path: path.to_path_buf() })?;
+    if let Ok(target) = std::fs::read_link(path) {
+        return Err(Error::Dangling { path: path.to_path_buf(), target });
+    }
     Ok(folder.canonicalize().map_err(|_| missing())?.join(name))
 }
 

@@ -38,6 +38,17 @@ fn a_missing_file_is_said_to_be_missing_and_not_created() {
 }
 
 #[test]
+fn a_link_to_nothing_is_said_to_be_that_before_anything_is_fetched() {
+    let bench = Bench::new();
+    let path = bench.path("link.db");
+    std::os::unix::fs::symlink(bench.path("none.db"), &path).unwrap();
+    let error = replica_error(&bench, &path);
+    assert!(matches!(error, Error::Dangling { .. }) && error.to_string().contains("none.db"), "{error}");
+    assert_eq!(error.refusal(), Refusal::NotFound);
+    assert!(!bench.path("none.db").exists());
+}
+
+#[test]
 fn a_directory_is_no_database() {
     let bench = Bench::new();
     assert!(matches!(origin_error(&bench, bench.dir.path()), Error::NotAFile { .. }));
