@@ -20,8 +20,8 @@ use crate::state::MadeFrom;
 use crate::wire::websocket::{self, Greeting, LongPieces, Socket, WebSocket};
 use crate::wire::{Cancel, Traffic, certificate, tcp, tls};
 
-/// How long one address, and then the handshake, may take.
-const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// How long one address, and then the handshake, may take, unless a silent server is waited for even less.
+pub const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 /// The header in which our own server says what kind of refusal it is.
 const REFUSAL_HEADER: &str = "X-Sqlrsync-Refusal";
@@ -83,7 +83,7 @@ pub fn connect(
     let traffic = Traffic::default();
     let socket = runtime.block_on(async {
         tokio::select! {
-            opened = shake_hands(asking, &traffic) => opened,
+            opened = shake_hands(asking, &traffic, silence_max) => opened,
             () = cancel.cancelled() => Err(Error::Cancelled),
         }
     })?;
@@ -97,19 +97,24 @@ pub fn connect(
 ///
 /// # Errors
 /// As [`connect`], but for being cancelled: whoever stops waiting drops the future.
-pub async fn open(asking: &Asking<'_>, traffic: &Traffic) -> Result<Socket, Error> {
-    shake_hands(asking, traffic).await.map(|(socket, _)| socket)
+pub async fn open(asking: &Asking<'_>, traffic: &Traffic, silence_max: Duration) -> Result<Socket, Error> {
+    shake_hands(asking, traffic, silence_max).await.map(|(socket, _)| socket)
 }
 
-async fn shake_hands(asking: &Asking<'_>, traffic: &Traffic) -> Result<(Socket, LongPieces), Error> {
+async fn shake_hands(
+    asking: &Asking<'_>,
+    traffic: &Traffic,
+    silence_max: Duration,
+) -> Result<(Socket, LongPieces), Error> {
+    let connect_max = silence_max.min(CONNECT_MAX);
     let server = &asking.access.server;
     let tls = server.tls().then(|| tls::config(asking.access.ca_file.as_deref())).transpose()?;
     let request = request(asking)?;
-    let stream = tcp::connect(server.host(), server.port(), CONNECT_MAX, traffic.clone()).await;
+    let stream = tcp::connect(server.host(), server.port(), connect_max, traffic.clone()).await;
     let stream = stream.map_err(|error| unreachable(server, &error.to_string()))?;
-    let shaken = tokio::time::timeout(CONNECT_MAX, websocket::handshake(request, stream, tls)).await;
+    let shaken = tokio::time::timeout(connect_max, websocket::handshake(request, stream, tls)).await;
     let shaken = shaken.map_err(|_| unreachable(server, "it accepted the connection and did not answer"))?;
-    shaken.map_err(|error| not_opened(server, error))
+    shaken.map_err(|error| with_place(not_opened(server, error), asking.access))
 }
 
 fn unreachable(server: &ServerUrl, why: &str) -> Error {
@@ -239,6 +244,16 @@ pub fn refused(server: &ServerUrl, status: StatusCode, headers: &HeaderMap, body
     }
 }
 
+/// Says of a key that does not do where it stands: there may be several, and only one is to be replaced.
+pub fn with_place(mut error: Error, access: &Access) -> Error {
+    if let Error::Refused { refusal: Refusal::NotAllowed, text, .. } = &mut error
+        && let Some(key) = &access.credential
+    {
+        text.push_str(&format!(" (the key is from {})", key.place));
+    }
+    error
+}
+
 /// What a status means where the server does not say it in its header.
 fn by_status(status: StatusCode) -> Refusal {
     match status.as_u16() {
@@ -262,7 +277,11 @@ mod tests {
     fn access() -> Access {
         Access {
             server: "ws://127.0.0.1:1".parse().unwrap(),
-            credential: Some(Credential { key: "abc".parse().unwrap(), source: KeySource::Flag }),
+            credential: Some(Credential {
+                key: "abc".parse().unwrap(),
+                source: KeySource::Flag,
+                place: String::new(),
+            }),
             ca_file: None,
             protocol: 3,
         }

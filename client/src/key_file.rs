@@ -64,14 +64,18 @@ impl KeyFile {
         parse(&text).map(Some).map_err(|why| bad(&why))
     }
 
+    /// Whether the file of a database could be written, as far as that can be told without doing it.
+    pub fn can_be_written(database: &Path) -> bool {
+        script_name(database).is_some() && files::can_be_replaced(&KeyFile::path_for(database))
+    }
+
     /// Writes the file of a database.
     ///
     /// # Errors
     /// Where it cannot be written, or the database's name is no text.
     pub fn write(&self, database: &Path) -> Result<(), Error> {
         let path = KeyFile::path_for(database);
-        let name = database.file_name().and_then(|name| name.to_str());
-        let name = name.filter(|name| !name.contains(char::is_control)).ok_or_else(|| Error::BadFile {
+        let name = script_name(database).ok_or_else(|| Error::BadFile {
             path: path.clone(),
             why: "the database's name cannot stand in a shell script".to_owned(),
         })?;
@@ -99,6 +103,12 @@ impl KeyFile {
             "#!/bin/sh\n# Pulls this database again. It holds a key: keep it to yourself.\n{command} \"$@\"\n"
         )
     }
+}
+
+/// The database's name, where it can stand in a script.
+fn script_name(database: &Path) -> Option<&str> {
+    let name = database.file_name().and_then(|name| name.to_str());
+    name.filter(|name| !name.contains(char::is_control))
 }
 
 /// Reads the one command of the script.

@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::folders::Folders;
 use crate::settings::{self, Problem, Settings};
 
-pub use access::{Access, Credential, KeySource, parse_key};
+pub use access::{Access, Credential, KeySource, KeysWanted, parse_key};
 pub use live::{Follow, Publish, Status, Timing};
 pub use rows::{Conflicts, Diff, DiffForm, DiffSides, Query, Resolve};
 
@@ -97,7 +97,7 @@ pub struct Push {
     /// For a replica that the push makes.
     pub visibility: Option<Visibility>,
     /// Ask the server for keys of the database's own.
-    pub request_keys: bool,
+    pub request_keys: KeysWanted,
     /// Change nothing.
     pub dry: bool,
     /// Make it the newest version as it is: push also what the server has for a past version, and have
@@ -123,7 +123,7 @@ pub struct Pull {
     /// Where, and with which key.
     pub access: Access,
     /// Ask the server for a key of the file's own.
-    pub request_keys: bool,
+    pub request_keys: KeysWanted,
     /// Change nothing.
     pub dry: bool,
     /// Overwrite what was changed here.

@@ -117,6 +117,70 @@ fn no_key_is_in_a_log_or_in_the_data_folder() {
     }
 }
 
+/// How many keys there are.
+fn keys_of(server: &Server) -> usize {
+    String::from_utf8(server.command(&["key", "list", "--json"]).stdout).unwrap().lines().count()
+}
+
+#[test]
+fn a_second_run_asks_for_no_key_wherever_the_first_could_keep_its_own() {
+    let server = Server::start();
+    let client = Client::admin(&server);
+    // A name that stands in no script, and one file pushed to two places, of which one has the file beside it.
+    for name in ["app.db", "two\nlines.db"] {
+        sample::create(&client.path(name));
+    }
+    let mut counts = Vec::new();
+    for _ in 0..3 {
+        for (file, remote) in
+            [("app.db", "team/a.db"), ("app.db", "team/b.db"), ("./two\nlines.db", "team/c.db")]
+        {
+            client.run(&[file, remote]).ok();
+            client.run(&[remote, file]).ok();
+        }
+        counts.push(keys_of(&server));
+    }
+    assert_eq!(counts, [counts[0]; 3]);
+}
+
+#[test]
+fn a_stored_key_that_was_revoked_is_said_to_be_stored_and_is_replaced() {
+    let server = Server::start();
+    let client = Client::guest(&server);
+    sample::create(&client.path("app.db"));
+    let key = server.admin_key();
+    client.run(&["app.db", "team/mine.db", "--pushKey", &key]).ok();
+    let listed = String::from_utf8(server.command(&["key", "list", "--json"]).stdout).unwrap();
+    for line in listed.lines() {
+        let key: Value = serde_json::from_str(line).unwrap();
+        if key["scope"] == "team/mine.db" {
+            assert!(server.command(&["key", "revoke", key["id"].as_str().unwrap()]).status.success());
+        }
+    }
+    client.run(&["app.db"]).code(4).says("local-secrets.toml");
+    client.run(&["team/mine.db", "app.db"]).code(4).says("app.db-sqlrsync");
+    client.run(&["app.db", "--pushKey", &key]).ok();
+    client.run(&["app.db"]).ok();
+    client.run(&["team/mine.db", "app.db"]).ok();
+    let before = keys_of(&server);
+    client.run(&["app.db", "--pushKey", &key]).ok();
+    assert_eq!(keys_of(&server), before, "one that does is not replaced");
+}
+
+#[test]
+fn the_id_of_a_replica_goes_to_its_own_server_only() {
+    let (one, other) = (Server::start(), Server::start());
+    let client = Client::stranger();
+    sample::create(&client.path("app.db"));
+    for server in [&one, &other] {
+        client.run(&["app.db", REMOTE, "--server", server.url(), "--pushKey", &server.admin_key()]).ok();
+        client.run(&["app.db", "--server", server.url()]).ok();
+        client.run(&[REMOTE, "app.db", "--server", server.url()]).ok();
+    }
+    let beside = std::fs::read_to_string(client.path("app.db-sqlrsync")).unwrap();
+    assert!(beside.contains(one.url().strip_prefix("http").unwrap()), "it stays the first one's: {beside}");
+}
+
 #[test]
 fn no_filter_gets_a_key_into_a_log() {
     for filter in ["trace", "info,tungstenite=trace,hyper=trace,h2=trace,axum=trace,tokio_tungstenite=trace"]

@@ -111,7 +111,7 @@ impl Subscription {
             access: &self.access,
             client_id: &self.client_id,
         };
-        connect::open(&asking, &Traffic::default()).await
+        connect::open(&asking, &Traffic::default(), self.silence_max).await
     }
 
     /// Goes on with a first connection, or without one, until it is cancelled or refused.

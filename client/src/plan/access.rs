@@ -7,6 +7,7 @@
 //! affair.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use sqlrsync_protocol::key::AnyKey;
 use sqlrsync_protocol::remote::RemoteName;
@@ -53,6 +54,19 @@ pub struct Credential {
     pub key: AnyKey,
     /// Who gave it.
     pub source: KeySource,
+    /// Where it stands, for people: the name of a file or a variable.
+    pub place: String,
+}
+
+/// Whether a transfer asks the server for keys of the database's own.
+#[derive(Clone, Debug)]
+pub enum KeysWanted {
+    /// It has them, or could not keep them.
+    No,
+    /// It has none yet.
+    Yes,
+    /// It has this one, and uses another: only where the server does not take this one any more.
+    IfRefused(AnyKey),
 }
 
 /// A server, and what opens it.
@@ -74,17 +88,21 @@ struct Search<'a> {
     flag: Option<String>,
 }
 
+/// A stored key, and the file that it stands in.
+type Stored = (AnyKey, PathBuf);
+
 impl Search<'_> {
     /// The first key there is; `stored` is looked at between the flag and the admin key.
-    fn find(self, stored: impl IntoIterator<Item = AnyKey>) -> Result<Option<Credential>, Error> {
+    fn find(self, stored: Option<Stored>) -> Result<Option<Credential>, Error> {
         if let Some(found) = self.variable("SQLRSYNC_AUTH_TOKEN", KeySource::AuthToken)? {
             return Ok(Some(found));
         }
         if let Some(text) = &self.flag {
             return parse_key(text, "the command line", KeySource::Flag).map(Some);
         }
-        if let Some(key) = stored.into_iter().next() {
-            return Ok(Some(Credential { key, source: KeySource::Stored }));
+        if let Some((key, file)) = stored {
+            let place = file.display().to_string();
+            return Ok(Some(Credential { key, source: KeySource::Stored, place }));
         }
         self.variable("SQLRSYNC_ADMIN_KEY", KeySource::AdminKey)
     }
@@ -98,7 +116,7 @@ impl Search<'_> {
 /// A text as a key; the error does not repeat it.
 pub fn parse_key(text: &str, place: &str, source: KeySource) -> Result<Credential, Error> {
     let key = text.trim().parse().map_err(|_| Error::BadKey { place: place.to_owned() })?;
-    Ok(Credential { key, source })
+    Ok(Credential { key, source, place: place.to_owned() })
 }
 
 /// The server of a stored entry.
@@ -136,13 +154,14 @@ impl Access {
             Some(entry) if stored.as_ref() == Some(&server) => entry_key(entry, folders)?,
             _ => None,
         };
-        Access::new(server, Search { environment, flag }.find(key)?, settings)
+        let key = key.map(|key| (key, folders.secrets_file()));
+        Access::new(server, Search { environment, flag }, key, settings)
     }
 
-    /// For a pull: `beside` is the key file beside the local file, where it is of this replica.
+    /// For a pull: `beside` is the key file beside the local file, where it is of this replica, and where it is.
     pub(super) fn for_pull(
         remote: &RemoteName,
-        beside: Option<&KeyFile>,
+        beside: Option<(&KeyFile, PathBuf)>,
         flag: Option<String>,
         settings: &Settings,
         environment: Environment<'_>,
@@ -155,12 +174,12 @@ impl Access {
             _ => None,
         };
         let only = only.filter(|_| settings.server.source == Source::Default);
-        let server = pick(settings, [beside.and_then(|file| file.server.clone()), only]);
-        let own = beside.filter(|file| file.server.as_ref().is_none_or(|its| *its == server));
-        let own = own.and_then(|file| file.pull_key.clone());
-        let others = stored.into_iter().filter(|(its, _)| *its == server).map(|(_, key)| key);
-        let credential = Search { environment, flag }.find(own.into_iter().chain(others))?;
-        Access::new(server, credential, settings)
+        let server = pick(settings, [beside.as_ref().and_then(|(file, _)| file.server.clone()), only]);
+        let own = beside.filter(|(file, _)| file.server.as_ref().is_none_or(|its| *its == server));
+        let own = own.and_then(|(file, at)| Some((file.pull_key.clone()?, at)));
+        let mut others = stored.into_iter().filter(|(its, _)| *its == server);
+        let key = own.or_else(|| others.next().map(|(_, key)| (key, folders.secrets_file())));
+        Access::new(server, Search { environment, flag }, key, settings)
     }
 
     /// For settling a conflict of a replica: as for a push, with a push key that is stored for it by any
@@ -184,12 +203,19 @@ impl Access {
         folders: &Folders,
     ) -> Result<Access, Error> {
         let local = std::path::absolute(remote.path().file_name()).ok();
-        let beside = local.and_then(|path| KeyFile::read(&path).ok().flatten());
-        let beside = beside.filter(|file| file.remote == *remote);
-        Access::for_pull(remote, beside.as_ref(), flag, settings, environment, folders)
+        let beside = local.and_then(|path| Some((KeyFile::read(&path).ok()??, KeyFile::path_for(&path))));
+        let beside = beside.as_ref().filter(|(file, _)| file.remote == *remote);
+        let beside = beside.map(|(file, at)| (file, at.clone()));
+        Access::for_pull(remote, beside, flag, settings, environment, folders)
     }
 
-    fn new(server: ServerUrl, credential: Option<Credential>, settings: &Settings) -> Result<Access, Error> {
+    fn new(
+        server: ServerUrl,
+        search: Search<'_>,
+        stored: Option<Stored>,
+        settings: &Settings,
+    ) -> Result<Access, Error> {
+        let credential = search.find(stored)?;
         let (ca_file, protocol) = (settings.ca_file.value.clone(), settings.protocol.value);
         Ok(Access { server, credential, ca_file, protocol })
     }

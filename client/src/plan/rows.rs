@@ -221,7 +221,8 @@ fn file_and_version(
     let Around { settings, environment, folders } = around;
     let local = LocalFile::new(local, folders)?;
     let beside = KeyFile::read(&local.path)?.filter(|file| file.remote == remote);
-    let access = Access::for_pull(&remote, beside.as_ref(), key, settings, environment, folders)?;
+    let its_file = beside.as_ref().map(|file| (file, KeyFile::path_for(&local.path)));
+    let access = Access::for_pull(&remote, its_file, key, settings, environment, folders)?;
     let version = version.unwrap_or_default();
     Ok(DiffSides::FileAndVersion { local, remote, version, access, file_first })
 }

@@ -235,7 +235,7 @@ fn a_pull_uses_the_file_beside_the_database() {
     let pull = home.pull(&["team/app.db", &database]);
     assert_eq!((pull.access.server.to_string().as_str(), key(&pull.access)), ("ws://one:1", Some("beside")));
     assert_eq!(pull.replica_id.unwrap().as_str(), "r9");
-    assert!(!pull.request_keys);
+    assert!(matches!(pull.request_keys, KeysWanted::No));
     // Another replica is another matter.
     let pull = home.pull(&["team/other.db", &database]);
     assert_eq!(key(&pull.access), Some("admin"));

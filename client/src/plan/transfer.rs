@@ -4,16 +4,21 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use sqlrsync_protocol::control::COMMIT_MESSAGE_MAX;
+use sqlrsync_protocol::key::AnyKey;
 use sqlrsync_protocol::remote::{Argument, RemoteName, VersionSelector};
 use sqlrsync_protocol::text::ReplicaIdText;
 
 use super::live::LiveFlags;
-use super::{Access, Copy, Environment, LocalFile, Plan, Pull, Push, Ssh, Visibility, Way};
+use super::{
+    Access, Copy, Environment, KeySource, KeysWanted, LocalFile, Plan, Pull, Push, Ssh, Visibility, Way,
+};
 use crate::cli::TransferArgs;
 use crate::error::Error;
+use crate::files;
 use crate::folders::Folders;
 use crate::key_file::KeyFile;
 use crate::secrets::{Entry, Secrets};
+use crate::server_url::ServerUrl;
 use crate::settings::Settings;
 
 /// What every kind of transfer is worked out from.
@@ -38,6 +43,12 @@ pub(super) fn plan(
 
 const USAGE: &str = "sqlrsync LOCAL [REMOTE] pushes, sqlrsync REMOTE [LOCAL] pulls, sqlrsync LOCAL LOCAL copies; \
                      LOCAL starts with /, ./, ../ or ~/, or has no / in it";
+
+/// The id in the file beside a database, where it is of the server that is spoken to.
+fn id_beside(beside: Option<&KeyFile>, access: &Access) -> Option<ReplicaIdText> {
+    let its = beside.filter(|file| file.server.as_ref().is_none_or(|its| *its == access.server));
+    its.and_then(|file| file.replica_id.clone())
+}
 
 /// Where none of what was typed is a file here. Some of it may have been meant as one.
 fn neither_local(operands: &[OsString]) -> Error {
@@ -119,6 +130,7 @@ impl Given<'_> {
     fn push(self, local: PathBuf, named: Option<RemoteName>) -> Result<Plan, Error> {
         let local = LocalFile::new(local, self.folders)?;
         let beside = KeyFile::read(&local.path)?;
+        let file_is_there = beside.is_some();
         let entry = self.entry(&local, named.as_ref())?;
         let remote = named.or_else(|| entry.as_ref().and_then(|entry| entry.remote_path.parse().ok()));
         let beside = match &remote {
@@ -135,11 +147,17 @@ impl Given<'_> {
             self.environment,
             self.folders,
         )?;
-        let stored_id = entry.as_ref().and_then(|entry| entry.replica_id.parse().ok());
-        let replica_id =
-            self.replica_id(stored_id.or(beside.as_ref().and_then(|file| file.replica_id.clone())))?;
-        // Whatever key is used now: one that is stored already is not asked for again.
-        let has_key = entry.as_ref().is_some_and(|entry| !entry.push_key.is_empty());
+        // An id is one server's, as a key is, and means nothing to another.
+        let its = entry
+            .as_ref()
+            .filter(|entry| entry.server.parse().is_ok_and(|its: ServerUrl| its == access.server));
+        let stored_id = its.and_then(|entry| entry.replica_id.parse().ok());
+        let replica_id = self.replica_id(stored_id.or(id_beside(beside.as_ref(), &access)))?;
+        // Whatever key is used now: one that is stored already is not asked for again, nor one that there would be
+        // no place for. It would be made anew by every run, and a replica has so many keys at most.
+        let stored_key = its.and_then(|entry| entry.push_key.parse().ok());
+        let push_key = its.is_none_or(|entry| entry.push_key.is_empty()) && self.keeps_push_key(&local);
+        let pull_key = !file_is_there && KeyFile::can_be_written(&local.path);
         if self.typed.merge && (self.typed.force || self.typed.dry) {
             return Err(Error::usage(
                 "--merge takes over what others pushed; with --force nothing is merged, and with --dry nothing \
@@ -153,8 +171,9 @@ impl Given<'_> {
                 format!("the message is {} bytes long; {COMMIT_MESSAGE_MAX} is the most", message.len());
             return Err(Error::usage(what, "shorten it"));
         }
+        let request_keys = self.keys_wanted(push_key || pull_key, stored_key, &access);
         Ok(Plan::Push(Push {
-            request_keys: !self.typed.dry && (!has_key || beside.is_none()),
+            request_keys,
             local,
             remote,
             replica_id,
@@ -177,15 +196,23 @@ impl Given<'_> {
         self.only_for_a_push()?;
         let local = local.unwrap_or_else(|| remote.path().file_name().into());
         let local = LocalFile::new(local, self.folders)?;
-        let beside = KeyFile::read(&local.path)?.filter(|file| file.remote == remote);
+        let beside = KeyFile::read(&local.path)?;
+        // As for a push: a key that cannot be kept is not asked for.
+        let pull_key = beside.is_none() && KeyFile::can_be_written(&local.path);
+        let beside = beside.filter(|file| file.remote == remote);
+        let its_file = beside.as_ref().map(|file| (file, KeyFile::path_for(&local.path)));
         let flag = self.typed.pull_key.clone().or(self.typed.push_key.clone());
         let access =
-            Access::for_pull(&remote, beside.as_ref(), flag, self.settings, self.environment, self.folders)?;
-        let replica_id = self.replica_id(beside.as_ref().and_then(|file| file.replica_id.clone()))?;
+            Access::for_pull(&remote, its_file, flag, self.settings, self.environment, self.folders)?;
+        let replica_id = self.replica_id(id_beside(beside.as_ref(), &access))?;
+        let stored_key =
+            beside.as_ref().filter(|file| file.server.as_ref().is_none_or(|its| *its == access.server));
+        let stored_key = stored_key.and_then(|file| file.pull_key.clone());
         // A single old version is not what a later `sqlrsync app.db-sqlrsync` should stand for.
         let newest = version.is_none_or(|version| version == VersionSelector::Latest);
+        let request_keys = self.keys_wanted(newest && pull_key, stored_key.filter(|_| newest), &access);
         Ok(Plan::Pull(Pull {
-            request_keys: !self.typed.dry && newest && beside.is_none(),
+            request_keys,
             version: version.unwrap_or_default(),
             remote,
             replica_id,
@@ -232,9 +259,7 @@ impl Given<'_> {
         }
         if self.settings.server.source.is_explicit() {
             let server = &self.settings.server.value;
-            entries.retain(|entry| {
-                entry.server.parse().is_ok_and(|its: crate::server_url::ServerUrl| its == *server)
-            });
+            entries.retain(|entry| entry.server.parse().is_ok_and(|its: ServerUrl| its == *server));
         }
         if entries.len() > 1 {
             let places: Vec<_> =
@@ -245,6 +270,25 @@ impl Given<'_> {
             ));
         }
         Ok(entries.pop())
+    }
+
+    /// Which keys to ask the server for. One that was given for this run may be there because the stored one does not
+    /// open anything any more.
+    fn keys_wanted(&self, missing: bool, stored: Option<AnyKey>, access: &Access) -> KeysWanted {
+        let source = access.credential.as_ref().map(|found| found.source);
+        match stored {
+            _ if self.typed.dry => KeysWanted::No,
+            _ if missing => KeysWanted::Yes,
+            Some(key) if matches!(source, Some(KeySource::AuthToken | KeySource::Flag)) => {
+                KeysWanted::IfRefused(key)
+            }
+            _ => KeysWanted::No,
+        }
+    }
+
+    /// Whether a push key could be kept; where not, the end of the push says why.
+    fn keeps_push_key(&self, local: &LocalFile) -> bool {
+        local.path.to_str().is_some() && files::can_be_replaced(&self.folders.secrets_file())
     }
 
     fn replica_id(&self, stored: Option<ReplicaIdText>) -> Result<Option<ReplicaIdText>, Error> {

@@ -126,7 +126,7 @@ impl Keeper {
             access: &self.push.access,
             client_id: &self.client_id,
         };
-        connect::open(&asking, &Traffic::default()).await
+        connect::open(&asking, &Traffic::default(), connect::CONNECT_MAX).await
     }
 
     /// Uses a connection until it is lost.

@@ -23,7 +23,7 @@ use crate::follow::notices::{Link, Mailbox, Subscription, is_final};
 use crate::follow::report::{Next, Reporter};
 use crate::follow::steps::{Step, Steps};
 use crate::outcome::{Kind, Outcome};
-use crate::plan::{Follow, Pull};
+use crate::plan::{Follow, KeysWanted, Pull};
 use crate::prompt::ask_for_key;
 use crate::service;
 use crate::wire::websocket::Socket;
@@ -154,7 +154,7 @@ impl<'a> Follower<'a> {
             exec.announce(version);
         }
         self.reporter.in_step(version);
-        (self.pulled, self.kept, self.pull.request_keys) = (true, None, false);
+        (self.pulled, self.kept, self.pull.request_keys) = (true, None, KeysWanted::No);
         Ok(())
     }
 

@@ -3,20 +3,25 @@
 
 use std::str::FromStr;
 
+use serde_json::Value;
+use sqlrsync_protocol::exchange::Refusal;
 use sqlrsync_protocol::key::{AnyKey, Key, Kind};
 use sqlrsync_protocol::remote::RemoteName;
 use sqlrsync_protocol::text::Config;
 
 use super::Run;
+use super::rest::Rest;
 use crate::error::Error;
+use crate::files;
 use crate::key_file::KeyFile;
-use crate::plan::{KeySource, LocalFile, Push};
+use crate::plan::{Access, Credential, KeySource, KeysWanted, LocalFile, Push};
 use crate::secrets::{Entry, Secrets};
 use crate::server_url::ServerUrl;
 use crate::state::FileLock;
 
 /// After a push: where it went and with which key, so that `sqlrsync LOCAL` alone finds it again.
 pub fn keep_after_push(run: &Run, plan: &Push, remote: &RemoteName, said: &Config) {
+    remove_leftovers(run, &plan.local);
     let kept = keep_push_key(run, plan, remote, said);
     let kept = kept.and_then(|()| keep_pull_key(&plan.local, remote, &plan.access.server, said));
     if let Err(error) = kept {
@@ -24,11 +29,33 @@ pub fn keep_after_push(run: &Run, plan: &Push, remote: &RemoteName, said: &Confi
     }
 }
 
+/// Keys that a run was about to keep when it was killed.
+fn remove_leftovers(run: &Run, local: &LocalFile) {
+    for file in [&local.path, &run.folders.secrets_file()] {
+        if let Some(folder) = file.parent() {
+            files::remove_leftovers(folder);
+        }
+    }
+}
+
 /// After a pull.
 pub fn keep_after_pull(run: &Run, local: &LocalFile, remote: &RemoteName, server: &ServerUrl, said: &Config) {
+    remove_leftovers(run, local);
     if let Err(error) = keep_pull_key(local, remote, server, said) {
         run.warn(&format!("a key could not be kept: {error}"));
     }
+}
+
+/// Whether to ask for keys: as planned, where the server does not take the stored one any more.
+pub fn are_wanted(plan: &KeysWanted, access: &Access, remote: Option<&RemoteName>) -> bool {
+    let (key, remote) = match (plan, remote) {
+        (KeysWanted::IfRefused(key), Some(remote)) => (key.clone(), remote),
+        (plan, _) => return matches!(plan, KeysWanted::Yes),
+    };
+    let stored = Credential { key, source: KeySource::Stored, place: String::new() };
+    let access = Access { credential: Some(stored), ..access.clone() };
+    let asked = Rest::new(&access).and_then(|mut rest| rest.get::<Value>(remote, "status", &[]));
+    matches!(asked, Err(Error::Refused { refusal: Refusal::NotAllowed, .. }))
 }
 
 fn keep_push_key(run: &Run, plan: &Push, remote: &RemoteName, said: &Config) -> Result<(), Error> {
@@ -73,7 +100,9 @@ fn keep_pull_key(
     said: &Config,
 ) -> Result<(), Error> {
     let Some(key) = said.new_pull_key.clone() else { return Ok(()) };
-    if KeyFile::read(&local.path)?.is_some_and(|beside| beside.remote != *remote) {
+    let of_another =
+        |beside: KeyFile| beside.remote != *remote || beside.server.is_some_and(|its| its != *server);
+    if KeyFile::read(&local.path)?.is_some_and(of_another) {
         // It is of another replica, and not ours to replace.
         return Ok(());
     }

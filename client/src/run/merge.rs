@@ -12,7 +12,7 @@ use sqlrsync_protocol::remote::{RemoteName, VersionSelector};
 use super::{Run, pull, push};
 use crate::error::Error;
 use crate::outcome::{Kind, Outcome};
-use crate::plan::{Pull, Push};
+use crate::plan::{KeysWanted, Pull, Push};
 
 pub fn push(run: &Run, mut plan: Push) -> Result<Outcome, Error> {
     let began = Instant::now();
@@ -48,7 +48,7 @@ fn take_over(
         replica_id: pushed.replica_id.clone().or(plan.replica_id),
         local: plan.local,
         access: plan.access,
-        request_keys: false,
+        request_keys: KeysWanted::No,
         dry: false,
         force: false,
     };

@@ -19,7 +19,7 @@ use crate::client_id::client_id;
 use crate::error::Error;
 use crate::follow::clock;
 use crate::outcome::{Kind, Outcome};
-use crate::plan::{Follow, Publish, Pull, Push, Timing};
+use crate::plan::{Follow, KeysWanted, Publish, Pull, Push, Timing};
 use crate::prompt::ask_for_key;
 use crate::publish::content::Content;
 use crate::publish::link::{Link, Status};
@@ -65,7 +65,7 @@ fn pull_of(push: Push) -> Result<Pull, Error> {
         replica_id: push.replica_id,
         local: push.local,
         access: push.access,
-        request_keys: false,
+        request_keys: KeysWanted::No,
         dry: push.dry,
         force: push.force,
     })
@@ -278,7 +278,7 @@ impl<'r> Publisher<'r> {
         }
         self.begun = true;
         // Both were for the first push: later ones would make new keys, and undo what others push.
-        self.push.request_keys = false;
+        self.push.request_keys = KeysWanted::No;
         self.push.force = false;
         if self.push.remote.is_none() {
             self.push.remote = outcome.remote.and_then(|name| name.parse().ok());

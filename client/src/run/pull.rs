@@ -90,7 +90,8 @@ pub fn transfer(run: &Run, plan: &mut Pull, database: FileReplica) -> Result<Pul
 /// Connects. Without a key a public replica can be pulled; where the server wants one, the user is asked.
 fn open(run: &Run, plan: &mut Pull) -> Result<(WebSocket, Traffic), Error> {
     let client_id = client_id(&run.folders)?;
-    let greeting = Greeting { message: String::new(), request_keys: plan.request_keys };
+    let request_keys = keys::are_wanted(&plan.request_keys, &plan.access, Some(&plan.remote));
+    let greeting = Greeting { message: String::new(), request_keys };
     loop {
         run.warn_of_plain_text(&plan.access);
         let asking = Asking {

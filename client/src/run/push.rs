@@ -44,7 +44,8 @@ pub fn push(run: &Run, plan: &mut Push) -> Result<Outcome, Error> {
         access: &plan.access,
         client_id: &client_id,
     };
-    let greeting = Greeting { message: plan.message.clone(), request_keys: plan.request_keys };
+    let request_keys = keys::are_wanted(&plan.request_keys, &plan.access, plan.remote.as_ref());
+    let greeting = Greeting { message: plan.message.clone(), request_keys };
     let (mut wire, traffic) = connect(&run.runtime, &asking, &greeting, run.silence_max, &run.cancel)?;
 
     let who = format!("the server {}", plan.access.server);

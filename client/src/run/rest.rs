@@ -10,7 +10,7 @@ use sqlrsync_protocol::exchange::Refusal;
 use sqlrsync_protocol::remote::RemoteName;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-use crate::connect::{of_tls, percent_encode, refused};
+use crate::connect::{of_tls, percent_encode, refused, with_place};
 use crate::error::Error;
 use crate::plan::{Access, Credential};
 use crate::prompt::ask_for_key;
@@ -311,7 +311,7 @@ impl Rest {
         let (head, mut body) = answer.into_parts();
         let text = body.with_config().limit(ANSWER_LEN_MAX).read_to_vec();
         let text = text.map_err(|error| self.unanswered(&error))?;
-        Err(refused(&self.access.server, head.status, &head.headers, &text))
+        Err(with_place(refused(&self.access.server, head.status, &head.headers, &text), &self.access))
     }
 
     fn whole(&self, answer: Answer, len_max: u64) -> Result<Vec<u8>, Error> {
@@ -357,7 +357,8 @@ mod tests {
     fn answers_once(answer: &'static str) -> (Access, JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = format!("ws://{}", listener.local_addr().unwrap()).parse().unwrap();
-        let credential = Some(Credential { key: "abc".parse().unwrap(), source: KeySource::Flag });
+        let credential =
+            Some(Credential { key: "abc".parse().unwrap(), source: KeySource::Flag, place: String::new() });
         let thread = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut request = Vec::new();

@@ -7,6 +7,7 @@
 //! that every server of the protocol understands it.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -49,6 +50,10 @@ const HEAR_OUT_MAX: Duration = Duration::from_secs(30);
 /// How long we wait for a server to close too.
 const HANG_UP_MAX: Duration = Duration::from_secs(3);
 
+/// How much longer than a silent server one is waited for that answers pings and says nothing: it is at work. A merge
+/// may take a server five minutes, and so may the push that is in front of ours.
+const AT_WORK_MAX: Duration = Duration::from_secs(6 * 60);
+
 /// The longest message from a server, in bytes: a text, or a piece of the stream.
 const MESSAGE_MAX: usize = if control::BINARY_MESSAGE_MAX > text::TEXT_MESSAGE_MAX {
     control::BINARY_MESSAGE_MAX
@@ -85,6 +90,10 @@ pub struct WebSocket {
     said: Arc<Mutex<Said>>,
     cancel: Cancel,
     runtime: tokio::runtime::Handle,
+    /// Messages that went out so far.
+    written: Arc<AtomicU64>,
+    /// How long the conversation may stand still on the server's side.
+    standstill_max: Duration,
     /// What goes out after the first piece of the stream.
     after_first: VecDeque<Bytes>,
     piece_len: usize,
@@ -139,7 +148,8 @@ impl WebSocket {
         let (out, to_write) = mpsc::channel(QUEUE_MAX);
         let (read, inward) = mpsc::channel(QUEUE_MAX);
         let said = Arc::new(Mutex::new(Said::default()));
-        tokio::spawn(write(sink, to_write));
+        let written = Arc::new(AtomicU64::new(0));
+        tokio::spawn(write(sink, to_write, Arc::clone(&written)));
         let reader = Reader { read, said: said.clone(), sorter: ClientSide::new(), silence_max };
         tokio::spawn(reader.run(stream, cancel.clone()));
 
@@ -153,6 +163,8 @@ impl WebSocket {
             said,
             cancel: cancel.clone(),
             runtime: tokio::runtime::Handle::current(),
+            written,
+            standstill_max: silence_max.saturating_add(AT_WORK_MAX),
             after_first,
             piece_len: PIECE_LEN,
             long_pieces,
@@ -211,6 +223,26 @@ impl WebSocket {
         self.said()
     }
 
+    /// What the server says next in the conversation. That it answers pings is not enough for ever; that it still
+    /// takes what we have said is.
+    fn next(&mut self) -> Result<Option<Result<Bytes, WireError>>, WireError> {
+        loop {
+            let written = self.written.load(Ordering::Relaxed);
+            let inward = &mut self.inward;
+            let waited = self
+                .runtime
+                .block_on(async { tokio::time::timeout(self.standstill_max, inward.recv()).await });
+            match waited {
+                Ok(message) => return Ok(message),
+                Err(_) if self.written.load(Ordering::Relaxed) != written => {}
+                Err(_) => {
+                    let time = self.standstill_max.as_secs();
+                    return Err(WireError::Silent(format!("{time} s but that the connection is there")));
+                }
+            }
+        }
+    }
+
     fn drain(&mut self, within: Duration) -> Result<(), WireError> {
         let inward = &mut self.inward;
         let closed = self.runtime.block_on(async {
@@ -251,7 +283,7 @@ impl Wire for WebSocket {
     }
 
     fn receive(&mut self) -> Result<Option<Bytes>, WireError> {
-        match self.inward.blocking_recv() {
+        match self.next()? {
             Some(message) => message.map(Some),
             None if self.cancel.is_cancelled() => Err(WireError::Cancelled),
             None => Ok(None),
@@ -266,7 +298,11 @@ impl Wire for WebSocket {
 }
 
 /// Writes what is queued, and pings. Ends when the wire is dropped or the socket fails.
-async fn write(mut sink: SplitSink<Socket, Message>, mut queue: mpsc::Receiver<Message>) {
+async fn write(
+    mut sink: SplitSink<Socket, Message>,
+    mut queue: mpsc::Receiver<Message>,
+    written: Arc<AtomicU64>,
+) {
     let mut ping = tokio::time::interval(PING_EVERY);
     ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ping.reset();
@@ -276,9 +312,11 @@ async fn write(mut sink: SplitSink<Socket, Message>, mut queue: mpsc::Receiver<M
             _ = ping.tick() => Some(Message::Ping(Bytes::new())),
         };
         let Some(message) = message else { break };
+        let counts = u64::from(message.is_binary());
         if sink.feed(message).await.is_err() {
             return;
         }
+        written.fetch_add(counts, Ordering::Relaxed);
         // What is queued already goes out with it.
         if queue.is_empty() && sink.flush().await.is_err() {
             return;
@@ -381,5 +419,28 @@ mod tests {
         }
         assert_eq!(of("0"), LongPieces(PIECE_LEN));
         assert_eq!(LongPieces::of(&HeaderMap::new()), LongPieces(LONG_PIECE_LEN));
+    }
+
+    #[test]
+    fn a_server_that_answers_pings_and_nothing_else_is_not_waited_for_without_end() {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let mut wire = runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            tokio::spawn(async move {
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+                // Each look sends the pongs that are due.
+                while let Some(Ok(_)) = socket.next().await {}
+            });
+            let traffic = crate::wire::Traffic::default();
+            let stream = super::super::tcp::connect("127.0.0.1", address.port(), PING_EVERY, traffic).await;
+            let opened = handshake(format!("ws://{address}/"), stream.unwrap(), None).await.unwrap();
+            WebSocket::new(opened, &Greeting::default(), Duration::from_secs(60), &Cancel::default()).unwrap()
+        });
+        wire.standstill_max = Duration::from_millis(100);
+        wire.send(Bytes::from_static(b"A")).unwrap();
+        assert!(matches!(wire.receive(), Err(WireError::Silent(_))));
     }
 }

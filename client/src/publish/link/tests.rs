@@ -7,7 +7,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::accept_async;
 
 use super::*;
-use crate::plan::{Access, LocalFile};
+use crate::plan::{Access, KeysWanted, LocalFile};
 
 /// How long anything may take; it takes milliseconds, and a second where it reconnects.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -26,7 +26,7 @@ fn link_to(address: SocketAddr) -> Link {
         access,
         message: String::new(),
         visibility: None,
-        request_keys: false,
+        request_keys: KeysWanted::No,
         dry: false,
         force: false,
         merge: false,

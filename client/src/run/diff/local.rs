@@ -27,7 +27,7 @@ use super::whole::WholeFile;
 use super::{quietly, script_out};
 use crate::error::Error;
 use crate::outcome::bytes_text;
-use crate::plan::{Access, DiffForm, LocalFile, Pull};
+use crate::plan::{Access, DiffForm, KeysWanted, LocalFile, Pull};
 use crate::rows::cell::{Cell, Cells};
 use crate::rows::difference::{Op, RowDifference, SchemaDifference};
 use crate::run::{Run, pull, state_name};
@@ -87,7 +87,7 @@ fn pull_beside(
         replica_id: None,
         local: local.clone(),
         access: access.clone(),
-        request_keys: false,
+        request_keys: KeysWanted::No,
         dry: false,
         force: true,
     };
