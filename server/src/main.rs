@@ -4,6 +4,5 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     sqlrsync_server::allocator::keep_some();
-    sqlrsync_server::allocator::bound_sqlite();
-    sqlrsync_server::cli::run()
+    sqlrsync_server::cli::run(std::env::args_os())
 }

@@ -8,17 +8,20 @@ mod error;
 mod serve;
 mod store;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
 
+use crate::allocator;
 use crate::data_folder::{self, DataFolder};
 use args::{Cli, Command, ConfigCommand, KeyCommand, NamespaceCommand};
 use error::Error;
 
-/// Runs the program; the whole of `main`.
-pub fn run() -> ExitCode {
-    let matches = args::command().get_matches();
+/// Runs the program on these words, of which the first is its name; with what it needs of memory, all of `main`.
+pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    allocator::bound_sqlite();
+    let matches = args::command().get_matches_from(words);
     let outcome = match Cli::from_arg_matches(&matches) {
         Ok(cli) => act(cli, &matches),
         Err(error) => error.exit(),
