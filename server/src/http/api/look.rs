@@ -61,8 +61,12 @@ pub(super) struct DiffQuery {
     get, path = "/api/v1/replicas/{name}/diff", tag = "rows",
     params(("name" = String, Path, description = "NAMESPACE/PATH"), DiffQuery),
     responses(
-        (status = 200, description = "Lines of JSON, SQL, or a changeset", content_type = "application/x-ndjson"),
-        (status = 200, description = "With stat", body = DiffStat),
+        (status = 200, description = "Lines of JSON, SQL, or a changeset; with stat, how much differs", content(
+            (String = "application/x-ndjson"),
+            (String = "application/sql"),
+            (String = "application/octet-stream"),
+            (DiffStat = "application/json"),
+        )),
     ),
 )]
 pub(super) async fn diff(asked: Asked) -> Result<Response, Refused> {
