@@ -44,6 +44,9 @@ const QUEUE_MAX: usize = 32;
 /// How often a server hears that we are there, also while a large file is read.
 const PING_EVERY: Duration = Duration::from_secs(5);
 
+/// The shortest time between two pings.
+const PING_LEAST: Duration = Duration::from_millis(50);
+
 /// How long a server may take to say what it has to say after a push, as the public client has it.
 const HEAR_OUT_MAX: Duration = Duration::from_secs(30);
 
@@ -149,7 +152,9 @@ impl WebSocket {
         let (read, inward) = mpsc::channel(QUEUE_MAX);
         let said = Arc::new(Mutex::new(Said::default()));
         let written = Arc::new(AtomicU64::new(0));
-        tokio::spawn(write(sink, to_write, Arc::clone(&written)));
+        // In time to be answered, however short a silence is put up with.
+        let ping_every = PING_EVERY.min(silence_max / 2).max(PING_LEAST);
+        tokio::spawn(write(sink, to_write, Arc::clone(&written), ping_every));
         let reader = Reader { read, said: said.clone(), sorter: ClientSide::new(), silence_max };
         tokio::spawn(reader.run(stream, cancel.clone()));
 
@@ -302,8 +307,9 @@ async fn write(
     mut sink: SplitSink<Socket, Message>,
     mut queue: mpsc::Receiver<Message>,
     written: Arc<AtomicU64>,
+    ping_every: Duration,
 ) {
-    let mut ping = tokio::time::interval(PING_EVERY);
+    let mut ping = tokio::time::interval(ping_every);
     ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ping.reset();
     loop {
@@ -421,24 +427,44 @@ mod tests {
         assert_eq!(LongPieces::of(&HeaderMap::new()), LongPieces(LONG_PIECE_LEN));
     }
 
-    #[test]
-    fn a_server_that_answers_pings_and_nothing_else_is_not_waited_for_without_end() {
+    /// To a server that answers pings, and says something after so many messages.
+    fn to_a_busy_server(silence_max: Duration, busy: usize) -> (tokio::runtime::Runtime, WebSocket) {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let mut wire = runtime.block_on(async {
+        let wire = runtime.block_on(async {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             tokio::spawn(async move {
                 let (stream, _) = listener.accept().await.unwrap();
                 let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+                let mut looks = 0;
                 // Each look sends the pongs that are due.
-                while let Some(Ok(_)) = socket.next().await {}
+                while let Some(Ok(_)) = socket.next().await {
+                    looks += 1;
+                    if looks == busy {
+                        socket.send(Message::Binary(Bytes::from_static(b"done"))).await.unwrap();
+                    }
+                }
             });
             let traffic = crate::wire::Traffic::default();
             let stream = super::super::tcp::connect("127.0.0.1", address.port(), PING_EVERY, traffic).await;
             let opened = handshake(format!("ws://{address}/"), stream.unwrap(), None).await.unwrap();
-            WebSocket::new(opened, &Greeting::default(), Duration::from_secs(60), &Cancel::default()).unwrap()
+            WebSocket::new(opened, &Greeting::default(), silence_max, &Cancel::default()).unwrap()
         });
+        (runtime, wire)
+    }
+
+    #[test]
+    fn a_server_at_work_is_waited_for_however_short_a_silence_is_put_up_with() {
+        // A message of ours, and six pings: three times as long as it may be silent.
+        let (_runtime, mut wire) = to_a_busy_server(Duration::from_secs(2), 7);
+        wire.send(Bytes::from_static(b"A")).unwrap();
+        assert_eq!(wire.receive().unwrap().as_deref(), Some(&b"done"[..]));
+    }
+
+    #[test]
+    fn a_server_that_answers_pings_and_nothing_else_is_not_waited_for_without_end() {
+        let (_runtime, mut wire) = to_a_busy_server(Duration::from_secs(60), usize::MAX);
         wire.standstill_max = Duration::from_millis(100);
         wire.send(Bytes::from_static(b"A")).unwrap();
         assert!(matches!(wire.receive(), Err(WireError::Silent(_))));
