@@ -159,7 +159,7 @@ fn a_query_is_over_when_its_time_is() {
 
 #[test]
 fn what_a_query_sorts_and_makes_is_bounded() {
-    let sorts = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000)
+    let sorts = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 20000)
                  SELECT randomblob(1000) AS r FROM n ORDER BY r";
     let little = Limits { scratch: 8 << 20, ..Limits::default() };
     let db = VersionDatabase::open(Box::new(content(ROWS)), little).unwrap();
