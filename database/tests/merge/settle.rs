@@ -124,13 +124,18 @@ fn a_conflict_shows_every_row_that_a_choice_for_all_would_take() {
 
 #[test]
 fn what_choices_by_row_and_for_all_draw_in_together_is_said() {
-    // Whichever side is kept for both rows, nothing breaks: 3 is in no conflict.
-    let base = "CREATE TABLE u(id INTEGER PRIMARY KEY, n UNIQUE, v);
-        INSERT INTO u VALUES (1, 1, 0), (2, 2, 0)";
-    let theirs = "UPDATE u SET n = 3 WHERE id = 1; UPDATE u SET v = 1 WHERE id = 2";
-    let mine = "UPDATE u SET n = 4 WHERE id = 1; UPDATE u SET v = 2, n = 1 WHERE id = 2";
-    let three = || Three::new(base, theirs, mine);
-    assert_eq!(counts(&three().conflict()), [("u", 2)]);
-    assert_eq!(three().keep(Side::Theirs).merged().drawn.count, 0);
-    assert_eq!(three().keep(Side::Mine).merged().drawn.count, 0);
+    let base =
+        "CREATE TABLE p(id INTEGER PRIMARY KEY); CREATE TABLE c(id INTEGER PRIMARY KEY, p REFERENCES p);
+        CREATE TABLE s(k TEXT PRIMARY KEY, v); INSERT INTO s VALUES ('x', 0)";
+    let mine = "INSERT INTO p VALUES (50); INSERT INTO c VALUES (7, 50); UPDATE s SET v = 2";
+    let three = || Three::new(base, "UPDATE s SET v = 1", mine);
+    assert_eq!(counts(&three().conflict()), [("s", 1)], "either side can be kept without another row");
+    for side in [Side::Theirs, Side::Mine] {
+        assert_eq!(three().keep(side).merged().drawn.count, 0);
+    }
+    // Who takes back the parent takes back its child.
+    let merged = three().choose("p", id(50), Side::Theirs).keep(Side::Theirs).merged();
+    assert_eq!(merged.rows("SELECT id FROM c"), [""; 0]);
+    let [(table, key)] = &merged.drawn.rows[..] else { panic!("{:?}", merged.drawn) };
+    assert_eq!((merged.drawn.count, &*table.name, key), (1, "c", &id(7)));
 }
